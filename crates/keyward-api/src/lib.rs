@@ -1,0 +1,1 @@
+//! LocalAPI: types, routes and the OpenAPI document.

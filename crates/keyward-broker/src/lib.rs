@@ -1,0 +1,1 @@
+//! The broker: the only process that holds keys and credentials.

@@ -1,0 +1,1 @@
+//! Envelopes, key derivation, key slots and the chain MAC; pure.

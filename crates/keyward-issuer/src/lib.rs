@@ -1,0 +1,1 @@
+//! Issuers: one module per kind of source that makes credentials.

@@ -1,0 +1,6 @@
+#[derive(serde::Serialize)]
+struct Answer {
+    token: keyward_secret::SecretText,
+}
+
+fn main() {}

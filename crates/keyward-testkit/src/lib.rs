@@ -1,0 +1,1 @@
+//! Dev only: throw-away homes, brokers and daemons for tests.
