@@ -3,4 +3,28 @@
 //! Time and randomness are arguments; nothing here reads a clock, a file, the environment or the network, and nothing is
 //! `async`. Called by the store, the issuers and the broker.
 
-pub mod audit;
+mod delivery;
+mod issuer;
+mod kind;
+mod lease;
+mod name;
+mod profile;
+mod refusal;
+mod renewal;
+mod role;
+mod time;
+mod unlock;
+mod variable;
+
+pub use delivery::{Choice, Plan, PlannedDelivery, Unset, plan};
+pub use issuer::{Credential, IssueError, Issuer, Issuing, Order};
+pub use kind::{FieldSpec, KindRole, KindSpec, Shape};
+pub use lease::{Lease, LeaseEnd, LeaseState};
+pub use name::{Name, NameError};
+pub use profile::{Delivery, DeliveryMode, Profile, ProfileError, SecretRef};
+pub use refusal::{Refusals, RefusedCount};
+pub use renewal::{Backoff, Freshness, Schedule};
+pub use role::{ProcessId, Role, Root, role};
+pub use time::{Boot, Now, Wall, parse_duration, render_duration};
+pub use unlock::Tries;
+pub use variable::{Families, VariableError, check_variable};

@@ -1,0 +1,119 @@
+//! Routes under `/v1/profiles`, `/v1/kinds` and `/v1/secrets`.
+
+use crate::{DeliveryMode, Proof};
+use keyward_secret::{SecretText, secret_text};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A profile. Never holds a secret: secrets are named, not quoted.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct ProfileMsg {
+    /// Name of the profile.
+    pub name: String,
+    /// Kind of its issuer.
+    pub issuer: String,
+    /// How its credential reaches a child.
+    pub delivery: DeliveryMode,
+    /// Variables that it sets in a child.
+    pub variables: Vec<String>,
+    /// Longest life of a lease, in seconds.
+    pub max_ttl_s: u64,
+    /// The profile as a file: what `profile add --from` takes.
+    pub toml: String,
+    /// When it was added.
+    pub created_at: String,
+    /// When it was last changed.
+    pub updated_at: String,
+}
+
+/// Body of `POST /v1/profiles` and `PUT /v1/profiles/{name}`.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ProfilePutRequest {
+    /// Name of the profile.
+    pub name: String,
+    /// The profile as a file.
+    pub toml: String,
+    /// Proof of the person; needed to change a profile, since that may change where its credential goes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<Proof>,
+}
+
+/// Answer of `POST /v1/profiles/{name}/test`: what a real exchange gave, never the bytes.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct ProfileTestAnswer {
+    /// A credential was made.
+    pub ok: bool,
+    /// Kind of the issuer.
+    pub kind: String,
+    /// Scope of the credential, where the issuer says one.
+    pub scope: Option<String>,
+    /// Life of the credential in seconds; absent when it does not end by itself.
+    pub expires_in_s: Option<u64>,
+}
+
+/// A field of an issuer or identity source.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct FieldMsg {
+    /// Name, as it stands in the profile file.
+    pub name: String,
+    /// A profile without it is refused.
+    pub required: bool,
+    /// Takes a reference to a stored secret.
+    pub secret: bool,
+    /// What it is, in one line.
+    pub about: String,
+}
+
+/// An issuer or identity source that this version has.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct KindMsg {
+    /// Name, as it stands in the profile file.
+    pub kind: String,
+    /// `issuer` or `identity`.
+    pub role: String,
+    /// What it is, in one line.
+    pub about: String,
+    /// Its fields.
+    pub fields: Vec<FieldMsg>,
+}
+
+/// A stored secret, by name.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct SecretMsg {
+    /// Name of the secret.
+    pub name: String,
+    /// When it was first stored.
+    pub created_at: String,
+    /// When it was last stored.
+    pub updated_at: String,
+    /// How many times it was stored; part of its seal.
+    pub generation: u64,
+}
+
+/// Body of `PUT /v1/secrets/{name}`.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SecretPutRequest {
+    /// The secret, as text or in base64.
+    #[serde(serialize_with = "secret_text::serialize")]
+    #[schemars(with = "String")]
+    pub secret: SecretText,
+    /// The text above is base64 (RFC 4648 section 4, padded) of bytes that are not UTF-8.
+    #[serde(default)]
+    pub base64: bool,
+    /// Refuse when there is such a secret already.
+    #[serde(default)]
+    pub only_new: bool,
+}
+
+/// Answer of `POST /v1/secrets/{name}/reveal`. The request is a [`Proof`].
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub struct SecretRevealAnswer {
+    /// The secret, as text or in base64.
+    #[serde(serialize_with = "secret_text::serialize")]
+    #[schemars(with = "String")]
+    pub secret: SecretText,
+    /// The text above is base64.
+    pub base64: bool,
+}

@@ -1,0 +1,158 @@
+//! The list of routes: the only one. The broker dispatches by it, the OpenAPI document is made from it.
+
+use crate::{
+    AcceptBreakRequest, AuditEntryMsg, AuditPage, BackupRequest, ExportRequest, InitRequest, KindMsg, LockAnswer,
+    ProfileMsg, ProfilePutRequest, ProfileTestAnswer, Proof, RecoveryAnswer, RekeyRequest, RestoreRequest, RevokeAnswer,
+    RevokeRequest, RunAnswer, RunMsg, RunRequest, SecretMsg, SecretPutRequest, SecretRevealAnswer, SlotAddRequest, SlotMsg,
+    SlotRemoveRequest, StatusAnswer, TokenAnswer, TokenRequest, UnlockAnswer, UnlockRequest, VerifyAnswer,
+};
+use schemars::{Schema, SchemaGenerator};
+
+/// HTTP method of a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// Reads.
+    Get,
+    /// Acts.
+    Post,
+    /// Makes or replaces.
+    Put,
+    /// Removes.
+    Delete,
+}
+
+impl Method {
+    /// The word on the wire.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Post => "POST",
+            Self::Put => "PUT",
+            Self::Delete => "DELETE",
+        }
+    }
+}
+
+/// What a route answers with.
+pub(crate) enum Reply {
+    Json(fn(&mut SchemaGenerator) -> Schema),
+    Empty,
+    Stream(&'static str),
+}
+
+/// One route.
+pub struct Route {
+    /// Which one it is.
+    pub id: RouteId,
+    /// Method.
+    pub method: Method,
+    /// Path with `{…}` for the one part that varies, if any.
+    pub path: &'static str,
+    /// One line for the document.
+    pub summary: &'static str,
+    pub(crate) request: Option<fn(&mut SchemaGenerator) -> Schema>,
+    pub(crate) reply: Reply,
+}
+
+macro_rules! reply {
+    (empty) => { Reply::Empty };
+    ((stream $mime:literal)) => { Reply::Stream($mime) };
+    ((json $t:ty)) => { Reply::Json(|g| g.subschema_for::<$t>()) };
+}
+
+macro_rules! request {
+    (none) => { None };
+    ($t:ident) => { Some(|g: &mut SchemaGenerator| g.subschema_for::<$t>()) };
+}
+
+macro_rules! routes {
+    ($($id:ident $method:ident $path:literal $request:ident $reply:tt $summary:literal)*) => {
+        /// Names of the routes.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum RouteId { $(#[doc = concat!("`", $path, "`: ", $summary, ".")] $id,)* }
+
+        /// All routes, without a particular order of precedence: no two match the same request.
+        pub const ROUTES: &[Route] = &[$(Route {
+            id: RouteId::$id, method: Method::$method, path: $path, summary: $summary,
+            request: request!($request), reply: reply!($reply),
+        },)*];
+    };
+}
+
+routes! {
+    Status Get "/v1/status" none (json StatusAnswer) "What is going on"
+    Init Post "/v1/vault/init" InitRequest (json RecoveryAnswer) "Make the vault and leave it unlocked"
+    Unlock Post "/v1/vault/unlock" UnlockRequest (json UnlockAnswer) "Open the vault"
+    Lock Post "/v1/vault/lock" none (json LockAnswer) "Take everything back and wipe the keys"
+    Rekey Post "/v1/vault/rekey" RekeyRequest empty "Replace the vault key and the passphrase"
+    Slots Get "/v1/vault/slots" none (json Vec<SlotMsg>) "List the slots"
+    SlotAdd Post "/v1/vault/slots" SlotAddRequest (json RecoveryAnswer) "Add a slot"
+    SlotRemove Post "/v1/vault/slots/remove" SlotRemoveRequest empty "Remove a slot"
+    Backup Post "/v1/vault/backup" BackupRequest empty "Write a consistent copy of the vault into one file"
+    Restore Post "/v1/vault/restore" RestoreRequest (json UnlockAnswer) "Put a backup in place"
+    Secrets Get "/v1/secrets" none (json Vec<SecretMsg>) "List the stored secrets by name"
+    SecretPut Put "/v1/secrets/{name}" SecretPutRequest empty "Store a secret"
+    SecretRemove Delete "/v1/secrets/{name}" none empty "Remove a secret"
+    SecretReveal Post "/v1/secrets/{name}/reveal" Proof (json SecretRevealAnswer) "Show a secret to its owner"
+    Kinds Get "/v1/kinds" none (json Vec<KindMsg>) "List the issuers and identity sources of this version"
+    Profiles Get "/v1/profiles" none (json Vec<ProfileMsg>) "List the profiles"
+    ProfileAdd Post "/v1/profiles" ProfilePutRequest empty "Add a profile"
+    Profile Get "/v1/profiles/{name}" none (json ProfileMsg) "Show a profile"
+    ProfileEdit Put "/v1/profiles/{name}" ProfilePutRequest empty "Change a profile"
+    ProfileRemove Delete "/v1/profiles/{name}" none empty "Remove a profile"
+    ProfileTest Post "/v1/profiles/{name}/test" none (json ProfileTestAnswer) "Make a real exchange and say what it gave"
+    RunStart Post "/v1/runs" RunRequest (json RunAnswer) "Become a run, or say what it would get"
+    RunAbort Post "/v1/runs/{run}/abort" none empty "Say that exec failed"
+    Runs Get "/v1/runs" none (json Vec<RunMsg>) "List the live runs and their leases"
+    Token Post "/v1/token" TokenRequest (json TokenAnswer) "Give one credential to a helper protocol"
+    Revoke Post "/v1/revoke" RevokeRequest (json RevokeAnswer) "Take back"
+    Audit Get "/v1/audit" none (json AuditPage) "Page through the log"
+    AuditVerify Get "/v1/audit/verify" none (json VerifyAnswer) "Verify the whole log"
+    AuditExport Post "/v1/audit/export" ExportRequest (stream "application/jsonl") "Export the log with a signed trailer"
+    AuditAcceptBreak Post "/v1/audit/accept-break" AcceptBreakRequest empty "Accept a break and go on"
+    AuditEntry Get "/v1/audit/entries/{seq}" none (json AuditEntryMsg) "Show one entry"
+    Events Get "/v1/events" none (stream "text/event-stream") "Follow what happens; resumes by Last-Event-ID"
+    BrokerStop Post "/v1/broker/stop" none empty "Stop the broker cleanly"
+}
+
+/// Finds the route of a request; the second part is what stands in the place of `{…}`, percent-decoding not applied
+/// (names need none).
+pub fn find<'a>(method: &str, path: &'a str) -> Option<(&'static Route, Option<&'a str>)> {
+    ROUTES.iter().filter(|r| r.method.word() == method).find_map(|route| {
+        let Some((head, tail)) = route.path.split_once('{') else {
+            return (route.path == path).then_some((route, None));
+        };
+        let tail = tail.split_once('}').map_or("", |(_, after)| after);
+        let part = path.strip_prefix(head)?.strip_suffix(tail)?;
+        (!part.is_empty() && !part.contains('/')).then_some((route, Some(part)))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_finds_its_route_and_part() {
+        for (method, path, want) in [
+            ("GET", "/v1/status", Some((RouteId::Status, None))),
+            ("POST", "/v1/status", None),
+            ("GET", "/v1/profiles/a.b", Some((RouteId::Profile, Some("a.b")))),
+            ("POST", "/v1/profiles/a/test", Some((RouteId::ProfileTest, Some("a")))),
+            ("GET", "/v1/profiles/", None),
+            ("GET", "/v1/profiles/a/b", None),
+            ("POST", "/v1/secrets/x/reveal", Some((RouteId::SecretReveal, Some("x")))),
+            ("GET", "/v2/status", None),
+        ] {
+            assert_eq!(find(method, path).map(|(r, part)| (r.id, part)), want, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn no_two_routes_match_the_same_request() {
+        for route in ROUTES {
+            let path = route.path.split('/').map(|p| if p.starts_with('{') { "7" } else { p }).collect::<Vec<_>>().join("/");
+            assert_eq!(find(route.method.word(), &path).map(|(r, _)| r.id), Some(route.id), "{}", route.path);
+        }
+    }
+}

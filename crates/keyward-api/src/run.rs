@@ -1,0 +1,218 @@
+//! Routes under `/v1/runs`, `/v1/token` and `/v1/revoke`: the main job.
+
+use keyward_secret::{SecretText, secret_text};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// How a credential reaches a child.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum DeliveryMode {
+    /// A variable of the child holds the credential.
+    Env,
+    /// A variable of the child holds the path of a private memory-backed file, kept fresh while the run lives.
+    File,
+}
+
+impl DeliveryMode {
+    /// The word for it in files and on the command line.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Env => "env",
+            Self::File => "file",
+        }
+    }
+}
+
+/// The program that a run is about to become.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CommandMsg {
+    /// Absolute path of the program that will be exec'd.
+    pub path: String,
+    /// Arguments after the program's name. Recorded as a keyed digest, never as they are.
+    pub args: Vec<String>,
+    /// Folder that the run belongs to: the root of the repository around the working folder, or that folder itself.
+    pub project: String,
+}
+
+/// Body of `POST /v1/runs`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RunRequest {
+    /// Profiles by name; empty means the only one there is.
+    pub profiles: Vec<String>,
+    /// The program.
+    pub command: CommandMsg,
+    /// Names (never contents) of the variables in the caller's environment.
+    pub variables: Vec<String>,
+    /// Delivery instead of the profiles' own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deliver: Option<DeliveryMode>,
+    /// Longest life of the leases, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl_s: Option<u64>,
+    /// Why, in the words of the requester.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Say what would happen; issue, record and deliver nothing.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// Run a program that has rights of another user or capabilities.
+    #[serde(default)]
+    pub allow_privileged: bool,
+}
+
+/// A variable that the child must have.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub struct SetVariable {
+    /// Name of the variable.
+    pub name: String,
+    /// What it holds.
+    #[serde(serialize_with = "secret_text::serialize")]
+    #[schemars(with = "String")]
+    pub secret: SecretText,
+}
+
+/// A variable that the child must not have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct UnsetVariable {
+    /// Name of the variable.
+    pub name: String,
+    /// Profile whose credential it would shadow.
+    pub profile: String,
+    /// What it is, in words.
+    pub why: String,
+}
+
+/// What one profile gives to the child, without the credential.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct PlanMsg {
+    /// Profile.
+    pub profile: String,
+    /// Kind of its issuer.
+    pub issuer: String,
+    /// How the credential reaches the child.
+    pub delivery: DeliveryMode,
+    /// Who chose the delivery: `profile`, `--deliver`.
+    pub chosen_by: String,
+    /// Variables that will be set.
+    pub variables: Vec<String>,
+    /// What this delivery gives away, in words.
+    pub gives_away: String,
+    /// Longest life of the lease, in seconds.
+    pub ttl_s: u64,
+}
+
+/// What was delivered for one profile.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct DeliveredMsg {
+    /// Lease that holds it.
+    pub lease: String,
+    /// Profile.
+    pub profile: String,
+    /// How.
+    pub delivery: DeliveryMode,
+    /// Variables that were set.
+    pub variables: Vec<String>,
+    /// When the lease ends.
+    pub expires_at: String,
+}
+
+/// Answer of `POST /v1/runs`.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub struct RunAnswer {
+    /// Id of the run; absent for a dry run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
+    /// What each profile gives.
+    pub plan: Vec<PlanMsg>,
+    /// What was delivered; empty for a dry run.
+    pub delivered: Vec<DeliveredMsg>,
+    /// Variables to set before exec; empty for a dry run.
+    pub set: Vec<SetVariable>,
+    /// Variables to remove before exec, because they would win over the credential.
+    pub unset: Vec<UnsetVariable>,
+}
+
+/// A lease, as `ps` shows it.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct LeaseMsg {
+    /// Id.
+    pub lease: String,
+    /// Profile.
+    pub profile: String,
+    /// How the credential was delivered.
+    pub delivery: DeliveryMode,
+    /// `live`, `renew_failed`, `expired`, `revoked`, `released`.
+    pub state: String,
+    /// When it was issued.
+    pub issued_at: String,
+    /// When the credential ends (renewed credentials move this), or the lease where that is sooner.
+    pub expires_at: String,
+    /// How often the credential was renewed.
+    pub renewals: u64,
+    /// Uses that Keyward saw; absent where use cannot be seen (`env` and `file`).
+    pub uses: Option<u64>,
+}
+
+/// A run, as `ps` shows it.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct RunMsg {
+    /// Id.
+    pub run: String,
+    /// Root process.
+    pub pid: u32,
+    /// Program behind the run.
+    pub app: String,
+    /// The program was found under the process after exec.
+    pub app_verified: bool,
+    /// Project folder.
+    pub project: String,
+    /// When it started.
+    pub started_at: String,
+    /// Its leases.
+    pub leases: Vec<LeaseMsg>,
+}
+
+/// Body of `POST /v1/token`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TokenRequest {
+    /// Profile.
+    pub profile: String,
+}
+
+/// Answer of `POST /v1/token`.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub struct TokenAnswer {
+    /// The credential.
+    #[serde(serialize_with = "secret_text::serialize")]
+    #[schemars(with = "String")]
+    pub token: SecretText,
+    /// Kind of the issuer.
+    pub kind: String,
+    /// When it ends; absent when it does not end by itself.
+    pub expires_at: Option<String>,
+    /// Its life in seconds at the time of the answer.
+    pub expires_in_s: Option<u64>,
+}
+
+/// Body of `POST /v1/revoke`: what to take back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RevokeRequest {
+    /// All leases of all runs.
+    All,
+    /// A run by its id, or a profile by its name.
+    Target(String),
+}
+
+/// Answer of `POST /v1/revoke`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct RevokeAnswer {
+    /// Leases that were taken back.
+    pub leases: u32,
+    /// Runs that lost something, and what could not be taken back.
+    pub runs: Vec<crate::LostRun>,
+}

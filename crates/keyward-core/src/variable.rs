@@ -1,0 +1,125 @@
+//! Environment variables: which may carry a credential, and which would win over one.
+
+use std::collections::BTreeMap;
+
+const REFUSED: &str = include_str!("../data/refused-variables.txt");
+const FAMILIES: &str = include_str!("../data/families.toml");
+
+/// Why a variable cannot carry a credential.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum VariableError {
+    /// Not a name that shells and programs can use.
+    #[error("`{}` is not a variable name", keyward_diag::plain(.0, 64))]
+    NotAName(String),
+    /// On the list of names that change how programs load or where they send data.
+    #[error("`{0}` is on the list of refused variables ({1})")]
+    Refused(String, &'static str),
+}
+
+/// Checks that a variable may carry a credential: a POSIX name, at most 128 bytes, not on the list in
+/// `data/refused-variables.txt` (compared without case).
+///
+/// # Errors
+/// [`VariableError`].
+pub fn check_variable(name: &str) -> Result<(), VariableError> {
+    let ok = (1..=128).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        && !name.bytes().next().is_some_and(|b| b.is_ascii_digit());
+    if !ok {
+        return Err(VariableError::NotAName(name.to_owned()));
+    }
+    let upper = name.to_ascii_uppercase();
+    let lines = REFUSED.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#'));
+    for pattern in lines {
+        let hit = match (pattern.strip_prefix('*'), pattern.strip_suffix('*')) {
+            (Some(end), _) => upper.ends_with(end),
+            (None, Some(start)) => upper.starts_with(start),
+            (None, None) => upper == pattern,
+        };
+        if hit {
+            return Err(VariableError::Refused(name.to_owned(), pattern));
+        }
+    }
+    Ok(())
+}
+
+/// Families of variables that the same programs read: delivering one means removing the others, which would win over it or
+/// be sent beside it. Kept as data in `data/families.toml`.
+#[derive(Debug)]
+pub struct Families {
+    by_name: BTreeMap<String, Family>,
+}
+
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Family {
+    variable: String,
+    members: BTreeMap<String, String>,
+}
+
+impl Families {
+    /// Reads the built-in list.
+    ///
+    /// # Errors
+    /// The parser's words; the built-in list is read by a test.
+    pub fn built_in() -> Result<Self, String> {
+        Ok(Self { by_name: toml::from_str(FAMILIES).map_err(|e| e.to_string())? })
+    }
+
+    /// The providers that a static profile may name.
+    pub fn providers(&self) -> impl Iterator<Item = &str> {
+        self.by_name.keys().map(String::as_str)
+    }
+
+    /// The usual variable of a provider.
+    pub fn usual_variable(&self, provider: &str) -> Option<&str> {
+        self.by_name.get(provider).map(|f| f.variable.as_str())
+    }
+
+    /// The other members of the families that `variable` belongs to, each with what it is.
+    pub fn shadows<'a>(&'a self, variable: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
+        self.by_name
+            .values()
+            .filter(move |f| f.members.contains_key(variable))
+            .flat_map(|f| f.members.iter())
+            .filter(move |(name, _)| *name != variable)
+            .map(|(name, about)| (name.as_str(), about.as_str()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dangerous_targets_are_refused() {
+        for name in [
+            "LD_PRELOAD", "ld_library_path", "PATH", "NODE_OPTIONS", "PYTHONSTARTUP", "BASH_ENV", "GIT_SSH_COMMAND",
+            "https_proxy", "ALL_PROXY", "SSL_CERT_FILE", "DYLD_INSERT_LIBRARIES", "JAVA_TOOL_OPTIONS", "PERL5OPT",
+            "KEYWARD_HOME", "ANTHROPIC_BASE_URL",
+        ] {
+            assert!(matches!(check_variable(name), Err(VariableError::Refused(..))), "{name}");
+        }
+        for name in ["A B", "", "1A", "A=B", "Ä", "A-B"] {
+            assert!(matches!(check_variable(name), Err(VariableError::NotAName(_))), "{name}");
+        }
+        for name in ["GITHUB_TOKEN", "DATABASE_URL", "ANTHROPIC_API_KEY", "PGPASSFILE", "KUBECONFIG", "_X"] {
+            assert_eq!(check_variable(name), Ok(()), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_family_names_its_other_members() {
+        let families = Families::built_in().unwrap_or_else(|e| panic!("{e}"));
+        let shadows: Vec<_> = families.shadows("ANTHROPIC_AUTH_TOKEN").map(|(n, _)| n).collect();
+        assert!(shadows.contains(&"ANTHROPIC_API_KEY") && shadows.contains(&"CLAUDE_CODE_OAUTH_TOKEN"));
+        assert!(!shadows.contains(&"ANTHROPIC_AUTH_TOKEN"));
+        assert_eq!(families.shadows("DATABASE_URL").count(), 0);
+        for provider in families.providers() {
+            let usual = families.usual_variable(provider).unwrap_or_default();
+            assert_eq!(check_variable(usual), Ok(()), "{provider}");
+            assert!(families.by_name[provider].members.contains_key(usual), "{provider}");
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! `command`: a program that prints a short-lived token with its life.
+//!
+//! The program is started by its absolute path with the arguments of the profile, never by a shell, in `/`, with an
+//! environment of its own (`PATH`, `HOME`, `LANG` and what the profile names), no standard input, and in a process group
+//! that is killed when its time is up. It prints one JSON object of at most 64 KiB:
+//! `{"token": "…", "expires_in": 3600}`; `access_token` is taken for `token` and an RFC 3339 `expires_at` for `expires_in`,
+//! as OAuth endpoints (RFC 6749 section 5.1) and cloud tools print them. What it prints is never quoted anywhere.
+
+use jiff::Timestamp;
+use keyward_core::{Credential, FieldSpec, IssueError, Issuer, Issuing, KindRole, KindSpec, Order, Shape};
+use keyward_diag::Code;
+use keyward_secret::{SecretText, SECRET_MAX_BYTES};
+use rustix::process::{Pid, Signal, kill_process_group};
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::io::AsyncReadExt;
+
+/// Issuer `command`.
+pub(crate) struct Command;
+
+const OUTPUT_MAX_BYTES: usize = 64 * 1024;
+const TIMEOUT: Duration = Duration::from_secs(30);
+const TIMEOUT_MAX: Duration = Duration::from_secs(120);
+const LIFE_MAX: Duration = Duration::from_secs(366 * 86_400);
+const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+
+static SPEC: KindSpec = KindSpec {
+    kind: "command",
+    role: KindRole::Issuer,
+    about: "a program that prints a short-lived token with its life as JSON",
+    fields: &[
+        FieldSpec {
+            name: "argv",
+            shape: Shape::Program,
+            required: true,
+            secret: false,
+            about: "absolute path of the program, then its arguments",
+        },
+        FieldSpec {
+            name: "env",
+            shape: Shape::Variables,
+            required: false,
+            secret: false,
+            about: "variables of the program; \"secret:NAME\" gives it a stored secret",
+        },
+        FieldSpec {
+            name: "timeout",
+            shape: Shape::Duration,
+            required: false,
+            secret: false,
+            about: "how long it may take, 30s when left out, at most 2m",
+        },
+    ],
+};
+
+impl Issuer for Command {
+    fn spec(&self) -> &'static KindSpec {
+        &SPEC
+    }
+
+    fn issue<'a>(&'a self, order: &'a Order) -> Issuing<'a> {
+        Box::pin(async move { read(&run(order).await?) })
+    }
+}
+
+/// What the program prints. Fields that are not known are passed over, since tools print more than is needed.
+#[derive(serde::Deserialize)]
+struct Printed {
+    token: Option<SecretText>,
+    access_token: Option<SecretText>,
+    expires_in: Option<serde_json::Number>,
+    expires_at: Option<String>,
+    scope: Option<String>,
+}
+
+fn failed(code: Code, cause: impl Into<String>) -> IssueError {
+    IssueError { code, cause: cause.into(), permanent: false }
+}
+
+async fn run(order: &Order) -> Result<Vec<u8>, IssueError> {
+    let profile = &order.profile;
+    let argv = profile.list("argv");
+    let (program, args) = argv.split_first().ok_or_else(|| failed(Code::IssuerFailed, "the profile names no program"))?;
+    let timeout = profile.duration("timeout").unwrap_or(TIMEOUT).min(TIMEOUT_MAX);
+    let mut command = tokio::process::Command::new(program);
+    command.args(args).current_dir("/").env_clear().env("PATH", PATH).env("LANG", "C.UTF-8");
+    if let Some(home) = std::env::var_os("HOME") {
+        command.env("HOME", home);
+    }
+    for (name, value) in profile.table("env") {
+        match value {
+            Ok(text) => command.env(name, text),
+            Err(reference) => {
+                let secret = order.secrets.get(reference.0.as_str()).ok_or_else(|| IssueError {
+                    code: Code::SecretUnknown,
+                    cause: format!("the profile refers to `{}`", reference.0),
+                    permanent: true,
+                })?;
+                // EXPOSE: the profile gives this secret to this program.
+                secret.expose(|bytes| {
+                    use std::os::unix::ffi::OsStrExt;
+                    command.env(name, std::ffi::OsStr::from_bytes(bytes));
+                });
+                &mut command
+            }
+        };
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0).kill_on_drop(true);
+    let mut child = command
+        .spawn()
+        .map_err(|e| IssueError { permanent: true, ..failed(Code::IssuerFailed, format!("{program} did not start: {e}")) })?;
+    let group = Group(child.id().and_then(|id| Pid::from_raw(id.cast_signed())));
+    let stdout = child.stdout.take().ok_or_else(|| failed(Code::IssuerFailed, "no pipe"))?;
+    let mut output = Vec::with_capacity(OUTPUT_MAX_BYTES + 1);
+    let work = async {
+        let read = stdout.take(OUTPUT_MAX_BYTES as u64 + 1).read_to_end(&mut output).await;
+        read.map_err(|e| failed(Code::IssuerFailed, format!("its output could not be read: {e}")))?;
+        if output.len() > OUTPUT_MAX_BYTES {
+            return Err(failed(Code::IssuerAnswer, format!("it printed more than {OUTPUT_MAX_BYTES} bytes")));
+        }
+        child.wait().await.map_err(|e| failed(Code::IssuerFailed, format!("it could not be waited for: {e}")))
+    };
+    let ended = tokio::time::timeout(timeout, work).await;
+    drop(group);
+    let status = ended.map_err(|_| failed(Code::IssuerTimeout, format!("{program} ran longer than {} s", timeout.as_secs())))??;
+    if !status.success() {
+        let how = status.code().map_or_else(|| "was killed".to_owned(), |c| format!("ended with exit code {c}"));
+        return Err(failed(Code::IssuerFailed, format!("{program} {how}; run it by hand to see what it says")));
+    }
+    Ok(output)
+}
+
+/// Kills what the program left behind in its process group.
+struct Group(Option<Pid>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(pid) = self.0 {
+            // The group may be gone already, which is as good.
+            let _ = kill_process_group(pid, Signal::KILL);
+        }
+    }
+}
+
+fn read(output: &[u8]) -> Result<Credential, IssueError> {
+    let wrong = |cause: &str| failed(Code::IssuerAnswer, cause);
+    // The parser's own message may quote the text, so only its place is told.
+    let printed: Printed = serde_json::from_slice(output)
+        .map_err(|e| wrong(&format!("its output is not the JSON object that was expected (line {}, column {})", e.line(), e.column())))?;
+    let token = match (printed.token, printed.access_token) {
+        (Some(token), None) | (None, Some(token)) => token.into_bytes(),
+        (Some(_), Some(_)) => return Err(wrong("it printed both `token` and `access_token`")),
+        (None, None) => return Err(wrong("it printed no `token`")),
+    };
+    if token.len_bytes() > SECRET_MAX_BYTES {
+        return Err(wrong("its token is too long"));
+    }
+    let life = match (printed.expires_in, printed.expires_at) {
+        (Some(n), None) => n.as_f64().filter(|s| s.is_finite() && *s >= 1.0).map(|s| Duration::from_secs(s.min(1e10) as u64)),
+        (None, Some(at)) => at.parse::<Timestamp>().ok().and_then(|at| {
+            let left = at.duration_since(Timestamp::now());
+            u64::try_from(left.as_secs()).ok().filter(|s| *s > 0).map(Duration::from_secs)
+        }),
+        (Some(_), Some(_)) => return Err(wrong("it printed both `expires_in` and `expires_at`")),
+        (None, None) => return Err(wrong("it printed no life: `expires_in` in seconds, or `expires_at`")),
+    };
+    let life = life.ok_or_else(|| wrong("its token is over already, or its life is not a number of seconds or a time"))?;
+    Ok(Credential { token, life: Some(life.min(LIFE_MAX)), scope: printed.scope.map(|s| keyward_diag::plain(&s, 200)) })
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+    use keyward_core::{Families, Name, Profile};
+    use keyward_secret::SecretBytes;
+    use std::collections::BTreeMap;
+
+    fn order(argv: &[&str], more: &str) -> Order {
+        let text = format!("[issuer]\nkind = \"command\"\nargv = {argv:?}\n{more}\n[delivery]\nenv = {{ T = \"token\" }}");
+        let profile = Profile::parse(Name::parse("p").unwrap(), &text, &crate::kinds(), &Families::built_in().unwrap());
+        let secrets = BTreeMap::from([("s".to_owned(), SecretBytes::new(b"hunter2".to_vec()).unwrap())]);
+        Order { profile: profile.unwrap(), secrets }
+    }
+
+    async fn issue(argv: &[&str], more: &str) -> Result<Credential, IssueError> {
+        Command.issue(&order(argv, more)).await
+    }
+
+    fn shell(script: &str) -> [&str; 3] {
+        ["/bin/sh", "-c", script]
+    }
+
+    #[tokio::test]
+    async fn a_token_with_its_life_is_read() {
+        let c = issue(&shell(r#"echo '{"access_token":"abc","expires_in":90,"scope":"x y","other":1}'"#), "").await.unwrap();
+        assert!(c.token.expose(|b| b == b"abc"));
+        assert_eq!((c.life, c.scope.as_deref()), (Some(Duration::from_secs(90)), Some("x y")));
+    }
+
+    #[tokio::test]
+    async fn the_program_sees_its_own_environment_only() {
+        let script = r#"printf '{"token":"%s","expires_in":60}' "$(env | cut -d= -f1 | sort | tr '\n' ' ')""#;
+        let c = issue(&shell(script), "env = { MINT_TOKEN = \"secret:s\" }").await.unwrap();
+        let seen = c.token.expose(|b| String::from_utf8_lossy(b).into_owned());
+        for name in seen.split_whitespace() {
+            assert!(["PATH", "HOME", "LANG", "MINT_TOKEN", "PWD", "SHLVL", "_", "OLDPWD"].contains(&name), "{name}");
+        }
+        let c = issue(&shell(r#"printf '{"token":"%s","expires_in":60}' "$MINT_TOKEN""#), "env = { MINT_TOKEN = \"secret:s\" }").await.unwrap();
+        assert!(c.token.expose(|b| b == b"hunter2"));
+    }
+
+    #[tokio::test]
+    async fn bad_answers_are_refused_and_never_quoted() {
+        for (script, code) in [
+            ("echo SEKRIT", Code::IssuerAnswer),
+            (r#"echo '{"token":"SEKRIT"}'"#, Code::IssuerAnswer),
+            (r#"echo '{"token":"SEKRIT","expires_in":0}'"#, Code::IssuerAnswer),
+            (r#"echo '{"token":"SEKRIT","expires_in":-5}'"#, Code::IssuerAnswer),
+            (r#"echo '{"token":"SEKRIT","expires_in":"60"}'"#, Code::IssuerAnswer),
+            (r#"echo '{"token":"","expires_in":60}'"#, Code::IssuerAnswer),
+            (r#"echo '{"token":"SEKRIT","expires_at":"2001-01-01T00:00:00Z"}'"#, Code::IssuerAnswer),
+            (r#"echo '["SEKRIT"]'"#, Code::IssuerAnswer),
+            ("head -c 70000 /dev/zero", Code::IssuerAnswer),
+            ("echo SEKRIT; echo SEKRIT >&2; exit 3", Code::IssuerFailed),
+            ("kill -9 $$", Code::IssuerFailed),
+        ] {
+            let error = issue(&shell(script), "").await.unwrap_err();
+            assert_eq!(error.code, code, "{script}: {error}");
+            assert!(!error.to_string().contains("SEKRIT"), "{error}");
+        }
+        assert_eq!(issue(&["/nonexistent/mint"], "").await.unwrap_err().code, Code::IssuerFailed);
+    }
+
+    #[tokio::test]
+    async fn a_program_that_hangs_is_ended_with_all_that_it_started() {
+        let error = issue(&shell("sleep 977 & echo $! >/dev/null; sleep 977"), "timeout = \"1s\"").await.unwrap_err();
+        assert_eq!(error.code, Code::IssuerTimeout);
+        let left = std::process::Command::new("pgrep").args(["-xf", "sleep 977"]).status().unwrap();
+        assert!(!left.success(), "a process of the program is left");
+    }
+}

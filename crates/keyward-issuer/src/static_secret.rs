@@ -1,0 +1,54 @@
+//! `static`: a stored secret, handed over as it is.
+//!
+//! The weakest issuer: the credential does not end by itself. What Keyward adds is the seal at rest, the grant, the lease
+//! and the log.
+
+use keyward_core::{Credential, FieldSpec, IssueError, Issuer, Issuing, KindRole, KindSpec, Order, Shape};
+use keyward_diag::Code;
+
+/// Issuer `static`.
+pub(crate) struct StaticSecret;
+
+static SPEC: KindSpec = KindSpec {
+    kind: "static",
+    role: KindRole::Issuer,
+    about: "a stored secret, handed over as it is",
+    fields: &[
+        FieldSpec {
+            name: "secret",
+            shape: Shape::Text,
+            required: true,
+            secret: true,
+            about: "the stored secret, as \"secret:NAME\"",
+        },
+        FieldSpec {
+            name: "provider",
+            shape: Shape::Text,
+            required: false,
+            secret: false,
+            about: "whose key it is (anthropic, openai, github, …): gives the usual variable",
+        },
+    ],
+};
+
+impl Issuer for StaticSecret {
+    fn spec(&self) -> &'static KindSpec {
+        &SPEC
+    }
+
+    fn issue<'a>(&'a self, order: &'a Order) -> Issuing<'a> {
+        Box::pin(async move {
+            let name = order.profile.secret("secret").map(|r| r.0.to_string()).unwrap_or_default();
+            let token = order.secrets.get(&name).ok_or_else(|| IssueError {
+                code: Code::SecretUnknown,
+                cause: format!("the profile refers to `{name}`"),
+                permanent: true,
+            })?;
+            Ok(Credential { token: token.dangerous_copy(), life: None, scope: None })
+        })
+    }
+
+    fn exchanges(&self) -> bool {
+        false
+    }
+}
