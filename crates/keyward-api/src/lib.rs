@@ -21,17 +21,18 @@ pub use audit::{
 };
 pub use openapi::openapi;
 pub use profile::{
-    FieldMsg, KindMsg, ProfileMsg, ProfilePutRequest, ProfileTestAnswer, SecretMsg, SecretPutRequest, SecretRevealAnswer,
+    FieldMsg, KindMsg, ProfileMsg, ProfilePutRequest, ProfileTestAnswer, SecretMsg, SecretPutRequest,
+    SecretRevealAnswer,
 };
 pub use route::{Method, ROUTES, Route, RouteId, find};
 pub use run::{
-    CommandMsg, DeliveredMsg, DeliveryMode, LeaseMsg, PlanMsg, RevokeAnswer, RevokeRequest, RunAnswer, RunMsg, RunRequest,
-    SetVariable, TokenAnswer, TokenRequest, UnsetVariable,
+    CommandMsg, DeliveredMsg, DeliveryMode, LeaseMsg, PlanMsg, RevokeAnswer, RevokeRequest, RunAnswer, RunMsg,
+    RunRequest, SetVariable, TokenAnswer, TokenRequest, UnsetVariable,
 };
 pub use status::{BrokerStatus, StatusAnswer, VaultState, VaultStatus};
 pub use vault::{
-    BackupRequest, InitRequest, LockAnswer, LostRun, Proof, RecoveryAnswer, RekeyRequest, RestoreRequest, SlotAddRequest,
-    SlotKind, SlotMsg, SlotRemoveRequest, UnlockAnswer, UnlockRequest,
+    BackupRequest, InitRequest, LockAnswer, LostRun, Proof, RecoveryAnswer, RekeyAnswer, RekeyRequest, RestoreRequest,
+    SlotAddRequest, SlotKind, SlotMsg, SlotRemoveRequest, UnlockAnswer, UnlockRequest,
 };
 
 /// Major version of the LocalAPI: the prefix of every path and the value of the [`VERSION_HEADER`].

@@ -8,9 +8,8 @@ use serde_json::{Map, Value, json};
 
 /// Makes the document (OpenAPI 3.1.0; schemas are JSON Schema 2020-12). The same input gives the same bytes.
 pub fn openapi() -> Value {
-    let mut schemas = SchemaSettings::draft2020_12()
-        .with(|s| s.definitions_path = "/components/schemas".into())
-        .into_generator();
+    let mut schemas =
+        SchemaSettings::draft2020_12().with(|s| s.definitions_path = "/components/schemas".into()).into_generator();
     let mut paths: Map<String, Value> = Map::new();
     for route in ROUTES {
         let mut operation = Map::new();
@@ -114,7 +113,8 @@ mod tests {
             let name = reference.split('"').next().unwrap_or_default();
             assert!(doc["components"]["schemas"].get(name).is_some(), "{name}");
         }
-        let operations: usize = doc["paths"].as_object().map_or(0, |p| p.values().filter_map(Value::as_object).map(Map::len).sum());
+        let operations: usize =
+            doc["paths"].as_object().map_or(0, |p| p.values().filter_map(Value::as_object).map(Map::len).sum());
         assert_eq!(operations, ROUTES.len());
         assert_eq!(doc["paths"]["/v1/audit"]["get"]["parameters"].as_array().map(Vec::len), Some(11));
     }

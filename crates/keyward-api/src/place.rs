@@ -12,6 +12,32 @@ use std::path::{Path, PathBuf};
 /// Longest path of a Unix socket in bytes: `sun_path` of unix(7) less its final zero.
 pub const SOCKET_PATH_MAX_BYTES: usize = 107;
 
+/// The only variables that a broker is started with; `PATH` is set to [`BROKER_PATH`] besides. Whatever else stands in the
+/// environment of the starter could change how the broker loads code or where it sends data.
+pub const BROKER_VARIABLES: &[&str] = &[
+    "HOME",
+    "KEYWARD_HOME",
+    "KEYWARD_LOG",
+    "XDG_RUNTIME_DIR",
+    "XDG_DATA_HOME",
+    "XDG_STATE_HOME",
+    "XDG_CONFIG_HOME",
+    "DBUS_SESSION_BUS_ADDRESS",
+    "LANG",
+    "LC_ALL",
+    "TZ",
+];
+
+/// `PATH` of the broker.
+pub const BROKER_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+
+/// Name of the broker's program file, which lies beside the client's.
+pub const BROKER_PROGRAM: &str = "keyward-broker";
+
+/// What a broker writes on its standard output once it serves, as one line. Instead of it a start that failed writes one
+/// line of JSON, the [`Fault`].
+pub const BROKER_READY: &str = "ready";
+
 /// The folders and the socket of one user, or of one `KEYWARD_HOME`. All paths are absolute.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Places {
@@ -30,6 +56,7 @@ pub struct Places {
     /// Names this home among others of the user: the first 16 hex digits of SHA-256 of its real path.
     key: Option<String>,
     uid: u32,
+    variables: Vec<(&'static str, OsString)>,
 }
 
 impl Places {
@@ -90,7 +117,26 @@ impl Places {
                 ))
                 .help("set XDG_RUNTIME_DIR to a folder of yours with a shorter path"));
         }
-        Ok(Self { home, data, state, config, runtime, socket, key, uid })
+        let given = BROKER_VARIABLES.iter().filter_map(|name| Some((*name, env(name).filter(|v| !v.is_empty())?)));
+        let variables = given
+            .map(|(name, value)| match &home {
+                Some(home) if name == "KEYWARD_HOME" => (name, home.into()),
+                _ => (name, value),
+            })
+            .chain([("PATH", BROKER_PATH.into())])
+            .collect();
+        Ok(Self { home, data, state, config, runtime, socket, key, uid, variables })
+    }
+
+    /// The whole environment of a broker for these places: those of [`BROKER_VARIABLES`] that are set, with the real path
+    /// of the home, and `PATH`.
+    pub fn variables(&self) -> &[(&'static str, OsString)] {
+        &self.variables
+    }
+
+    /// The user whose places these are.
+    pub fn uid(&self) -> u32 {
+        self.uid
     }
 
     /// Checks that the socket folder is ours alone. `Ok(false)` where there is none yet.
@@ -141,6 +187,15 @@ impl Places {
         unix::make_private(&folder, self.uid).map_err(fault)?;
         Ok(folder)
     }
+}
+
+/// The real path of a program that may be started: it and its folder belong to us or root, and nobody else can change
+/// them or what leads to them.
+///
+/// # Errors
+/// [`Code::BrokerStart`], with what is wrong.
+pub fn trusted_program(path: &Path, uid: u32) -> Result<PathBuf, Fault> {
+    unix::program(path, uid).map_err(|cause| Fault::new(Code::BrokerStart).cause(cause))
 }
 
 fn shared_memory(uid: u32) -> PathBuf {
@@ -275,6 +330,21 @@ mod unix {
         private(folder, uid)?.then_some(()).ok_or_else(|| format!("{} went away", folder.display()))
     }
 
+    /// A program of ours or of root which nobody else can change or replace. Gives its real path.
+    pub(super) fn program(path: &Path, uid: u32) -> Result<PathBuf, String> {
+        let real = resolve(path, uid)?;
+        let meta = look(&real)?;
+        let Some(folder) = real.parent().filter(|_| meta.is_file()) else {
+            return Err(format!("{} is not a program", real.display()));
+        };
+        for (path, meta) in [(real.as_path(), &meta), (folder, &look(folder)?)] {
+            if meta.mode() & others(meta, uid) != 0 {
+                return Err(format!("others can write {}: chmod go-w {}", path.display(), path.display()));
+            }
+        }
+        Ok(real)
+    }
+
     /// Whether the folder is kept in memory (`tmpfs` or `ramfs`, by statfs(2)).
     pub(super) fn in_memory(folder: &Path) -> bool {
         #[cfg(target_os = "linux")]
@@ -295,13 +365,16 @@ mod unix {
         if meta.uid() != 0 && meta.uid() != uid {
             return Err(format!("{} belongs to user {}", path.display(), meta.uid()));
         }
-        // A group of the same number is the user's own group where the system gives each user one.
-        let own_group = uid != 0 && meta.gid() == uid;
-        let others = if own_group { 0o002 } else { 0o022 };
-        if meta.is_dir() && meta.mode() & others != 0 && meta.mode() & 0o1000 == 0 {
+        if meta.is_dir() && meta.mode() & others(meta, uid) != 0 && meta.mode() & 0o1000 == 0 {
             return Err(format!("others can write {}: chmod go-w {}", path.display(), path.display()));
         }
         Ok(())
+    }
+
+    /// Mode bits with which somebody else can write. A group of the same number as the user is the user's own, on systems
+    /// that give each user one.
+    fn others(meta: &Metadata, uid: u32) -> u32 {
+        if uid != 0 && meta.gid() == uid { 0o002 } else { 0o022 }
     }
 
     fn look(path: &Path) -> Result<Metadata, String> {
@@ -347,6 +420,9 @@ mod unix {
         none()
     }
     pub(super) fn make_private(_folder: &Path, _uid: u32) -> Result<(), String> {
+        none()
+    }
+    pub(super) fn program(_path: &Path, _uid: u32) -> Result<PathBuf, String> {
         none()
     }
     pub(super) fn in_memory(_folder: &Path) -> bool {
@@ -502,6 +578,52 @@ mod tests {
             code(find(&[("KEYWARD_HOME", &link.join("home")), ("XDG_RUNTIME_DIR", &run)])),
             Code::VaultFolderUnsafe
         );
+    }
+
+    #[test]
+    fn a_program_that_others_can_change_is_refused() {
+        let s = Scratch::new("program");
+        let bin = s.folder("bin", 0o755);
+        let program = bin.join("keyward-broker");
+        fs::write(&program, "").unwrap();
+        let set = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        set(&program, 0o755);
+        symlink(&program, s.0.join("link")).unwrap();
+        assert_eq!(trusted_program(&s.0.join("link"), unix::uid()).unwrap(), program);
+        for (path, mode) in [(&program, 0o777), (&program, 0o757), (&bin, 0o777), (&bin, 0o1777)] {
+            set(path, mode);
+            assert_eq!(code(trusted_program(&program, unix::uid())), Code::BrokerStart, "{mode:o}");
+            set(path, 0o755);
+        }
+        assert_eq!(code(trusted_program(&bin, unix::uid())), Code::BrokerStart, "a folder");
+        assert_eq!(code(trusted_program(&bin.join("none"), unix::uid())), Code::BrokerStart, "nothing");
+        if unix::uid() == 0 {
+            chown(&program, Some(65534), None).unwrap();
+            assert_eq!(code(trusted_program(&program, 0)), Code::BrokerStart, "of another user");
+        }
+    }
+
+    #[test]
+    fn a_broker_gets_the_listed_variables_and_the_real_home() {
+        let s = Scratch::new("variables");
+        let (run, home) = (s.folder("run", 0o700), s.0.join("h"));
+        let preload = Path::new("/evil.so");
+        let vars = [("KEYWARD_HOME", s.0.join("./h")), ("XDG_RUNTIME_DIR", run.clone()), ("TZ", "UTC".into())];
+        let p = Places::find(
+            &|n| match n {
+                "LD_PRELOAD" | "PATH" | "HTTPS_PROXY" | "SSL_CERT_FILE" => Some(preload.into()),
+                _ => vars.iter().find(|(k, _)| *k == n).map(|(_, v)| v.into()),
+            },
+            unix::uid(),
+        )
+        .unwrap();
+        let want: [(&str, OsString); 4] = [
+            ("KEYWARD_HOME", home.into()),
+            ("XDG_RUNTIME_DIR", run.into()),
+            ("TZ", "UTC".into()),
+            ("PATH", BROKER_PATH.into()),
+        ];
+        assert_eq!(p.variables(), want);
     }
 
     #[test]

@@ -2,9 +2,10 @@
 
 use crate::{
     AcceptBreakRequest, AuditEntryMsg, AuditPage, BackupRequest, ExportRequest, InitRequest, KindMsg, LockAnswer,
-    ProfileMsg, ProfilePutRequest, ProfileTestAnswer, Proof, RecoveryAnswer, RekeyRequest, RestoreRequest, RevokeAnswer,
-    RevokeRequest, RunAnswer, RunMsg, RunRequest, SecretMsg, SecretPutRequest, SecretRevealAnswer, SlotAddRequest, SlotMsg,
-    SlotRemoveRequest, StatusAnswer, TokenAnswer, TokenRequest, UnlockAnswer, UnlockRequest, VerifyAnswer,
+    ProfileMsg, ProfilePutRequest, ProfileTestAnswer, Proof, RecoveryAnswer, RekeyAnswer, RekeyRequest, RestoreRequest,
+    RevokeAnswer, RevokeRequest, RunAnswer, RunMsg, RunRequest, SecretMsg, SecretPutRequest, SecretRevealAnswer,
+    SlotAddRequest, SlotMsg, SlotRemoveRequest, StatusAnswer, TokenAnswer, TokenRequest, UnlockAnswer, UnlockRequest,
+    VerifyAnswer,
 };
 use schemars::{Schema, SchemaGenerator};
 
@@ -55,14 +56,24 @@ pub struct Route {
 }
 
 macro_rules! reply {
-    (empty) => { Reply::Empty };
-    ((stream $mime:literal)) => { Reply::Stream($mime) };
-    ((json $t:ty)) => { Reply::Json(|g| g.subschema_for::<$t>()) };
+    (empty) => {
+        Reply::Empty
+    };
+    ((stream $mime:literal)) => {
+        Reply::Stream($mime)
+    };
+    ((json $t:ty)) => {
+        Reply::Json(|g| g.subschema_for::<$t>())
+    };
 }
 
 macro_rules! request {
-    (none) => { None };
-    ($t:ident) => { Some(|g: &mut SchemaGenerator| g.subschema_for::<$t>()) };
+    (none) => {
+        None
+    };
+    ($t:ident) => {
+        Some(|g: &mut SchemaGenerator| g.subschema_for::<$t>())
+    };
 }
 
 macro_rules! routes {
@@ -84,7 +95,7 @@ routes! {
     Init Post "/v1/vault/init" InitRequest (json RecoveryAnswer) "Make the vault and leave it unlocked"
     Unlock Post "/v1/vault/unlock" UnlockRequest (json UnlockAnswer) "Open the vault"
     Lock Post "/v1/vault/lock" none (json LockAnswer) "Take everything back and wipe the keys"
-    Rekey Post "/v1/vault/rekey" RekeyRequest empty "Replace the vault key and the passphrase"
+    Rekey Post "/v1/vault/rekey" RekeyRequest (json RekeyAnswer) "Replace the vault key and the passphrase"
     Slots Get "/v1/vault/slots" none (json Vec<SlotMsg>) "List the slots"
     SlotAdd Post "/v1/vault/slots" SlotAddRequest (json RecoveryAnswer) "Add a slot"
     SlotRemove Post "/v1/vault/slots/remove" SlotRemoveRequest empty "Remove a slot"
@@ -151,7 +162,8 @@ mod tests {
     #[test]
     fn no_two_routes_match_the_same_request() {
         for route in ROUTES {
-            let path = route.path.split('/').map(|p| if p.starts_with('{') { "7" } else { p }).collect::<Vec<_>>().join("/");
+            let path =
+                route.path.split('/').map(|p| if p.starts_with('{') { "7" } else { p }).collect::<Vec<_>>().join("/");
             assert_eq!(find(route.method.word(), &path).map(|(r, _)| r.id), Some(route.id), "{}", route.path);
         }
     }

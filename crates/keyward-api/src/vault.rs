@@ -99,6 +99,13 @@ pub struct RekeyRequest {
     pub new_passphrase: SecretText,
 }
 
+/// Answer of `POST /v1/vault/rekey`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct RekeyAnswer {
+    /// Copies of the vault that are known and that keep the old passphrase. Rotate the secrets if it leaked.
+    pub older_copies: Vec<String>,
+}
+
 /// Kind of a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]

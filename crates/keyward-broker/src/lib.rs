@@ -1,1 +1,64 @@
 //! The broker: the only process that holds keys and credentials.
+//!
+//! [`run`] is the composition root: it makes the state of a home, serves the LocalAPI on the socket that the parent holds,
+//! and keeps time. A request goes one way: `route` (who may ask) → `runs`, `vault`, `records`, `review` (what is decided and
+//! recorded) → the answer. Never trusts a client's word about who it is; never logs a name or a secret.
+
+mod broker;
+mod config;
+mod events;
+mod files;
+mod keyring;
+pub mod peer;
+pub mod platform;
+mod program;
+mod records;
+mod renew;
+mod review;
+mod route;
+mod runs;
+pub mod server;
+mod vault;
+
+use broker::Broker;
+use keyward_api::place::Places;
+use keyward_diag::{Code, Fault};
+use route::Service;
+use server::Connections;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+/// Serves one home until `stop` resolves or a client asks for the stop; then takes everything back and wipes the keys.
+///
+/// `ready` is called once requests are answered.
+///
+/// # Errors
+/// What keeps the broker from starting: the vault's folder in use or unsafe, settings that are not understood, a listener
+/// that cannot be used.
+pub async fn run(
+    places: Places,
+    listener: OwnedFd,
+    ready: impl FnOnce(),
+    stop: impl Future<Output = ()>,
+) -> Result<(), Fault> {
+    let start = |e: std::io::Error| Fault::new(Code::BrokerStart).cause(e);
+    let connections = Connections::new();
+    let socket = places.socket.clone();
+    let broker = Broker::new(places, connections.clone())?;
+    let timer = platform::BootTimer::new().map_err(start)?;
+    let clock = tokio::spawn(renew::clock(Arc::clone(&broker), timer));
+    let mut asked = broker.stop.subscribe();
+    let stopping = async {
+        tokio::select! {
+            () = stop => {}
+            _ = asked.wait_for(|s| *s) => {}
+        }
+        // From here on nobody connects.
+        let _ = std::fs::remove_file(&socket);
+    };
+    ready();
+    let served = server::serve(listener, Arc::new(Service(Arc::clone(&broker))), connections, stopping).await;
+    clock.abort();
+    broker.shut_down().await;
+    served.map_err(start)
+}

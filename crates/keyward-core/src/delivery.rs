@@ -117,7 +117,9 @@ mod tests {
     }
 
     fn profile(name: &str, variable: &str) -> Profile {
-        let text = format!("[issuer]\nkind = \"static\"\nsecret = \"secret:s\"\n[delivery]\nenv = {{ {variable} = \"token\" }}\n[limits]\nmax_ttl = \"1h\"");
+        let text = format!(
+            "[issuer]\nkind = \"static\"\nsecret = \"secret:s\"\n[delivery]\nenv = {{ {variable} = \"token\" }}\n[limits]\nmax_ttl = \"1h\""
+        );
         Profile::parse(Name::parse(name).unwrap(), &text, &[&STATIC], &families()).unwrap()
     }
 
@@ -142,14 +144,16 @@ mod tests {
 
     #[test]
     fn two_profiles_cannot_share_a_variable() {
-        let fault = plan(vec![profile("a", "X"), profile("b", "X")], None, None, &BTreeSet::new(), &families()).unwrap_err();
+        let fault =
+            plan(vec![profile("a", "X"), profile("b", "X")], None, None, &BTreeSet::new(), &families()).unwrap_err();
         assert_eq!((fault.code, fault.causes[0].as_str()), (Code::DeliveryConflict, "`X` is set by `a` and by `b`"));
     }
 
     #[test]
     fn the_shorter_life_and_the_callers_delivery_win() {
         let short = Duration::from_secs(60);
-        let plan1 = plan(vec![profile("a", "X")], Some(DeliveryMode::File), Some(short), &BTreeSet::new(), &families()).unwrap();
+        let plan1 = plan(vec![profile("a", "X")], Some(DeliveryMode::File), Some(short), &BTreeSet::new(), &families())
+            .unwrap();
         assert_eq!((plan1.deliveries[0].ttl, plan1.deliveries[0].mode), (short, DeliveryMode::File));
         let long = plan(vec![profile("a", "X")], None, Some(short * 600), &BTreeSet::new(), &families()).unwrap();
         assert_eq!(long.deliveries[0].ttl, Duration::from_secs(3600));

@@ -50,7 +50,16 @@ mod tests {
 
     #[test]
     fn names_follow_the_rule() {
-        for (text, ok) in [("a", true), ("pg-prod.2_x", true), ("9", true), ("", false), ("-a", false), ("a b", false), ("ä", false), ("a/b", false)] {
+        for (text, ok) in [
+            ("a", true),
+            ("pg-prod.2_x", true),
+            ("9", true),
+            ("", false),
+            ("-a", false),
+            ("a b", false),
+            ("ä", false),
+            ("a/b", false),
+        ] {
             assert_eq!(Name::parse(text).is_ok(), ok, "{text:?}");
         }
         assert!(Name::parse(&"a".repeat(65)).is_err());

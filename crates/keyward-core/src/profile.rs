@@ -106,9 +106,9 @@ impl ProfileError {
     /// The words of the error.
     pub fn fault(&self) -> Fault {
         match self {
-            Self::Incomplete(fields) => {
-                fields.iter().fold(Fault::new(Code::ProfileIncomplete), |f, field| f.cause(format!("`{field}` is missing")))
-            }
+            Self::Incomplete(fields) => fields
+                .iter()
+                .fold(Fault::new(Code::ProfileIncomplete), |f, field| f.cause(format!("`{field}` is missing"))),
             Self::Invalid(cause, help) => {
                 let fault = Fault::new(Code::ProfileInvalid).cause(cause);
                 match help {
@@ -138,7 +138,12 @@ impl Profile {
     ///
     /// # Errors
     /// [`ProfileError`]: the first thing that is wrong, or all required fields that are missing.
-    pub fn parse(name: Name, text: &str, kinds: &[&'static KindSpec], families: &Families) -> Result<Self, ProfileError> {
+    pub fn parse(
+        name: Name,
+        text: &str,
+        kinds: &[&'static KindSpec],
+        families: &Families,
+    ) -> Result<Self, ProfileError> {
         if text.len() > FILE_MAX_BYTES {
             return Err(invalid(format!("the file is longer than {FILE_MAX_BYTES} bytes")));
         }
@@ -230,10 +235,8 @@ impl Profile {
 
     /// The stored secrets that the profile refers to.
     pub fn secrets(&self) -> BTreeSet<SecretRef> {
-        let refs = self.settings.values().flat_map(|v| match v {
-            Value::Table(t) => t.values().filter_map(secret_ref).collect::<Vec<_>>(),
-            _ => secret_ref(v).into_iter().collect(),
-        });
+        let inner = |v: &Value| v.as_table().map(|t| t.values().filter_map(secret_ref).collect::<Vec<_>>());
+        let refs = self.settings.values().flat_map(|v| inner(v).unwrap_or_else(|| secret_ref(v).into_iter().collect()));
         refs.collect()
     }
 
@@ -324,7 +327,9 @@ fn settings(issuer: &Table, kind: &KindSpec) -> Result<Option<String>, ProfileEr
             (Shape::Variables, Value::Table(table)) => inherited(table, &at)?,
             (Shape::Text, _) => return Err(invalid(format!("`{at}` is not text"))),
             (Shape::Duration, _) => return Err(invalid(format!("`{at}` is not a duration such as \"30s\""))),
-            (Shape::Program, _) => return Err(invalid(format!("`{at}` is not a list such as [\"/usr/bin/mint\", \"--json\"]"))),
+            (Shape::Program, _) => {
+                return Err(invalid(format!("`{at}` is not a list such as [\"/usr/bin/mint\", \"--json\"]")));
+            }
             (Shape::Variables, _) => return Err(invalid(format!("`{at}` is not a table of variables"))),
         }
     }
@@ -447,18 +452,39 @@ mod tests {
     fn what_is_not_understood_is_refused_with_the_nearest_word() {
         for (text, want) in [
             ("[issuer]\nkind = \"statik\"", "profile.invalid: there is no issuer `statik`; did you mean `static`?"),
-            ("[issuer]\nkind = \"static\"\nsecrett = \"secret:a\"", "`issuer.secrett` is not known; did you mean `secret`?"),
+            (
+                "[issuer]\nkind = \"static\"\nsecrett = \"secret:a\"",
+                "`issuer.secrett` is not known; did you mean `secret`?",
+            ),
             ("[isuer]\nkind = \"static\"", "`isuer` is not known; did you mean `issuer`?"),
             ("[issuer]\nkind = \"static\"\nsecret = \"sk-live-1\"", "`issuer.secret` must name a stored secret"),
             ("[issuer]\nkind = \"command\"\nargv = [\"mint\"]", "must begin with the absolute path"),
             ("[issuer]\nkind = \"command\"\nargv = \"/bin/mint\"", "is not a list"),
             ("[issuer]\nkind = \"command\"\nargv = [\"/m\"]\nenv = { API_KEY = \"abc\" }", "looks like a secret"),
-            ("[issuer]\nkind = \"command\"\nargv = [\"/m\"]\nenv = { LD_PRELOAD = \"/x\" }", "delivery.variable_refused"),
-            ("[issuer]\nkind = \"static\"\nsecret = \"secret:a\"\n[delivery]\nenv = { PATH = \"token\" }", "delivery.variable_refused"),
-            ("[issuer]\nkind = \"static\"\nsecret = \"secret:a\"\n[delivery]\nenv = { A = \"tok\" }", "must be \"token\""),
-            ("[issuer]\nkind = \"static\"\nsecret = \"secret:a\"\n[delivery]\nmode = \"gateway\"", "not one that this version has"),
-            ("[issuer]\nkind = \"static\"\nsecret = \"secret:a\"\nprovider = \"antropic\"", "did you mean `anthropic`?"),
-            ("[issuer]\nkind = \"static\"\nsecret = \"secret:a\"\n[delivery]\nenv = { A = \"token\" }\n[limits]\nmax_ttl = \"2d\"", "longer than 24h"),
+            (
+                "[issuer]\nkind = \"command\"\nargv = [\"/m\"]\nenv = { LD_PRELOAD = \"/x\" }",
+                "delivery.variable_refused",
+            ),
+            (
+                "[issuer]\nkind = \"static\"\nsecret = \"secret:a\"\n[delivery]\nenv = { PATH = \"token\" }",
+                "delivery.variable_refused",
+            ),
+            (
+                "[issuer]\nkind = \"static\"\nsecret = \"secret:a\"\n[delivery]\nenv = { A = \"tok\" }",
+                "must be \"token\"",
+            ),
+            (
+                "[issuer]\nkind = \"static\"\nsecret = \"secret:a\"\n[delivery]\nmode = \"gateway\"",
+                "not one that this version has",
+            ),
+            (
+                "[issuer]\nkind = \"static\"\nsecret = \"secret:a\"\nprovider = \"antropic\"",
+                "did you mean `anthropic`?",
+            ),
+            (
+                "[issuer]\nkind = \"static\"\nsecret = \"secret:a\"\n[delivery]\nenv = { A = \"token\" }\n[limits]\nmax_ttl = \"2d\"",
+                "longer than 24h",
+            ),
             ("[issuer]\nkind = \"command\"\nargv = [\"/m\"]\ntimeout = \"soon\"", "not a duration"),
         ] {
             assert!(refused(text).contains(want), "{text}\n{}", refused(text));
@@ -467,7 +493,11 @@ mod tests {
 
     #[test]
     fn a_secret_pasted_into_the_wrong_place_is_not_quoted() {
-        for text in ["[issuer]\nkind = \"static\"\nsecret = \"sk-live-XYZ\"", "sk-live-XYZ", "[issuer]\nkind = \"static\"\nsecret = sk-live-XYZ"] {
+        for text in [
+            "[issuer]\nkind = \"static\"\nsecret = \"sk-live-XYZ\"",
+            "sk-live-XYZ",
+            "[issuer]\nkind = \"static\"\nsecret = sk-live-XYZ",
+        ] {
             assert!(!refused(text).contains("XYZ"), "{}", refused(text));
         }
     }

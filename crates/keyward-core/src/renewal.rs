@@ -30,6 +30,11 @@ impl Schedule {
         Self { received, life }
     }
 
+    /// When it was received.
+    pub fn received(self) -> Boot {
+        self.received
+    }
+
     /// When it ends.
     pub fn ends(self) -> Option<Boot> {
         self.life.map(|life| self.received.after(life))

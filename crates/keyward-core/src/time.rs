@@ -64,7 +64,8 @@ impl Now {
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("`{}` is not a duration such as 90s, 15m or 1h", keyward_diag::plain(text, 40));
     // The library reads more forms than we want to document.
-    if !text.bytes().all(|b| b.is_ascii_digit() || b"smhd".contains(&b)) || text.ends_with(|c: char| c.is_ascii_digit()) {
+    if !text.bytes().all(|b| b.is_ascii_digit() || b"smhd".contains(&b)) || text.ends_with(|c: char| c.is_ascii_digit())
+    {
         return Err(wrong());
     }
     let days = text.split_once('d').map(|(n, rest)| (n.parse::<i64>(), rest));
@@ -73,7 +74,8 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         Some(_) => return Err(wrong()),
         None => (0, text),
     };
-    let base = if rest.is_empty() { SignedDuration::ZERO } else { rest.parse::<SignedDuration>().map_err(|_| wrong())? };
+    let base =
+        if rest.is_empty() { SignedDuration::ZERO } else { rest.parse::<SignedDuration>().map_err(|_| wrong())? };
     let seconds = base.as_secs().saturating_add(extra);
     if base.subsec_nanos() != 0 || !(1..=366 * 86_400).contains(&seconds) {
         return Err(wrong());

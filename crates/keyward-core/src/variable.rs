@@ -95,9 +95,21 @@ mod tests {
     #[test]
     fn dangerous_targets_are_refused() {
         for name in [
-            "LD_PRELOAD", "ld_library_path", "PATH", "NODE_OPTIONS", "PYTHONSTARTUP", "BASH_ENV", "GIT_SSH_COMMAND",
-            "https_proxy", "ALL_PROXY", "SSL_CERT_FILE", "DYLD_INSERT_LIBRARIES", "JAVA_TOOL_OPTIONS", "PERL5OPT",
-            "KEYWARD_HOME", "ANTHROPIC_BASE_URL",
+            "LD_PRELOAD",
+            "ld_library_path",
+            "PATH",
+            "NODE_OPTIONS",
+            "PYTHONSTARTUP",
+            "BASH_ENV",
+            "GIT_SSH_COMMAND",
+            "https_proxy",
+            "ALL_PROXY",
+            "SSL_CERT_FILE",
+            "DYLD_INSERT_LIBRARIES",
+            "JAVA_TOOL_OPTIONS",
+            "PERL5OPT",
+            "KEYWARD_HOME",
+            "ANTHROPIC_BASE_URL",
         ] {
             assert!(matches!(check_variable(name), Err(VariableError::Refused(..))), "{name}");
         }

@@ -9,7 +9,7 @@
 use jiff::Timestamp;
 use keyward_core::{Credential, FieldSpec, IssueError, Issuer, Issuing, KindRole, KindSpec, Order, Shape};
 use keyward_diag::Code;
-use keyward_secret::{SecretText, SECRET_MAX_BYTES};
+use keyward_secret::{SECRET_MAX_BYTES, SecretText};
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::process::Stdio;
 use std::time::Duration;
@@ -80,7 +80,8 @@ fn failed(code: Code, cause: impl Into<String>) -> IssueError {
 async fn run(order: &Order) -> Result<Vec<u8>, IssueError> {
     let profile = &order.profile;
     let argv = profile.list("argv");
-    let (program, args) = argv.split_first().ok_or_else(|| failed(Code::IssuerFailed, "the profile names no program"))?;
+    let (program, args) =
+        argv.split_first().ok_or_else(|| failed(Code::IssuerFailed, "the profile names no program"))?;
     let timeout = profile.duration("timeout").unwrap_or(TIMEOUT).min(TIMEOUT_MAX);
     let mut command = tokio::process::Command::new(program);
     command.args(args).current_dir("/").env_clear().env("PATH", PATH).env("LANG", "C.UTF-8");
@@ -106,9 +107,10 @@ async fn run(order: &Order) -> Result<Vec<u8>, IssueError> {
         };
     }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0).kill_on_drop(true);
-    let mut child = command
-        .spawn()
-        .map_err(|e| IssueError { permanent: true, ..failed(Code::IssuerFailed, format!("{program} did not start: {e}")) })?;
+    let mut child = command.spawn().map_err(|e| IssueError {
+        permanent: true,
+        ..failed(Code::IssuerFailed, format!("{program} did not start: {e}"))
+    })?;
     let group = Group(child.id().and_then(|id| Pid::from_raw(id.cast_signed())));
     let stdout = child.stdout.take().ok_or_else(|| failed(Code::IssuerFailed, "no pipe"))?;
     let mut output = Vec::with_capacity(OUTPUT_MAX_BYTES + 1);
@@ -122,7 +124,8 @@ async fn run(order: &Order) -> Result<Vec<u8>, IssueError> {
     };
     let ended = tokio::time::timeout(timeout, work).await;
     drop(group);
-    let status = ended.map_err(|_| failed(Code::IssuerTimeout, format!("{program} ran longer than {} s", timeout.as_secs())))??;
+    let status = ended
+        .map_err(|_| failed(Code::IssuerTimeout, format!("{program} ran longer than {} s", timeout.as_secs())))??;
     if !status.success() {
         let how = status.code().map_or_else(|| "was killed".to_owned(), |c| format!("ended with exit code {c}"));
         return Err(failed(Code::IssuerFailed, format!("{program} {how}; run it by hand to see what it says")));
@@ -145,8 +148,13 @@ impl Drop for Group {
 fn read(output: &[u8]) -> Result<Credential, IssueError> {
     let wrong = |cause: &str| failed(Code::IssuerAnswer, cause);
     // The parser's own message may quote the text, so only its place is told.
-    let printed: Printed = serde_json::from_slice(output)
-        .map_err(|e| wrong(&format!("its output is not the JSON object that was expected (line {}, column {})", e.line(), e.column())))?;
+    let printed: Printed = serde_json::from_slice(output).map_err(|e| {
+        wrong(&format!(
+            "its output is not the JSON object that was expected (line {}, column {})",
+            e.line(),
+            e.column()
+        ))
+    })?;
     let token = match (printed.token, printed.access_token) {
         (Some(token), None) | (None, Some(token)) => token.into_bytes(),
         (Some(_), Some(_)) => return Err(wrong("it printed both `token` and `access_token`")),
@@ -156,7 +164,9 @@ fn read(output: &[u8]) -> Result<Credential, IssueError> {
         return Err(wrong("its token is too long"));
     }
     let life = match (printed.expires_in, printed.expires_at) {
-        (Some(n), None) => n.as_f64().filter(|s| s.is_finite() && *s >= 1.0).map(|s| Duration::from_secs(s.min(1e10) as u64)),
+        (Some(n), None) => {
+            n.as_f64().filter(|s| s.is_finite() && *s >= 1.0).map(|s| Duration::from_secs(s.min(1e10) as u64))
+        }
         (None, Some(at)) => at.parse::<Timestamp>().ok().and_then(|at| {
             let left = at.duration_since(Timestamp::now());
             u64::try_from(left.as_secs()).ok().filter(|s| *s > 0).map(Duration::from_secs)
@@ -164,7 +174,8 @@ fn read(output: &[u8]) -> Result<Credential, IssueError> {
         (Some(_), Some(_)) => return Err(wrong("it printed both `expires_in` and `expires_at`")),
         (None, None) => return Err(wrong("it printed no life: `expires_in` in seconds, or `expires_at`")),
     };
-    let life = life.ok_or_else(|| wrong("its token is over already, or its life is not a number of seconds or a time"))?;
+    let life =
+        life.ok_or_else(|| wrong("its token is over already, or its life is not a number of seconds or a time"))?;
     Ok(Credential { token, life: Some(life.min(LIFE_MAX)), scope: printed.scope.map(|s| keyward_diag::plain(&s, 200)) })
 }
 
@@ -177,7 +188,8 @@ mod tests {
     use std::collections::BTreeMap;
 
     fn order(argv: &[&str], more: &str) -> Order {
-        let text = format!("[issuer]\nkind = \"command\"\nargv = {argv:?}\n{more}\n[delivery]\nenv = {{ T = \"token\" }}");
+        let text =
+            format!("[issuer]\nkind = \"command\"\nargv = {argv:?}\n{more}\n[delivery]\nenv = {{ T = \"token\" }}");
         let profile = Profile::parse(Name::parse("p").unwrap(), &text, &crate::kinds(), &Families::built_in().unwrap());
         let secrets = BTreeMap::from([("s".to_owned(), SecretBytes::new(b"hunter2".to_vec()).unwrap())]);
         Order { profile: profile.unwrap(), secrets }
@@ -193,7 +205,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_token_with_its_life_is_read() {
-        let c = issue(&shell(r#"echo '{"access_token":"abc","expires_in":90,"scope":"x y","other":1}'"#), "").await.unwrap();
+        let c = issue(&shell(r#"echo '{"access_token":"abc","expires_in":90,"scope":"x y","other":1}'"#), "")
+            .await
+            .unwrap();
         assert!(c.token.expose(|b| b == b"abc"));
         assert_eq!((c.life, c.scope.as_deref()), (Some(Duration::from_secs(90)), Some("x y")));
     }
@@ -206,7 +220,12 @@ mod tests {
         for name in seen.split_whitespace() {
             assert!(["PATH", "HOME", "LANG", "MINT_TOKEN", "PWD", "SHLVL", "_", "OLDPWD"].contains(&name), "{name}");
         }
-        let c = issue(&shell(r#"printf '{"token":"%s","expires_in":60}' "$MINT_TOKEN""#), "env = { MINT_TOKEN = \"secret:s\" }").await.unwrap();
+        let c = issue(
+            &shell(r#"printf '{"token":"%s","expires_in":60}' "$MINT_TOKEN""#),
+            "env = { MINT_TOKEN = \"secret:s\" }",
+        )
+        .await
+        .unwrap();
         assert!(c.token.expose(|b| b == b"hunter2"));
     }
 

@@ -1,0 +1,272 @@
+//! The broker's state, and the one lock around it.
+//!
+//! All decisions are made while the lock is held, and in it nothing waits for the network, a program or a person: exchanges
+//! and key derivations run outside and come back with their result. Requests that find too many others waiting are told so.
+
+use crate::config::Config;
+use crate::events::Events;
+use crate::files::Deliveries;
+use crate::peer::Peer;
+use crate::platform;
+use crate::renew::Cached;
+use crate::runs::{Run, RunId};
+use crate::server::Connections;
+use keyward_api::place::Places;
+use keyward_core::audit::{Draft, Kind, Outcome, PeerFacts};
+use keyward_core::{Boot, Families, KindSpec, Name, Now, Profile, Refusals, Role, Root, Tries, Wall, role};
+use keyward_diag::{Code, Fault};
+use keyward_secret::Key32;
+use keyward_store::{Changes, Paths, Store, VaultLock, Write};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Mutex, MutexGuard, Notify, Semaphore, watch};
+
+/// Requests that may wait for the state at once.
+const WAITING: usize = 128;
+
+/// The broker. One a process.
+pub(crate) struct Broker {
+    pub(crate) places: Places,
+    pub(crate) paths: Paths,
+    pub(crate) config: Config,
+    pub(crate) families: Families,
+    pub(crate) kinds: Vec<&'static KindSpec>,
+    pub(crate) events: Events,
+    pub(crate) connections: Connections,
+    pub(crate) started: Now,
+    /// Wakes the timer, which then looks anew for what is due.
+    pub(crate) wake: Notify,
+    /// One key derivation at a time, a few may wait.
+    pub(crate) derivation: Mutex<()>,
+    pub(crate) derivations: Semaphore,
+    pub(crate) stop: watch::Sender<bool>,
+    state: Mutex<State>,
+    waiting: Semaphore,
+    pub(crate) vault_lock: VaultLock,
+}
+
+/// All that changes.
+pub(crate) struct State {
+    pub(crate) vault: Vault,
+    pub(crate) runs: BTreeMap<RunId, Run>,
+    pub(crate) cache: BTreeMap<Name, Cached>,
+    pub(crate) refusals: Refusals,
+    pub(crate) tries: Tries,
+    /// The vault was opened since the broker started, so that all live runs are known.
+    pub(crate) opened: bool,
+    /// Time spent in suspend, as of the last look.
+    pub(crate) suspended: Duration,
+}
+
+/// The vault, from locked to open.
+pub(crate) enum Vault {
+    /// No key is in memory.
+    Locked,
+    /// The database is open.
+    Open(Box<Open>),
+}
+
+/// An open vault.
+pub(crate) struct Open {
+    pub(crate) store: Arc<Store>,
+    /// Absent after the auto-lock: stored secrets cannot be opened.
+    pub(crate) seal: Option<Key32>,
+    pub(crate) profiles: BTreeMap<Name, StoredProfile>,
+    pub(crate) last_action: Boot,
+}
+
+/// A profile with its place in the vault.
+#[derive(Clone)]
+pub(crate) struct StoredProfile {
+    pub(crate) id: [u8; 16],
+    pub(crate) profile: Profile,
+    pub(crate) created: Wall,
+    pub(crate) updated: Wall,
+}
+
+impl State {
+    /// The open vault, auto-locked or not.
+    pub(crate) fn open(&mut self) -> Option<&mut Open> {
+        match &mut self.vault {
+            Vault::Open(open) => Some(open),
+            Vault::Locked => None,
+        }
+    }
+
+    /// Splits the state so that the open vault and the rest can be used side by side.
+    pub(crate) fn parts(&mut self) -> (Option<&mut Open>, &mut BTreeMap<RunId, Run>, &mut BTreeMap<Name, Cached>) {
+        let open = match &mut self.vault {
+            Vault::Open(open) => Some(open.as_mut()),
+            Vault::Locked => None,
+        };
+        (open, &mut self.runs, &mut self.cache)
+    }
+}
+
+impl Open {
+    /// Records entries together with the changes that they are about, durably.
+    pub(crate) async fn commit(&self, broker: &Broker, writes: Vec<Write>, entries: Vec<Draft>) -> Result<(), Fault> {
+        let seqs = self.store.commit(Changes { writes, entries }).await.map_err(|e| e.fault())?;
+        if let Some(seq) = seqs.last() {
+            broker.events.publish("audit", &json!({"seq": seq}));
+        }
+        Ok(())
+    }
+
+    /// As [`Open::commit`], for what must be recorded before a credential leaves.
+    pub(crate) async fn record_delivery(
+        &self,
+        broker: &Broker,
+        writes: Vec<Write>,
+        entries: Vec<Draft>,
+    ) -> Result<(), Fault> {
+        self.commit(broker, writes, entries).await.map_err(|inner| {
+            let fault = Fault::new(Code::AuditUnavailable).cause(&inner.message);
+            inner.causes.iter().fold(fault, |f, cause| f.cause(cause))
+        })
+    }
+}
+
+impl Broker {
+    /// Makes the broker of a home: locked, with nothing but the lock on the vault's folder.
+    ///
+    /// # Errors
+    /// [`Code::VaultInUse`] when another broker holds the folder, [`Code::VaultFolderUnsafe`], [`Code::ConfigInvalid`].
+    pub(crate) fn new(places: Places, connections: Connections) -> Result<Arc<Self>, Fault> {
+        let paths = Paths { data: places.data.clone(), state: places.state.clone() };
+        let vault_lock = VaultLock::acquire(&paths).map_err(|e| e.fault())?;
+        let config = Config::load(&places.config)?;
+        let families = Families::built_in().map_err(|e| Fault::new(Code::Internal).cause(e))?;
+        let started = platform::now();
+        let broker = Arc::new(Self {
+            places,
+            paths,
+            config,
+            families,
+            kinds: keyward_issuer::kinds(),
+            events: Events::new(format!("{:x}", started.wall.0)),
+            connections,
+            started,
+            wake: Notify::new(),
+            derivation: Mutex::new(()),
+            derivations: Semaphore::new(8),
+            stop: watch::Sender::new(false),
+            state: Mutex::new(State {
+                vault: Vault::Locked,
+                runs: BTreeMap::new(),
+                cache: BTreeMap::new(),
+                refusals: Refusals::default(),
+                tries: Tries::default(),
+                opened: false,
+                suspended: platform::time_in_suspend(),
+            }),
+            waiting: Semaphore::new(WAITING),
+            vault_lock,
+        });
+        if let Ok(deliveries) = broker.deliveries() {
+            deliveries.sweep(|p| platform::pin(p).is_some());
+        }
+        Ok(broker)
+    }
+
+    /// The state, for the broker's own work.
+    pub(crate) async fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().await
+    }
+
+    /// The state, for a request.
+    ///
+    /// # Errors
+    /// [`Code::Busy`] when too many wait already. Lock and revoke use [`Broker::state`] and are never refused.
+    pub(crate) async fn state_for_request(&self) -> Result<MutexGuard<'_, State>, Fault> {
+        let Ok(_place) = self.waiting.try_acquire() else { return Err(Fault::new(Code::Busy)) };
+        Ok(self.state.lock().await)
+    }
+
+    /// The folder with the file deliveries.
+    ///
+    /// # Errors
+    /// [`Code::DeliveryFolder`] when no private memory-backed folder is there.
+    pub(crate) fn deliveries(&self) -> Result<Deliveries, Fault> {
+        Ok(Deliveries::new(self.places.delivery_folder()?))
+    }
+
+    /// Whether a vault has been made in this home.
+    pub(crate) fn vault_exists(&self) -> bool {
+        self.paths.vault_exists()
+    }
+
+    /// The fault of a vault that is not open.
+    pub(crate) fn closed(&self) -> Fault {
+        Fault::new(if self.vault_exists() { Code::VaultLocked } else { Code::VaultAbsent })
+    }
+
+    /// The open vault with its seal key there.
+    pub(crate) fn unlocked<'s>(&self, state: &'s mut State) -> Result<&'s mut Open, Fault> {
+        let idle = self.config.auto_lock.as_secs() / 60;
+        match &mut state.vault {
+            Vault::Open(open) if open.seal.is_some() => Ok(open),
+            Vault::Open(_) => {
+                Err(Fault::new(Code::VaultLocked).cause(format!("no use for {idle} minutes, or a suspend")))
+            }
+            Vault::Locked => Err(self.closed()),
+        }
+    }
+
+    /// As [`Broker::unlocked`], and the log is sound.
+    pub(crate) fn delivering<'s>(&self, state: &'s mut State) -> Result<&'s mut Open, Fault> {
+        let open = self.unlocked(state)?;
+        if open.store.is_broken() { Err(Fault::new(Code::AuditBroken)) } else { Ok(open) }
+    }
+
+    /// The role of a peer now.
+    ///
+    /// # Errors
+    /// [`Code::PeerRefused`] when its facts cannot be read: what is not known counts against the peer.
+    pub(crate) fn role(&self, state: &State, peer: &Peer) -> Result<Role<RunId>, Fault> {
+        let roots: Vec<_> =
+            state.runs.values().filter(|r| r.ended.is_none()).map(|r| Root { process: r.process, run: r.id }).collect();
+        Ok(role(peer.process(), peer.parents()?, &roots, state.opened))
+    }
+
+    /// Counts a refusal; it is recorded with the next entry that is due.
+    pub(crate) fn refuse(&self, state: &mut State, peer: &Peer, fault: &Fault) {
+        let exe = peer.exe().map_or_else(|| "unknown".to_owned(), |p| p.display().to_string());
+        state.refusals.note(&exe, fault.code.name());
+        self.wake.notify_one();
+    }
+
+    /// Tells watching clients about the vault.
+    pub(crate) fn publish_vault(&self, vault: &str) {
+        self.events.publish("vault", &json!({"state": vault}));
+    }
+}
+
+/// Starts an entry.
+pub(crate) fn entry(kind: Kind, now: Now) -> Draft {
+    Draft::new(now.wall.0, kind)
+}
+
+/// Starts the entry of what a peer did.
+pub(crate) fn entry_of(kind: Kind, now: Now, peer: &Peer) -> Draft {
+    entry(kind, now).peer(facts(peer))
+}
+
+/// Starts the entry of something that failed.
+pub(crate) fn failed(kind: Kind, now: Now, fault: &Fault) -> Draft {
+    entry(kind, now)
+        .outcome(Outcome::Failed)
+        .detail("code", fault.code.name())
+        .detail("causes", Value::from(fault.causes.clone()))
+}
+
+/// The facts of a peer that the log keeps.
+pub(crate) fn facts(peer: &Peer) -> PeerFacts {
+    PeerFacts {
+        uid: peer.uid(),
+        pid: peer.process().pid.cast_signed(),
+        exe: peer.exe().map(|p| p.display().to_string()),
+    }
+}

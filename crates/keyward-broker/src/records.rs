@@ -1,0 +1,339 @@
+//! Secrets and profiles: what the vault keeps.
+
+use crate::broker::{Broker, Open, StoredProfile, entry_of};
+use crate::peer::Peer;
+use crate::platform::now;
+use crate::runs::wire_mode;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use keyward_api::{
+    FieldMsg, KindMsg, ProfileMsg, ProfilePutRequest, ProfileTestAnswer, Proof, RevokeRequest, SecretMsg,
+    SecretPutRequest, SecretRevealAnswer,
+};
+use keyward_core::audit::{Kind, Outcome};
+use keyward_core::{Name, Profile, ProfileError, Role, Wall};
+use keyward_crypto::{ItemRef, make_array};
+use keyward_diag::{Code, Fault};
+use keyward_secret::{SecretBytes, SecretText};
+use keyward_store::{Item, ItemInfo, StoreError, Write};
+use std::sync::Arc;
+use zeroize::Zeroizing;
+
+/// Kind of the items that hold secrets.
+const SECRET: &str = "secret";
+
+impl Broker {
+    /// Reads the profiles of the vault.
+    pub(crate) async fn load_profiles(&self, open: &mut Open) -> Result<(), Fault> {
+        for row in open.store.profiles().await.map_err(|e| e.fault())? {
+            let name = Name::parse(&row.name).map_err(|e| e.fault())?;
+            let profile = self.parse(name.clone(), &row.body).map_err(|e| {
+                let inner = e.fault();
+                let cause = format!("profile `{name}`: {}", inner.causes.join("; "));
+                Fault::new(Code::VaultSchemaNewer).cause(cause)
+            })?;
+            let (created, updated) = (Wall(row.created_us), Wall(row.updated_us));
+            open.profiles.insert(name, StoredProfile { id: row.id, profile, created, updated });
+        }
+        Ok(())
+    }
+
+    fn parse(&self, name: Name, text: &str) -> Result<Profile, ProfileError> {
+        Profile::parse(name, text, &self.kinds, &self.families)
+    }
+
+    /// The stored secrets, by name.
+    pub(crate) async fn secrets(&self) -> Result<Vec<SecretMsg>, Fault> {
+        let mut state = self.state_for_request().await?;
+        let open = self.unlocked(&mut state)?;
+        let items = open.store.items(SECRET).await.map_err(|e| e.fault())?;
+        Ok(items.into_iter().map(message).collect())
+    }
+
+    /// Stores a secret, and renews what was made from its former content.
+    pub(crate) async fn secret_put(
+        self: &Arc<Self>,
+        peer: &Peer,
+        name: &str,
+        request: SecretPutRequest,
+    ) -> Result<(), Fault> {
+        let name = Name::parse(name).map_err(|e| e.fault())?;
+        let secret = content(request.secret, request.base64)?;
+        let mut state = self.state_for_request().await?;
+        let at = now();
+        let open = self.unlocked(&mut state)?;
+        open.last_action = at.boot;
+        let former = open.store.item(SECRET, name.as_str()).await.map_err(|e| e.fault())?.map(|i| i.info);
+        if request.only_new && former.is_some() {
+            return Err(Fault::new(Code::SecretInvalid).cause(format!("there is a secret `{name}` already")));
+        }
+        let info = match former {
+            Some(info) => ItemInfo { generation: info.generation + 1, updated_us: at.wall.0, ..info },
+            None => ItemInfo {
+                id: make_array().map_err(|e| Fault::new(Code::Internal).cause(e))?,
+                kind: SECRET.to_owned(),
+                name: name.to_string(),
+                generation: 1,
+                created_us: at.wall.0,
+                updated_us: at.wall.0,
+            },
+        };
+        let seal = open.seal.as_ref().ok_or(Fault::new(Code::VaultLocked))?;
+        let item = ItemRef { id: info.id, generation: info.generation, kind: &info.kind };
+        let sealed = keyward_crypto::seal(seal, &item, &secret).map_err(|e| StoreError::from(e).fault())?;
+        let draft =
+            entry_of(Kind::SecretSet, at, peer).detail("secret", name.as_str()).detail("generation", info.generation);
+        open.commit(self, vec![Write::PutItem(Item { info, sealed })], vec![draft]).await?;
+        let users = users(open, &name);
+        self.changed(&mut state, &users).await;
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    /// Removes a secret that no profile uses.
+    pub(crate) async fn secret_remove(&self, peer: &Peer, name: &str) -> Result<(), Fault> {
+        let name = Name::parse(name).map_err(|e| e.fault())?;
+        let mut state = self.state_for_request().await?;
+        let at = now();
+        let open = self.unlocked(&mut state)?;
+        open.last_action = at.boot;
+        let item =
+            open.store.item(SECRET, name.as_str()).await.map_err(|e| e.fault())?.ok_or_else(|| unknown(&name))?;
+        let users = users(open, &name);
+        if !users.is_empty() {
+            let list = users.iter().map(Name::as_str).collect::<Vec<_>>().join(", ");
+            return Err(Fault::new(Code::SecretInUse).cause(format!("used by: {list}")));
+        }
+        let draft = entry_of(Kind::SecretRemoved, at, peer).detail("secret", name.as_str());
+        open.commit(self, vec![Write::RemoveItem(item.info.id)], vec![draft]).await
+    }
+
+    /// Shows a secret to the person who proves that it is theirs; recorded before it leaves.
+    pub(crate) async fn secret_reveal(
+        &self,
+        peer: &Peer,
+        name: &str,
+        proof: Proof,
+    ) -> Result<SecretRevealAnswer, Fault> {
+        let name = Name::parse(name).map_err(|e| e.fault())?;
+        self.prove(proof).await?;
+        let mut state = self.state_for_request().await?;
+        let at = now();
+        let open = self.delivering(&mut state)?;
+        open.last_action = at.boot;
+        let item =
+            open.store.item(SECRET, name.as_str()).await.map_err(|e| e.fault())?.ok_or_else(|| unknown(&name))?;
+        let seal = open.seal.as_ref().ok_or(Fault::new(Code::VaultLocked))?;
+        let reference = ItemRef { id: item.info.id, generation: item.info.generation, kind: &item.info.kind };
+        let secret = keyward_crypto::open(seal, &reference, &item.sealed).map_err(|e| StoreError::from(e).fault())?;
+        let draft = entry_of(Kind::SecretRevealed, at, peer).detail("secret", name.as_str());
+        open.record_delivery(self, Vec::new(), vec![draft]).await?;
+        // EXPOSE: to see whether it is text.
+        let text = secret.expose(|b| std::str::from_utf8(b).is_ok());
+        let secret = match text {
+            true => SecretText::from_bytes(secret),
+            // EXPOSE: into the wire form for bytes that are not text.
+            false => SecretText::new(secret.expose(|b| STANDARD.encode(b))),
+        };
+        let secret = secret.map_err(|e| Fault::new(Code::SecretInvalid).cause(e))?;
+        Ok(SecretRevealAnswer { secret, base64: !text })
+    }
+
+    /// The kinds of this version.
+    pub(crate) fn kinds(&self) -> Vec<KindMsg> {
+        let kinds = self.kinds.iter().map(|kind| KindMsg {
+            kind: kind.kind.to_owned(),
+            role: kind.role.word().to_owned(),
+            about: kind.about.to_owned(),
+            fields: kind
+                .fields
+                .iter()
+                .map(|f| FieldMsg {
+                    name: f.name.to_owned(),
+                    required: f.required,
+                    secret: f.secret,
+                    about: f.about.to_owned(),
+                })
+                .collect(),
+        });
+        kinds.collect()
+    }
+
+    /// All profiles, by name.
+    pub(crate) async fn profiles(&self) -> Result<Vec<ProfileMsg>, Fault> {
+        let mut state = self.state_for_request().await?;
+        Ok(self.unlocked(&mut state)?.profiles.values().map(profile_message).collect())
+    }
+
+    /// One profile.
+    pub(crate) async fn profile(&self, name: &str) -> Result<ProfileMsg, Fault> {
+        let name = Name::parse(name).map_err(|e| e.fault())?;
+        let mut state = self.state_for_request().await?;
+        let open = self.unlocked(&mut state)?;
+        open.profiles.get(&name).map(profile_message).ok_or_else(|| no_profile(&name))
+    }
+
+    /// Adds a profile.
+    pub(crate) async fn profile_add(&self, peer: &Peer, request: ProfilePutRequest) -> Result<(), Fault> {
+        let name = Name::parse(&request.name).map_err(|e| e.fault())?;
+        let profile = self.parse(name.clone(), &request.toml).map_err(|e| e.fault())?;
+        let mut state = self.state_for_request().await?;
+        let at = now();
+        let open = self.unlocked(&mut state)?;
+        open.last_action = at.boot;
+        if open.profiles.contains_key(&name) {
+            return Err(Fault::new(Code::ProfileExists).cause(format!("there is a profile `{name}`")));
+        }
+        check_secrets(open, &profile).await?;
+        let id = make_array().map_err(|e| Fault::new(Code::Internal).cause(e))?;
+        let stored = StoredProfile { id, profile, created: at.wall, updated: at.wall };
+        let draft =
+            entry_of(Kind::ProfileAdded, at, peer).profile(name.as_str()).detail("issuer", stored.profile.kind.kind);
+        open.commit(self, vec![row(&stored)], vec![draft]).await?;
+        open.profiles.insert(name, stored);
+        Ok(())
+    }
+
+    /// Changes a profile. What was made from it is renewed from the new one.
+    pub(crate) async fn profile_edit(
+        self: &Arc<Self>,
+        peer: &Peer,
+        name: &str,
+        request: ProfilePutRequest,
+    ) -> Result<(), Fault> {
+        let name = Name::parse(name).map_err(|e| e.fault())?;
+        if request.name != name.as_str() {
+            return Err(Fault::new(Code::RequestInvalid).cause("the name in the path and in the body differ"));
+        }
+        let profile = self.parse(name.clone(), &request.toml).map_err(|e| e.fault())?;
+        let proof = request.proof.ok_or(Fault::new(Code::PassphraseNeeded))?;
+        self.prove(proof).await?;
+        let mut state = self.state_for_request().await?;
+        let at = now();
+        let open = self.unlocked(&mut state)?;
+        open.last_action = at.boot;
+        let former = open.profiles.get(&name).cloned().ok_or_else(|| no_profile(&name))?;
+        check_secrets(open, &profile).await?;
+        let stored = StoredProfile { profile, updated: at.wall, ..former };
+        let draft =
+            entry_of(Kind::ProfileChanged, at, peer).profile(name.as_str()).detail("issuer", stored.profile.kind.kind);
+        open.commit(self, vec![row(&stored)], vec![draft]).await?;
+        open.profiles.insert(name.clone(), stored);
+        self.changed(&mut state, &[name]).await;
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    /// Removes a profile and takes back what was made from it.
+    pub(crate) async fn profile_remove(&self, peer: &Peer, name: &str) -> Result<(), Fault> {
+        let name = Name::parse(name).map_err(|e| e.fault())?;
+        {
+            let mut state = self.state_for_request().await?;
+            let open = self.unlocked(&mut state)?;
+            if !open.profiles.contains_key(&name) {
+                return Err(no_profile(&name));
+            }
+        }
+        self.revoke(peer, Role::Requester, RevokeRequest::Target(name.to_string())).await?;
+        let mut state = self.state_for_request().await?;
+        let at = now();
+        let open = self.unlocked(&mut state)?;
+        open.last_action = at.boot;
+        let stored = open.profiles.get(&name).cloned().ok_or_else(|| no_profile(&name))?;
+        let draft = entry_of(Kind::ProfileRemoved, at, peer).profile(name.as_str());
+        open.commit(self, vec![Write::RemoveProfile(stored.id)], vec![draft]).await?;
+        open.profiles.remove(&name);
+        state.cache.remove(&name);
+        Ok(())
+    }
+
+    /// Makes a real exchange and says what it gave.
+    pub(crate) async fn profile_test(&self, peer: &Peer, name: &str) -> Result<ProfileTestAnswer, Fault> {
+        let name = Name::parse(name).map_err(|e| e.fault())?;
+        let made = self.try_profile(&name).await;
+        let mut state = self.state_for_request().await?;
+        let at = now();
+        let open = self.unlocked(&mut state)?;
+        open.last_action = at.boot;
+        let kind = open.profiles.get(&name).map_or("", |p| p.profile.kind.kind).to_owned();
+        let draft = entry_of(Kind::ProfileTested, at, peer).profile(name.as_str());
+        let draft = match &made {
+            Ok(_) => draft,
+            Err(fault) => draft.outcome(Outcome::Failed).detail("code", fault.code.name()),
+        };
+        open.commit(self, Vec::new(), vec![draft]).await?;
+        let made = made?;
+        Ok(ProfileTestAnswer { ok: true, kind, scope: made.scope, expires_in_s: made.life.map(|l| l.as_secs()) })
+    }
+}
+
+fn message(info: ItemInfo) -> SecretMsg {
+    SecretMsg {
+        name: info.name,
+        created_at: Wall(info.created_us).to_rfc3339(),
+        updated_at: Wall(info.updated_us).to_rfc3339(),
+        generation: info.generation,
+    }
+}
+
+fn profile_message(stored: &StoredProfile) -> ProfileMsg {
+    let profile = &stored.profile;
+    ProfileMsg {
+        name: profile.name.to_string(),
+        issuer: profile.kind.kind.to_owned(),
+        delivery: wire_mode(profile.delivery.mode),
+        variables: profile.delivery.variables.iter().cloned().collect(),
+        max_ttl_s: profile.max_ttl.as_secs(),
+        toml: profile.to_toml(),
+        created_at: stored.created.to_rfc3339(),
+        updated_at: stored.updated.to_rfc3339(),
+    }
+}
+
+fn row(stored: &StoredProfile) -> Write {
+    Write::PutProfile(keyward_store::Profile {
+        id: stored.id,
+        name: stored.profile.name.to_string(),
+        body: stored.profile.to_toml(),
+        created_us: stored.created.0,
+        updated_us: stored.updated.0,
+    })
+}
+
+/// The profiles that refer to a secret.
+fn users(open: &Open, secret: &Name) -> Vec<Name> {
+    let uses = |p: &&StoredProfile| p.profile.secrets().iter().any(|r| r.0 == *secret);
+    open.profiles.values().filter(uses).map(|p| p.profile.name.clone()).collect()
+}
+
+/// Every secret that a profile names must be stored, so that a misspelt one shows now and not at the first run.
+async fn check_secrets(open: &Open, profile: &Profile) -> Result<(), Fault> {
+    for reference in profile.secrets() {
+        let there = open.store.item(SECRET, reference.0.as_str()).await.map_err(|e| e.fault())?;
+        if there.is_none() {
+            return Err(unknown(&reference.0));
+        }
+    }
+    Ok(())
+}
+
+fn unknown(name: &Name) -> Fault {
+    Fault::new(Code::SecretUnknown)
+        .cause(format!("no secret is named `{name}`"))
+        .help(format!("store it with `keyward secret set {name}`"))
+}
+
+fn no_profile(name: &Name) -> Fault {
+    Fault::new(Code::ProfileUnknown).cause(format!("no profile is named `{name}`"))
+}
+
+/// The bytes of a secret from the wire.
+fn content(text: SecretText, base64: bool) -> Result<SecretBytes, Fault> {
+    if !base64 {
+        return Ok(text.into_bytes());
+    }
+    // EXPOSE: out of the wire form for bytes that are not text.
+    let bytes = text.expose(|t| STANDARD.decode(t).map(Zeroizing::new));
+    let mut bytes = bytes.map_err(|_| Fault::new(Code::SecretInvalid).cause("it is not base64"))?;
+    SecretBytes::new(std::mem::take(&mut *bytes)).map_err(|e| Fault::new(Code::SecretInvalid).cause(e))
+}

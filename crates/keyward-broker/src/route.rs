@@ -1,0 +1,227 @@
+//! From a request to the work: finds the route, tells the role, refuses what the role may not, and answers.
+
+use crate::broker::Broker;
+use crate::peer::Peer;
+use crate::runs::RunId;
+use crate::server::{Answer, Handler, Request};
+use bytes::Bytes;
+use keyward_api::{AuditQuery, RouteId, find};
+use keyward_core::Role;
+use keyward_diag::{Code, Fault};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use zeroize::Zeroizing;
+
+/// Answers the requests of the LocalAPI.
+pub(crate) struct Service(pub(crate) Arc<Broker>);
+
+impl Handler for Service {
+    async fn handle(&self, request: Request) -> Answer {
+        let broker = Arc::clone(&self.0);
+        // A caller that hangs up must not stop work between a record and what it records.
+        let work = tokio::spawn(async move { broker.answer(request).await });
+        work.await.unwrap_or_else(|_| Answer::Fault(Fault::new(Code::Internal).cause("the request broke off")))
+    }
+
+    fn closed(&self, peer: &Peer) {
+        let (broker, process) = (Arc::clone(&self.0), peer.process());
+        tokio::spawn(async move { broker.connection_closed(process).await });
+    }
+
+    fn stopping(&self) {
+        self.0.stop.send_replace(true);
+    }
+}
+
+impl Broker {
+    async fn answer(self: &Arc<Self>, request: Request) -> Answer {
+        let peer = Arc::clone(&request.peer);
+        match self.dispatch(request).await {
+            Ok(answer) => answer,
+            Err(fault) => {
+                if matches!(fault.code, Code::PolicyDenied | Code::PeerRefused | Code::RunPrivileged) {
+                    let mut state = self.state().await;
+                    self.refuse(&mut state, &peer, &fault);
+                }
+                Answer::Fault(fault)
+            }
+        }
+    }
+
+    async fn dispatch(self: &Arc<Self>, request: Request) -> Result<Answer, Fault> {
+        let Request { peer, method, path, last_event_id, body } = request;
+        let (path, query) = path.split_once('?').map_or((path.as_str(), ""), |(p, q)| (p, q));
+        let (route, part) = find(method.as_str(), path).ok_or_else(|| {
+            let cause = format!("there is no {} {}", method.as_str(), keyward_diag::plain(path, 80));
+            Fault::new(Code::RequestInvalid).cause(cause)
+        })?;
+        let part = part.unwrap_or_default();
+        let role = {
+            let mut state = self.state().await;
+            self.notice_suspend(&mut state).await;
+            self.role(&state, &peer)?
+        };
+        self.allow(role, route.id)?;
+        match route.id {
+            RouteId::Status => json(&self.status().await),
+            RouteId::Init => json(&self.init(&peer, read(&body)?).await?),
+            RouteId::Unlock => json(&self.unlock(&peer, read(&body)?).await?),
+            RouteId::Lock => json(&self.lock(&peer).await?),
+            RouteId::Rekey => json(&self.rekey(&peer, read(&body)?).await?),
+            RouteId::Slots => json(&self.slots()?),
+            RouteId::SlotAdd => json(&self.slot_add(&peer, read(&body)?).await?),
+            RouteId::SlotRemove => empty(self.slot_remove(&peer, read(&body)?).await),
+            RouteId::Backup => empty(self.backup(&peer, read(&body)?).await),
+            RouteId::Restore => json(&self.restore(&peer, read(&body)?).await?),
+            RouteId::Secrets => json(&self.secrets().await?),
+            RouteId::SecretPut => empty(self.secret_put(&peer, part, read(&body)?).await),
+            RouteId::SecretRemove => empty(self.secret_remove(&peer, part).await),
+            RouteId::SecretReveal => json(&self.secret_reveal(&peer, part, read(&body)?).await?),
+            RouteId::Kinds => json(&self.kinds()),
+            RouteId::Profiles => json(&self.profiles().await?),
+            RouteId::ProfileAdd => empty(self.profile_add(&peer, read(&body)?).await),
+            RouteId::Profile => json(&self.profile(part).await?),
+            RouteId::ProfileEdit => empty(self.profile_edit(&peer, part, read(&body)?).await),
+            RouteId::ProfileRemove => empty(self.profile_remove(&peer, part).await),
+            RouteId::ProfileTest => json(&self.profile_test(&peer, part).await?),
+            RouteId::RunStart => json(&self.run_start(&peer, read(&body)?).await?),
+            RouteId::RunAbort => empty(self.run_abort(&peer, part).await),
+            RouteId::Runs => json(&self.runs(role).await),
+            RouteId::Token => {
+                let asked: keyward_api::TokenRequest = read(&body)?;
+                json(&self.token(&peer, role, &asked.profile).await?)
+            }
+            RouteId::Revoke => json(&self.revoke(&peer, role, read(&body)?).await?),
+            RouteId::Audit => json(&self.audit(parse_query(query)?).await?),
+            RouteId::AuditVerify => json(&self.verify().await?),
+            RouteId::AuditExport => {
+                let body = self.export(&peer, read(&body)?).await?;
+                Ok(Answer::Stream { content_type: "application/jsonl", body })
+            }
+            RouteId::AuditAcceptBreak => empty(self.accept_break(&peer, read(&body)?).await),
+            RouteId::AuditEntry => json(&self.audit_entry(part).await?),
+            RouteId::Events => {
+                Ok(Answer::Stream { content_type: "text/event-stream", body: self.follow(last_event_id) })
+            }
+            RouteId::BrokerStop => {
+                self.stop.send_replace(true);
+                Ok(Answer::Empty)
+            }
+        }
+    }
+
+    /// What a role may ask at all. Passphrases are asked on top of this by the routes that need them.
+    fn allow(&self, role: Role<RunId>, route: RouteId) -> Result<(), Fault> {
+        use RouteId as R;
+        match role {
+            Role::Requester => Ok(()),
+            Role::None => {
+                let open_to_all = matches!(
+                    route,
+                    R::Status | R::Init | R::Unlock | R::Lock | R::Restore | R::Slots | R::Kinds | R::Events | R::Runs | R::BrokerStop
+                );
+                if open_to_all { Ok(()) } else { Err(self.closed()) }
+            }
+            Role::InsideRun(_) => {
+                if matches!(route, R::Status | R::Kinds | R::Runs | R::Token | R::RunAbort | R::Revoke) {
+                    return Ok(());
+                }
+                let cause = "the request comes from inside a run, which gets only what the run was given";
+                Err(Fault::new(Code::PolicyDenied).cause(cause))
+            }
+        }
+    }
+
+    /// The stream of events, from where the client left.
+    fn follow(self: &Arc<Self>, last_seen: Option<String>) -> mpsc::Receiver<Bytes> {
+        let (send, receive) = mpsc::channel(16);
+        let broker = Arc::clone(self);
+        tokio::spawn(async move {
+            let (mut at, missed) = broker.events.start(last_seen.as_deref());
+            // The first bytes tell the client that it is connected.
+            let hello = if missed { broker.events.reset() } else { ": connected\n\n".to_owned() };
+            if send.send(Bytes::from(hello)).await.is_err() {
+                return;
+            }
+            let mut stop = broker.stop.subscribe();
+            loop {
+                let (next, text) = tokio::select! {
+                    found = broker.events.after(at) => found,
+                    () = send.closed() => return,
+                    _ = stop.wait_for(|s| *s) => return,
+                };
+                at = next;
+                if send.send(Bytes::from(text)).await.is_err() {
+                    return;
+                }
+            }
+        });
+        receive
+    }
+}
+
+fn json<T: Serialize>(value: &T) -> Result<Answer, Fault> {
+    let body = serde_json::to_vec(value).map_err(|e| Fault::new(Code::Internal).cause(e))?;
+    Ok(Answer::Json { status: 200, body: Zeroizing::new(body) })
+}
+
+fn empty(done: Result<(), Fault>) -> Result<Answer, Fault> {
+    done.map(|()| Answer::Empty)
+}
+
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Fault> {
+    serde_json::from_slice(body).map_err(|e| {
+        // The parser's own message may quote what it read, so only its class and place are told.
+        let what = match e.classify() {
+            serde_json::error::Category::Data => "is not of the form that the route takes",
+            serde_json::error::Category::Syntax
+            | serde_json::error::Category::Eof
+            | serde_json::error::Category::Io => "is not JSON",
+        };
+        Fault::new(Code::RequestInvalid).cause(format!("the body {what} (line {}, column {})", e.line(), e.column()))
+    })
+}
+
+/// Reads the query of `GET /v1/audit` (`application/x-www-form-urlencoded`).
+fn parse_query(query: &str) -> Result<AuditQuery, Fault> {
+    let invalid = |cause: String| Fault::new(Code::RequestInvalid).cause(cause);
+    let mut out = AuditQuery::default();
+    for (key, value) in form_urlencoded::parse(query.as_bytes()) {
+        let number = || value.parse::<u64>().map_err(|_| invalid(format!("`{key}` is not a number")));
+        let text = || Some(value.clone().into_owned());
+        match key.as_ref() {
+            "before" => out.before = Some(number()?),
+            "after" => out.after = Some(number()?),
+            "limit" => out.limit = Some(u32::try_from(number()?).unwrap_or(u32::MAX)),
+            "app" => out.app = text(),
+            "profile" => out.profile = text(),
+            "project" => out.project = text(),
+            "kind" => out.kind = text(),
+            "outcome" => out.outcome = text(),
+            "run" => out.run = text(),
+            "since" => out.since = text(),
+            "until" => out.until = text(),
+            other => return Err(invalid(format!("there is no filter `{}`", keyward_diag::plain(other, 40)))),
+        }
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries_are_read_and_unknown_filters_refused() {
+        let q = parse_query("app=claude&project=%2Fhome%2Fa+b&limit=5&after=7").unwrap_or_default();
+        assert_eq!(
+            (q.app.as_deref(), q.project.as_deref(), q.limit, q.after),
+            (Some("claude"), Some("/home/a b"), Some(5), Some(7))
+        );
+        for bad in ["application=x", "limit=x", "before=-1", "="] {
+            assert_eq!(parse_query(bad).map_err(|f| f.code), Err(Code::RequestInvalid), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,871 @@
+//! Runs: from the request to the end of the process, with what each holds.
+
+use crate::broker::{Broker, Open, State, Vault, entry, entry_of, facts};
+use crate::peer::Peer;
+use crate::platform::{self, Exit, Watch, now};
+use crate::program;
+use keyward_api::{
+    DeliveredMsg, LeaseMsg, LostRun, PlanMsg, RevokeAnswer, RevokeRequest, RunAnswer, RunMsg, RunRequest, SetVariable,
+    TokenAnswer, UnsetVariable,
+};
+use keyward_core::audit::{Draft, Kind, Outcome};
+use keyward_core::{
+    Boot, Credential, DeliveryMode, Lease, LeaseEnd, LeaseState, Name, Now, Plan, ProcessId, Role, Schedule, Wall, plan,
+};
+use keyward_diag::{Code, Fault};
+use keyward_secret::{SecretBytes, SecretText};
+use keyward_store::Write;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+use uuid::Uuid;
+
+/// Variables that a request may name.
+const VARIABLES_MAX: usize = 4096;
+/// Profiles of one run.
+const PROFILES_MAX: usize = 16;
+/// Live runs.
+const RUNS_MAX: usize = 1000;
+
+/// Id of a run (UUIDv7, RFC 9562).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct RunId(Uuid);
+
+/// Id of a lease (UUIDv7, RFC 9562).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct LeaseId(Uuid);
+
+impl fmt::Display for RunId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for LeaseId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A run.
+pub(crate) struct Run {
+    pub(crate) id: RunId,
+    pub(crate) process: ProcessId,
+    pub(crate) app: String,
+    pub(crate) app_verified: bool,
+    /// Device and inode that the process must have as its executable after exec.
+    executable: Option<(u64, u64)>,
+    pub(crate) project: String,
+    pub(crate) started: Now,
+    /// The connection closed, so the process has become its program (or has ended).
+    exec_seen: bool,
+    /// How it ended, while that is not recorded yet.
+    pub(crate) ended: Option<Ended>,
+    pub(crate) leases: Vec<HeldLease>,
+}
+
+/// A lease with where it went.
+pub(crate) struct HeldLease {
+    pub(crate) id: LeaseId,
+    pub(crate) profile: Name,
+    pub(crate) lease: Lease,
+    pub(crate) variables: Vec<String>,
+}
+
+/// The end of a run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ended {
+    exit: Option<Exit>,
+    at: Now,
+}
+
+/// The row of a run in the vault: what a broker needs to take a run up again after a crash. Times are microseconds on the
+/// clock that counts from boot, valid within the boot named.
+#[derive(Serialize, Deserialize)]
+struct RunRow {
+    pid: u32,
+    start: u64,
+    boot: String,
+    app: String,
+    app_verified: bool,
+    project: String,
+    started_boot_us: u64,
+    started_wall_us: i64,
+    leases: Vec<LeaseRow>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct LeaseRow {
+    id: Uuid,
+    profile: String,
+    file: bool,
+    live: bool,
+    issued_us: u64,
+    until_us: u64,
+    received_us: u64,
+    life_us: Option<u64>,
+    renewals: u64,
+    variables: Vec<String>,
+}
+
+fn micros(at: Boot) -> u64 {
+    u64::try_from(at.0.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn boot(us: u64) -> Boot {
+    Boot(Duration::from_micros(us))
+}
+
+impl Run {
+    /// The run as a change of the vault.
+    pub(crate) fn row(&self) -> Write {
+        let leases = self.leases.iter().map(|held| LeaseRow {
+            id: held.id.0,
+            profile: held.profile.to_string(),
+            file: held.lease.mode == DeliveryMode::File,
+            live: held.lease.is_live(),
+            issued_us: micros(held.lease.issued),
+            until_us: micros(held.lease.until),
+            received_us: micros(held.lease.credential.received()),
+            life_us: held.lease.credential.ends().map(|e| micros(e) - micros(held.lease.credential.received())),
+            renewals: held.lease.renewals,
+            variables: held.variables.clone(),
+        });
+        let row = RunRow {
+            pid: self.process.pid,
+            start: self.process.start,
+            boot: platform::boot_id().unwrap_or_default(),
+            app: self.app.clone(),
+            app_verified: self.app_verified,
+            project: self.project.clone(),
+            started_boot_us: micros(self.started.boot),
+            started_wall_us: self.started.wall.0,
+            leases: leases.collect(),
+        };
+        let body = serde_json::to_string(&row).unwrap_or_default();
+        Write::PutRun(keyward_store::Run { id: *self.id.0.as_bytes(), body })
+    }
+
+    fn from_row(row: &keyward_store::Run) -> Option<(Self, String)> {
+        let body: RunRow = serde_json::from_str(&row.body).ok()?;
+        let leases = body.leases.into_iter().map(|l| {
+            let mode = if l.file { DeliveryMode::File } else { DeliveryMode::Env };
+            let credential = Schedule::new(boot(l.received_us), l.life_us.map(Duration::from_micros));
+            let mut lease =
+                Lease::issue(mode, credential, boot(l.until_us).since(boot(l.issued_us)), boot(l.issued_us));
+            lease.renewals = l.renewals;
+            if !l.live {
+                lease.end(LeaseEnd::Revoked);
+            }
+            Some(HeldLease { id: LeaseId(l.id), profile: Name::parse(&l.profile).ok()?, lease, variables: l.variables })
+        });
+        let run = Self {
+            id: RunId(Uuid::from_bytes(row.id)),
+            process: ProcessId { pid: body.pid, start: body.start },
+            app: body.app,
+            app_verified: body.app_verified,
+            executable: None,
+            project: body.project,
+            started: Now { boot: boot(body.started_boot_us), wall: Wall(body.started_wall_us) },
+            exec_seen: true,
+            ended: None,
+            leases: leases.collect::<Option<Vec<_>>>()?,
+        };
+        Some((run, body.boot))
+    }
+
+    fn draft(&self, kind: Kind, now: Now) -> Draft {
+        entry(kind, now).run(self.id.to_string()).app(self.app.clone(), self.app_verified).project(self.project.clone())
+    }
+
+    fn lost(&self, held: &[usize]) -> LostRun {
+        let leases = held.iter().filter_map(|n| self.leases.get(*n));
+        let remains = leases.clone().filter_map(remains);
+        LostRun {
+            run: self.id.to_string(),
+            app: self.app.clone(),
+            pid: self.process.pid,
+            profiles: leases.map(|l| l.profile.to_string()).collect(),
+            remains: remains.collect(),
+        }
+    }
+
+    fn message(&self, now: Now) -> RunMsg {
+        RunMsg {
+            run: self.id.to_string(),
+            pid: self.process.pid,
+            app: self.app.clone(),
+            app_verified: self.app_verified,
+            project: self.project.clone(),
+            started_at: self.started.wall.to_rfc3339(),
+            leases: self.leases.iter().map(|l| l.message(now)).collect(),
+        }
+    }
+}
+
+impl HeldLease {
+    fn message(&self, now: Now) -> LeaseMsg {
+        LeaseMsg {
+            lease: self.id.to_string(),
+            profile: self.profile.to_string(),
+            delivery: wire_mode(self.lease.mode),
+            state: self.lease.state.word().to_owned(),
+            issued_at: now.wall_at(self.lease.issued).to_rfc3339(),
+            expires_at: now.wall_at(self.lease.ends()).to_rfc3339(),
+            renewals: self.lease.renewals,
+            // Neither a variable nor a file shows who reads it.
+            uses: None,
+        }
+    }
+}
+
+/// What cannot be taken back of a lease, in words.
+fn remains(held: &HeldLease) -> Option<String> {
+    let name = &held.profile;
+    match (held.lease.mode, held.lease.credential.ends()) {
+        (DeliveryMode::Env, None) => {
+            Some(format!("`{name}` stays in the environment of the process and does not end by itself"))
+        }
+        (DeliveryMode::Env, Some(_)) => {
+            Some(format!("`{name}` stays in the environment of the process until it ends by itself"))
+        }
+        (DeliveryMode::File, _) => None,
+    }
+}
+
+/// The wire's word for a delivery.
+pub(crate) fn wire_mode(mode: DeliveryMode) -> keyward_api::DeliveryMode {
+    match mode {
+        DeliveryMode::Env => keyward_api::DeliveryMode::Env,
+        DeliveryMode::File => keyward_api::DeliveryMode::File,
+    }
+}
+
+fn core_mode(mode: keyward_api::DeliveryMode) -> DeliveryMode {
+    match mode {
+        keyward_api::DeliveryMode::Env => DeliveryMode::Env,
+        keyward_api::DeliveryMode::File => DeliveryMode::File,
+    }
+}
+
+/// A credential that was obtained for one of the planned deliveries.
+type Obtained = (Arc<Credential>, Schedule);
+
+impl Broker {
+    /// Decides and prepares a run: plans, obtains, records, delivers. The caller becomes the program afterwards.
+    pub(crate) async fn run_start(self: &Arc<Self>, peer: &Arc<Peer>, request: RunRequest) -> Result<RunAnswer, Fault> {
+        check(&request)?;
+        let program = program::look(&request.command.path, request.allow_privileged)?;
+        let present: BTreeSet<String> = request.variables.iter().cloned().collect();
+        let planned = {
+            let mut state = self.state_for_request().await?;
+            let now = now();
+            let open = self.delivering(&mut state)?;
+            open.last_action = now.boot;
+            let names = chosen(open, &request.profiles)?;
+            let profiles = names.iter().filter_map(|n| open.profiles.get(n)).map(|p| p.profile.clone()).collect();
+            let ttl = request.ttl_s.map(Duration::from_secs);
+            plan(profiles, request.deliver.map(core_mode), ttl, &present, &self.families)?
+        };
+        let answer = answer(&planned);
+        if request.dry_run {
+            return Ok(answer);
+        }
+        let mut obtained = Vec::with_capacity(planned.deliveries.len());
+        for delivery in &planned.deliveries {
+            let credential = self.obtain(&delivery.profile.name).await?;
+            if delivery.mode == DeliveryMode::Env {
+                credential_text(&credential.0)?;
+            }
+            obtained.push(credential);
+        }
+        self.deliver(peer, &request, &program, planned, obtained, answer).await
+    }
+
+    async fn deliver(
+        self: &Arc<Self>,
+        peer: &Arc<Peer>,
+        request: &RunRequest,
+        program: &program::Program,
+        planned: Plan,
+        obtained: Vec<Obtained>,
+        mut answer: RunAnswer,
+    ) -> Result<RunAnswer, Fault> {
+        let pidfd = peer.pidfd().map_err(|e| Fault::new(Code::PeerRefused).cause(e))?;
+        let mut state = self.state_for_request().await?;
+        let now = now();
+        if !peer.is_alive() {
+            return Err(Fault::new(Code::RunGone).cause("the process has ended"));
+        }
+        if state.runs.values().any(|r| r.process == peer.process() && r.ended.is_none()) {
+            return Err(Fault::new(Code::PolicyDenied).cause("the process is the root of a run already"));
+        }
+        if state.runs.len() >= RUNS_MAX {
+            return Err(Fault::new(Code::Busy).cause(format!("there are {RUNS_MAX} live runs")));
+        }
+        let open = self.delivering(&mut state)?;
+        let unchanged = planned
+            .deliveries
+            .iter()
+            .all(|d| open.profiles.get(&d.profile.name).is_some_and(|p| p.profile.to_toml() == d.profile.to_toml()));
+        if !unchanged {
+            return Err(Fault::new(Code::RunGone).cause("a profile was changed meanwhile"));
+        }
+        let mut run = Run {
+            id: RunId(Uuid::now_v7()),
+            process: peer.process(),
+            app: program.app.clone(),
+            app_verified: false,
+            executable: program.executable,
+            project: request.command.project.clone(),
+            started: now,
+            exec_seen: false,
+            ended: None,
+            leases: Vec::new(),
+        };
+        for (delivery, (_, schedule)) in planned.deliveries.iter().zip(&obtained) {
+            run.leases.push(HeldLease {
+                id: LeaseId(Uuid::now_v7()),
+                profile: delivery.profile.name.clone(),
+                lease: Lease::issue(delivery.mode, *schedule, delivery.ttl, now.boot),
+                variables: delivery.profile.delivery.variables.iter().cloned().collect(),
+            });
+        }
+        let digest = hex::encode(open.store.args_digest(&request.command.args));
+        let entries = start_entries(&run, &planned, request, &digest, peer, now);
+        keyward_store::fault("deliver.before");
+        open.record_delivery(self, vec![run.row()], entries).await?;
+        keyward_store::fault("deliver.after");
+
+        for (held, (credential, _)) in run.leases.iter().zip(&obtained) {
+            let set = self.hand_over(run.process, held, credential);
+            match set {
+                Ok(variables) => answer.set.extend(variables),
+                Err(fault) => {
+                    self.undo(open, run, &fault, now).await;
+                    return Err(fault);
+                }
+            }
+            answer.delivered.push(DeliveredMsg {
+                lease: held.id.to_string(),
+                profile: held.profile.to_string(),
+                delivery: wire_mode(held.lease.mode),
+                variables: held.variables.clone(),
+                expires_at: now.wall_at(held.lease.ends()).to_rfc3339(),
+            });
+        }
+        answer.run = Some(run.id.to_string());
+        self.connections.close_all_of(peer.process().pid, Some(peer.connection()));
+        self.events.publish("run", &json!({"run": run.id.to_string(), "state": "starting"}));
+        self.watch(run.id, pidfd);
+        state.runs.insert(run.id, run);
+        self.wake.notify_one();
+        Ok(answer)
+    }
+
+    /// Writes the file of a lease, or gives the variables that hold the credential itself.
+    fn hand_over(
+        &self,
+        process: ProcessId,
+        held: &HeldLease,
+        credential: &Credential,
+    ) -> Result<Vec<SetVariable>, Fault> {
+        let texts: Result<Vec<SecretText>, Fault> = match held.lease.mode {
+            DeliveryMode::Env => held.variables.iter().map(|_| credential_text(credential)).collect(),
+            DeliveryMode::File => {
+                let deliveries = self.deliveries()?;
+                let id = held.id.to_string();
+                deliveries.write(process, &id, &credential.token)?;
+                let path = deliveries.path(process, &id).display().to_string();
+                let text = || SecretText::new(path.clone()).map_err(|e| Fault::new(Code::Internal).cause(e));
+                held.variables.iter().map(|_| text()).collect()
+            }
+        };
+        Ok(held.variables.iter().zip(texts?).map(|(name, secret)| SetVariable { name: name.clone(), secret }).collect())
+    }
+
+    /// Takes a run back that was recorded but could not be delivered.
+    async fn undo(&self, open: &Open, mut run: Run, fault: &Fault, now: Now) {
+        let mut entries: Vec<Draft> = (0..run.leases.len())
+            .filter_map(|n| run.leases.get(n)?.lease.is_live().then_some(n))
+            .collect::<Vec<_>>()
+            .into_iter()
+            .map(|n| self.take_back(&mut run, n, LeaseEnd::Released, now))
+            .collect();
+        let draft = run.draft(Kind::RunEnded, now).outcome(Outcome::Failed).detail("code", fault.code.name());
+        entries.push(draft);
+        self.remove_files(&run);
+        if let Err(e) = open.commit(self, vec![Write::RemoveRun(*run.id.0.as_bytes())], entries).await {
+            tracing::error!(run = %run.id, code = %e.code, "a failed delivery could not be recorded");
+        }
+    }
+
+    /// Ends a lease that was live and removes its file; gives the entry that records it. Ends it also when `end` found it
+    /// over already, as expiry does.
+    pub(crate) fn take_back(&self, run: &mut Run, n: usize, why: LeaseEnd, now: Now) -> Draft {
+        let process = run.process;
+        let kind = match why {
+            LeaseEnd::Expired => Kind::LeaseExpired,
+            LeaseEnd::Revoked => Kind::LeaseRevoked,
+            LeaseEnd::Released => Kind::LeaseReleased,
+        };
+        let mut draft = run.draft(kind, now);
+        let Some(held) = run.leases.get_mut(n) else { return draft };
+        held.lease.end(why);
+        draft =
+            draft.lease(held.id.to_string()).profile(held.profile.as_str()).detail("delivery", held.lease.mode.word());
+        if held.lease.mode == DeliveryMode::File {
+            let gone = self.deliveries().is_ok_and(|d| d.remove(process, &held.id.to_string()));
+            draft = draft.detail("file_removed", gone);
+        }
+        if let Some(text) = remains(held) {
+            draft = draft.detail("remains", text);
+        }
+        self.events.publish("lease", &json!({"lease": held.id.to_string(), "state": held.lease.state.word()}));
+        draft
+    }
+
+    fn remove_files(&self, run: &Run) {
+        if let Ok(deliveries) = self.deliveries() {
+            deliveries.remove_run(run.process);
+        }
+    }
+
+    /// Watches the root process of a run until it ends.
+    fn watch(self: &Arc<Self>, id: RunId, pidfd: OwnedFd) {
+        let broker = Arc::clone(self);
+        tokio::spawn(async move {
+            match Watch::new(pidfd) {
+                Ok(watch) => {
+                    watch.ended().await;
+                    broker.run_over(id).await;
+                    let exit = watch.exit().await;
+                    broker.run_ended(id, exit).await;
+                }
+                Err(e) => {
+                    tracing::error!(run = %id, error = %e, "a run cannot be watched");
+                    broker.unwatched(id).await;
+                }
+            }
+        });
+    }
+
+    /// The process has ended: what it held is taken back at once; how it ended is learnt later.
+    async fn run_over(&self, id: RunId) {
+        let mut state = self.state().await;
+        let now = now();
+        let (open, runs, _) = state.parts();
+        let Some(run) = runs.get_mut(&id) else { return };
+        run.ended = Some(Ended { exit: None, at: now });
+        let live: Vec<usize> =
+            (0..run.leases.len()).filter(|n| run.leases.get(*n).is_some_and(|l| l.lease.is_live())).collect();
+        let entries: Vec<Draft> = live.into_iter().map(|n| self.take_back(run, n, LeaseEnd::Released, now)).collect();
+        self.remove_files(run);
+        if let (Some(open), false) = (open, entries.is_empty()) {
+            if let Err(e) = open.commit(self, vec![run.row()], entries).await {
+                tracing::error!(run = %id, code = %e.code, "released leases could not be recorded");
+            }
+        }
+    }
+
+    async fn run_ended(self: &Arc<Self>, id: RunId, exit: Option<Exit>) {
+        let mut state = self.state().await;
+        let (open, runs, _) = state.parts();
+        let Some(run) = runs.get_mut(&id) else { return };
+        let ended = Ended { exit, at: run.ended.map_or_else(now, |e| e.at) };
+        run.ended = Some(ended);
+        self.events.publish("run", &json!({"run": id.to_string(), "state": "ended"}));
+        // Without the vault the end waits to be recorded at the next unlock.
+        let Some(open) = open else { return };
+        let writes = vec![Write::RemoveRun(*run.id.0.as_bytes())];
+        match open.commit(self, writes, vec![ended_entry(run, ended)]).await {
+            Ok(()) => {
+                runs.remove(&id);
+            }
+            Err(e) => tracing::error!(run = %id, code = %e.code, "the end of a run could not be recorded"),
+        }
+        let idle = open.seal.is_none() && runs.values().all(|r| r.ended.is_some());
+        if idle {
+            // After the auto-lock the last run was the only reason to keep the database open.
+            self.close_vault(&mut state).await;
+        }
+        self.wake.notify_one();
+    }
+
+    async fn unwatched(&self, id: RunId) {
+        let mut state = self.state().await;
+        let (open, runs, _) = state.parts();
+        let (Some(open), Some(run)) = (open, runs.get(&id)) else { return };
+        let draft = run.draft(Kind::RunUnwatched, now()).outcome(Outcome::Failed);
+        if let Err(e) = open.commit(self, Vec::new(), vec![draft]).await {
+            tracing::error!(run = %id, code = %e.code, "an unwatched run could not be recorded");
+        }
+    }
+
+    /// A connection closed: a process that was about to become a program has done so, or has ended.
+    pub(crate) async fn connection_closed(&self, peer: ProcessId) {
+        let mut state = self.state().await;
+        let now = now();
+        let (open, runs, _) = state.parts();
+        let Some(run) = runs.values_mut().find(|r| r.process == peer && !r.exec_seen && r.ended.is_none()) else {
+            return;
+        };
+        run.exec_seen = true;
+        let seen = std::fs::metadata(format!("/proc/{}/exe", peer.pid)).ok();
+        let seen = seen.map(|m| (std::os::unix::fs::MetadataExt::dev(&m), std::os::unix::fs::MetadataExt::ino(&m)));
+        run.app_verified = seen.is_some() && seen == run.executable;
+        let mut draft = run.draft(Kind::RunStarted, now).detail("pid", run.process.pid);
+        if !run.app_verified {
+            let why = match (seen, run.executable) {
+                (None, _) => "the program could not be read after exec",
+                (_, None) => "a script whose interpreter is found at run time",
+                (Some(_), Some(_)) => "the process runs another program than the one it named",
+            };
+            draft = draft.detail("unverified", why);
+        }
+        self.events.publish("run", &json!({"run": run.id.to_string(), "state": "started"}));
+        let Some(open) = open else { return };
+        if let Err(e) = open.commit(self, vec![run.row()], vec![draft]).await {
+            tracing::error!(run = %run.id, code = %e.code, "the start of a run could not be recorded");
+        }
+    }
+
+    /// The caller could not become its program.
+    pub(crate) async fn run_abort(&self, peer: &Peer, id: &str) -> Result<(), Fault> {
+        let mut state = self.state().await;
+        let now = now();
+        let (open, runs, _) = state.parts();
+        let run = runs.values_mut().find(|r| r.id.to_string() == id && r.process == peer.process());
+        let run = run.ok_or(Fault::new(Code::RunUnknown))?;
+        let id = run.id;
+        let live: Vec<usize> =
+            (0..run.leases.len()).filter(|n| run.leases.get(*n).is_some_and(|l| l.lease.is_live())).collect();
+        let mut entries: Vec<Draft> =
+            live.into_iter().map(|n| self.take_back(run, n, LeaseEnd::Released, now)).collect();
+        entries.push(
+            run.draft(Kind::RunEnded, now).outcome(Outcome::Failed).detail("code", Code::RunNotExecutable.name()),
+        );
+        self.remove_files(run);
+        if let Some(open) = open {
+            open.commit(self, vec![Write::RemoveRun(*id.0.as_bytes())], entries).await?;
+        }
+        runs.remove(&id);
+        Ok(())
+    }
+
+    /// The live runs that a role may see.
+    pub(crate) async fn runs(&self, role: Role<RunId>) -> Vec<RunMsg> {
+        let state = self.state().await;
+        let now = now();
+        let visible = |run: &&Run| match role {
+            Role::InsideRun(own) => run.id == own,
+            Role::Requester | Role::None => true,
+        };
+        state.runs.values().filter(|r| r.ended.is_none()).filter(visible).map(|r| r.message(now)).collect()
+    }
+
+    /// One credential for a helper protocol.
+    pub(crate) async fn token(
+        self: &Arc<Self>,
+        peer: &Peer,
+        role: Role<RunId>,
+        name: &str,
+    ) -> Result<TokenAnswer, Fault> {
+        let name = Name::parse(name).map_err(|e| e.fault())?;
+        let run = match role {
+            Role::InsideRun(run) => Some(run),
+            Role::Requester | Role::None => None,
+        };
+        {
+            let mut state = self.state_for_request().await?;
+            let holds = |run: &Run| run.leases.iter().any(|l| l.profile == name && l.lease.is_live());
+            if run.is_some_and(|id| !state.runs.get(&id).is_some_and(holds)) {
+                return Err(Fault::new(Code::PolicyDenied).cause(format!("the run does not hold `{name}`")));
+            }
+            let at = now().boot;
+            let open = self.delivering(&mut state)?;
+            if run.is_none() {
+                open.last_action = at;
+            }
+        }
+        let (credential, schedule) = self.obtain(&name).await?;
+        let token = SecretText::from_bytes(credential.token.dangerous_copy())
+            .map_err(|e| Fault::new(Code::DeliveryValue).cause(e))?;
+        let mut state = self.state_for_request().await?;
+        let now = now();
+        let open = self.delivering(&mut state)?;
+        let kind = open.profiles.get(&name).map_or("", |p| p.profile.kind.kind).to_owned();
+        let mut draft = entry_of(Kind::TokenDelivered, now, peer).profile(name.as_str());
+        if let Some(run) = run {
+            draft = draft.run(run.to_string());
+        }
+        open.record_delivery(self, Vec::new(), vec![draft]).await?;
+        Ok(TokenAnswer {
+            token,
+            kind,
+            expires_at: schedule.ends().map(|e| now.wall_at(e).to_rfc3339()),
+            expires_in_s: schedule.ends().map(|e| e.since(now.boot).as_secs()),
+        })
+    }
+
+    /// Takes back what a person, or a run for itself, names.
+    pub(crate) async fn revoke(
+        &self,
+        peer: &Peer,
+        role: Role<RunId>,
+        request: RevokeRequest,
+    ) -> Result<RevokeAnswer, Fault> {
+        let mut state = self.state().await;
+        let now = now();
+        let own = |run: &Run| match role {
+            Role::InsideRun(id) => run.id == id,
+            Role::Requester | Role::None => true,
+        };
+        let hits = |run: &Run, held: &HeldLease| match &request {
+            RevokeRequest::All => true,
+            RevokeRequest::Target(target) => held.profile.as_str() == target || names_run(run, target),
+        };
+        let chosen: Vec<(RunId, Vec<usize>)> = state
+            .runs
+            .values()
+            .filter(|run| run.ended.is_none() && own(run))
+            .map(|run| {
+                let held =
+                    run.leases.iter().enumerate().filter(|(_, l)| l.lease.is_live() && hits(run, l)).map(|(n, _)| n);
+                (run.id, held.collect::<Vec<_>>())
+            })
+            .filter(|(_, held)| !held.is_empty())
+            .collect();
+        if let (true, RevokeRequest::Target(target)) = (chosen.is_empty(), &request) {
+            let known = state.runs.values().any(|r| names_run(r, target))
+                || state.open().is_some_and(|o| o.profiles.keys().any(|n| n.as_str() == target));
+            if !known {
+                return Err(Fault::new(Code::RunUnknown)
+                    .cause(format!("nothing is named `{}`", keyward_diag::plain(target, 64))));
+            }
+        }
+        let answer = self.revoke_leases(&mut state, &chosen, Some(peer), now, Vec::new()).await?;
+        self.wake.notify_one();
+        Ok(answer)
+    }
+
+    /// Revokes leases: the files go first, so that even a log that cannot be written leaves nothing behind.
+    pub(crate) async fn revoke_leases(
+        &self,
+        state: &mut State,
+        chosen: &[(RunId, Vec<usize>)],
+        peer: Option<&Peer>,
+        now: Now,
+        more: Vec<Draft>,
+    ) -> Result<RevokeAnswer, Fault> {
+        let (open, runs, _) = state.parts();
+        let mut answer = RevokeAnswer { leases: 0, runs: Vec::new() };
+        let (mut entries, mut writes) = (Vec::new(), Vec::new());
+        for (id, held) in chosen {
+            let Some(run) = runs.get_mut(id) else { continue };
+            answer.runs.push(run.lost(held));
+            for n in held {
+                let draft = self.take_back(run, *n, LeaseEnd::Revoked, now);
+                entries.push(match peer {
+                    Some(peer) => draft.peer(facts(peer)),
+                    None => draft,
+                });
+                answer.leases += 1;
+            }
+            writes.push(run.row());
+        }
+        entries.extend(more);
+        if let (Some(open), false) = (open, entries.is_empty()) {
+            open.commit(self, writes, entries).await?;
+        }
+        Ok(answer)
+    }
+
+    /// Takes up the runs of the table after the vault was opened: pins those that live, records the end of the others.
+    /// Gives how many live, what could not be watched, and what is to be recorded.
+    pub(crate) async fn resume_runs(self: &Arc<Self>, state: &mut State) -> Result<(u32, Vec<String>), Fault> {
+        let now = now();
+        let this_boot = platform::boot_id().unwrap_or_default();
+        let Vault::Open(open) = &state.vault else { return Ok((0, Vec::new())) };
+        let rows = open.store.runs().await.map_err(|e| e.fault())?;
+        let (mut resumed, mut warnings) = (0, Vec::new());
+        let (mut entries, mut writes, mut pinned) = (Vec::new(), Vec::new(), Vec::new());
+        for row in rows {
+            let id = RunId(Uuid::from_bytes(row.id));
+            if let Some(known) = state.runs.get(&id) {
+                // The broker lived on while the vault was locked; an end in that time waits to be recorded.
+                if let Some(ended) = known.ended {
+                    entries.push(ended_entry(known, ended));
+                    writes.push(Write::RemoveRun(row.id));
+                    state.runs.remove(&id);
+                } else {
+                    resumed += 1;
+                }
+                continue;
+            }
+            let Some((mut run, boot)) = Run::from_row(&row) else {
+                warnings.push(format!("the record of run {id} is not understood; it is not watched"));
+                continue;
+            };
+            match (boot == this_boot).then(|| platform::pin(run.process)).flatten() {
+                Some(pidfd) => {
+                    resumed += 1;
+                    pinned.push((run.id, pidfd));
+                    state.runs.insert(run.id, run);
+                }
+                None => {
+                    let live: Vec<usize> = (0..run.leases.len())
+                        .filter(|n| run.leases.get(*n).is_some_and(|l| l.lease.is_live()))
+                        .collect();
+                    entries.extend(live.into_iter().map(|n| self.take_back(&mut run, n, LeaseEnd::Released, now)));
+                    entries.push(run.draft(Kind::RunEnded, now).detail("exit", Value::Null).detail("unseen", true));
+                    writes.push(Write::RemoveRun(row.id));
+                    self.remove_files(&run);
+                }
+            }
+        }
+        if !entries.is_empty() {
+            let Vault::Open(open) = &state.vault else { return Ok((0, Vec::new())) };
+            open.commit(self, writes, entries).await?;
+        }
+        for (id, pidfd) in pinned {
+            self.watch(id, pidfd);
+        }
+        Ok((resumed, warnings))
+    }
+}
+
+fn ended_entry(run: &Run, ended: Ended) -> Draft {
+    let seconds = ended.at.boot.since(run.started.boot).as_secs();
+    let draft = run.draft(Kind::RunEnded, ended.at).detail("seconds", seconds);
+    match ended.exit {
+        Some(Exit::Code(code)) => draft.detail("exit", code),
+        Some(Exit::Signal(signal)) => draft.detail("signal", signal),
+        // The kernel tells it only once the parent has collected the process.
+        None => draft.detail("exit", Value::Null),
+    }
+}
+
+/// Whether `target` is the id of a run, or the end of one of at least six characters.
+fn names_run(run: &Run, target: &str) -> bool {
+    let id = run.id.to_string();
+    id == target || (target.len() >= 6 && id.ends_with(target))
+}
+
+fn check(request: &RunRequest) -> Result<(), Fault> {
+    let invalid = |cause: &str| Err(Fault::new(Code::RequestInvalid).cause(cause));
+    if request.variables.len() > VARIABLES_MAX {
+        return invalid("the environment has too many variables");
+    }
+    if request.profiles.len() > PROFILES_MAX {
+        return invalid("a run takes at most 16 profiles");
+    }
+    if request.profiles.iter().collect::<BTreeSet<_>>().len() != request.profiles.len() {
+        return invalid("a profile is named twice");
+    }
+    if request.reason.as_ref().is_some_and(|r| r.len() > 500) {
+        return invalid("the reason is longer than 500 bytes");
+    }
+    if request.ttl_s == Some(0) {
+        return invalid("the time to live is zero");
+    }
+    Ok(())
+}
+
+/// The profiles of a request: those that it names, or the only one there is.
+fn chosen(open: &Open, named: &[String]) -> Result<Vec<Name>, Fault> {
+    let all = || open.profiles.keys().map(Name::as_str).collect::<Vec<_>>().join(", ");
+    if named.is_empty() {
+        let mut names = open.profiles.keys();
+        return match (names.next(), names.next()) {
+            (Some(only), None) => Ok(vec![only.clone()]),
+            (None, _) => Err(Fault::new(Code::ProfileNotNamed)
+                .cause("there is no profile yet")
+                .help("add one with `keyward profile add NAME --from FILE`")),
+            (Some(_), Some(_)) => Err(Fault::new(Code::ProfileNotNamed).cause(format!("there are: {}", all()))),
+        };
+    }
+    named
+        .iter()
+        .map(|text| {
+            let name = Name::parse(text).map_err(|e| e.fault())?;
+            if open.profiles.contains_key(&name) {
+                Ok(name)
+            } else {
+                let there = all();
+                let there = if there.is_empty() { "none".to_owned() } else { there };
+                Err(Fault::new(Code::ProfileUnknown).cause(format!("no profile is named `{name}`; there are: {there}")))
+            }
+        })
+        .collect()
+}
+
+fn answer(planned: &Plan) -> RunAnswer {
+    let plan = planned.deliveries.iter().map(|d| PlanMsg {
+        profile: d.profile.name.to_string(),
+        issuer: d.profile.kind.kind.to_owned(),
+        delivery: wire_mode(d.mode),
+        chosen_by: d.choice.word().to_owned(),
+        variables: d.profile.delivery.variables.iter().cloned().collect(),
+        gives_away: d.mode.gives_away().to_owned(),
+        ttl_s: d.ttl.as_secs(),
+    });
+    let unset = planned.unset.iter().map(|u| UnsetVariable {
+        name: u.variable.clone(),
+        profile: u.profile.clone(),
+        why: u.why.clone(),
+    });
+    RunAnswer { run: None, plan: plan.collect(), delivered: Vec::new(), set: Vec::new(), unset: unset.collect() }
+}
+
+/// The credential as the text of a variable.
+fn credential_text(credential: &Credential) -> Result<SecretText, Fault> {
+    // EXPOSE: a variable cannot hold a NUL byte.
+    if credential.token.expose(|b| b.contains(&0)) {
+        return Err(Fault::new(Code::DeliveryValue).cause("it holds a NUL byte"));
+    }
+    let copy: SecretBytes = credential.token.dangerous_copy();
+    SecretText::from_bytes(copy).map_err(|e| Fault::new(Code::DeliveryValue).cause(e))
+}
+
+/// The entries that must be durable before anything leaves: the request, the decision, each lease and each delivery.
+fn start_entries(run: &Run, planned: &Plan, request: &RunRequest, digest: &str, peer: &Peer, now: Now) -> Vec<Draft> {
+    let names: Vec<&str> = run.leases.iter().map(|l| l.profile.as_str()).collect();
+    let mut asked = run
+        .draft(Kind::RunRequested, now)
+        .peer(facts(peer))
+        .detail("profiles", names.clone())
+        .detail("arguments", digest);
+    if let Some(reason) = &request.reason {
+        asked = asked.detail("reason", keyward_diag::plain(reason, 500));
+    }
+    if let Some(ttl) = request.ttl_s {
+        asked = asked.detail("ttl_s", ttl);
+    }
+    let decided = run.draft(Kind::RunDecided, now).detail("profiles", names).detail("by", "the vault is open");
+    let mut entries = vec![asked, decided];
+    for (held, delivery) in run.leases.iter().zip(&planned.deliveries) {
+        let of = |kind| run.draft(kind, now).lease(held.id.to_string()).profile(held.profile.as_str());
+        entries.push(
+            of(Kind::LeaseIssued)
+                .detail("issuer", delivery.profile.kind.kind)
+                .detail("expires_at", now.wall_at(held.lease.ends()).to_rfc3339()),
+        );
+        entries.push(
+            of(Kind::CredentialDelivered)
+                .detail("delivery", held.lease.mode.word())
+                .detail("variables", held.variables.clone())
+                .detail("pid", run.process.pid),
+        );
+    }
+    entries
+}
+
+/// Whether anything of a run is live.
+pub(crate) fn holds(run: &Run) -> bool {
+    run.ended.is_none() && run.leases.iter().any(|l| !matches!(l.lease.state, LeaseState::Ended(_)))
+}

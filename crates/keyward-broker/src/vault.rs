@@ -1,0 +1,590 @@
+//! Making, opening, closing and keeping the vault.
+
+use crate::broker::{Broker, Open, State, Vault, entry, entry_of, facts};
+use crate::keyring;
+use crate::peer::Peer;
+use crate::platform::{self, now};
+use crate::runs::holds;
+use keyward_api::{
+    BackupRequest, BrokerStatus, InitRequest, LockAnswer, Proof, RecoveryAnswer, RekeyAnswer, RekeyRequest,
+    RestoreRequest, SlotAddRequest, SlotKind, SlotMsg, SlotRemoveRequest, StatusAnswer, UnlockAnswer, UnlockRequest,
+    VaultState, VaultStatus,
+};
+use keyward_core::audit::{Kind, Outcome};
+use keyward_core::{Name, Wall};
+use keyward_crypto::{KdfParams, SlotFile, VaultKey, calibrate, make_array};
+use keyward_diag::{Code, Fault};
+use keyward_secret::{Passphrase, SecretText};
+use keyward_store::{Backup, Filter, Health, Order, Page, Store, StoreError, load_slots, save_slots, slot_fault};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Shortest passphrase, in characters. Eight more classes of characters would not make up for a short one.
+const PASSPHRASE_MIN_CHARS: usize = 12;
+
+/// What a wrong proof left while no log was open: a file that anyone of the user can delete, read at the next unlock.
+#[derive(Default, Serialize, Deserialize)]
+struct WrongProofs {
+    count: u64,
+    first_us: i64,
+    last_us: i64,
+}
+
+/// Something that opens a slot.
+enum Opener {
+    Passphrase(Passphrase),
+    Recovery(SecretText),
+}
+
+impl Broker {
+    /// What is going on. Never needs the vault.
+    pub(crate) async fn status(&self) -> StatusAnswer {
+        let state = self.state().await;
+        let at = now().boot;
+        let (vault, auto_locked, broken, left) = match &state.vault {
+            Vault::Locked if self.vault_exists() => (VaultState::Locked, false, false, None),
+            Vault::Locked => (VaultState::Absent, false, false, None),
+            Vault::Open(open) if open.seal.is_none() => (VaultState::Locked, true, open.store.is_broken(), None),
+            Vault::Open(open) => {
+                let left = open.last_action.after(self.config.auto_lock).since(at).as_secs();
+                (VaultState::Unlocked, false, open.store.is_broken(), Some(left))
+            }
+        };
+        let live = state.runs.values().filter(|r| r.ended.is_none());
+        let leases = live.clone().flat_map(|r| &r.leases).filter(|l| l.lease.is_live()).count();
+        StatusAnswer {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            vault: VaultStatus { state: vault, auto_locked, audit_broken: broken, auto_lock_in_s: left },
+            broker: Some(BrokerStatus {
+                pid: std::process::id(),
+                started_at: self.started.wall.to_rfc3339(),
+                rss_bytes: platform::rss_bytes(),
+            }),
+            runs: u32::try_from(live.count()).unwrap_or(u32::MAX),
+            leases: u32::try_from(leases).unwrap_or(u32::MAX),
+            home: self.places.data.display().to_string(),
+        }
+    }
+
+    /// Makes the vault and leaves it open.
+    pub(crate) async fn init(self: &Arc<Self>, peer: &Peer, request: InitRequest) -> Result<RecoveryAnswer, Fault> {
+        if self.vault_exists() {
+            return Err(Fault::new(Code::VaultExists));
+        }
+        let passphrase = strong(request.passphrase)?;
+        let made = self
+            .derive(move || {
+                let kdf = measure();
+                let id = make_array::<16>().map_err(|e| e.to_string())?;
+                let key = VaultKey::make().map_err(|e| e.to_string())?;
+                let slots = SlotFile::create(id, &key, &passphrase, kdf).map_err(|e| e.to_string())?;
+                Ok::<_, String>((key, slots))
+            })
+            .await?;
+        let (key, mut slots) = made.map_err(|e| Fault::new(Code::Internal).cause(e))?;
+        let recovery_key = match request.recovery {
+            true => Some(slots.add_recovery(&key).map_err(|e| slot_fault(&e))?),
+            false => None,
+        };
+        let mut state = self.state_for_request().await?;
+        if self.vault_exists() {
+            return Err(Fault::new(Code::VaultExists));
+        }
+        let first = entry_of(Kind::VaultInitialised, now(), peer).detail("recovery_key", request.recovery);
+        let store = Store::create(&self.vault_lock, &slots, &key, first).await.map_err(|e| e.fault())?;
+        self.opened(&mut state, store, &key).await?;
+        self.publish_vault("unlocked");
+        Ok(RecoveryAnswer { recovery_key })
+    }
+
+    /// Opens the vault, or renews the person's rights when it is open.
+    pub(crate) async fn unlock(self: &Arc<Self>, peer: &Peer, request: UnlockRequest) -> Result<UnlockAnswer, Fault> {
+        if !self.vault_exists() {
+            return Err(Fault::new(Code::VaultAbsent));
+        }
+        let slots = load_slots(&self.paths).map_err(|e| e.fault())?;
+        let (key, by) = match (request.proof, request.keyring) {
+            (Some(_), true) | (None, false) => {
+                return Err(Fault::new(Code::RequestInvalid).cause("give either a proof or `keyring`"));
+            }
+            (Some(Proof::Passphrase(text)), false) => (self.prove(Proof::Passphrase(text)).await?, "passphrase"),
+            (Some(Proof::Recovery(text)), false) => (self.prove(Proof::Recovery(text)).await?, "recovery"),
+            (None, true) => {
+                if !slots.has(keyward_crypto::SlotKind::Keyring) {
+                    let fault = Fault::new(Code::VaultSlotUnknown).cause("the vault has no keyring slot");
+                    return Err(fault.help("make one with `keyward vault slot add keyring`"));
+                }
+                let inner = keyring::load(slots.vault_id()).await?;
+                (slots.open_keyring(&inner).map_err(|e| slot_fault(&e))?, "keyring")
+            }
+        };
+        let mut state = self.state().await;
+        let at = now();
+        if let Some(open) = state.open() {
+            open.seal = Some(key.derive_seal());
+            open.last_action = at.boot;
+            let draft = entry_of(Kind::VaultUnlocked, at, peer).detail("by", by).detail("was_open", true);
+            open.commit(self, Vec::new(), vec![draft]).await?;
+            self.publish_vault("unlocked");
+            self.wake.notify_one();
+            return Ok(UnlockAnswer { resumed_runs: live(&state), warnings: warnings(state.open()) });
+        }
+        let (store, health) = Store::open(&self.vault_lock, &slots, &key).await.map_err(|e| e.fault())?;
+        let answer = self.opened_with(&mut state, store, &key, Some((peer, by))).await;
+        match answer {
+            Ok(mut answer) => {
+                if let Health::Sound { past_anchor: 1.. } = health {
+                    answer
+                        .warnings
+                        .push("the broker ended unexpectedly last time; all entries of the log are there".to_owned());
+                }
+                self.publish_vault("unlocked");
+                Ok(answer)
+            }
+            Err(fault) => {
+                // What was not recorded did not happen.
+                self.close_vault(&mut state).await;
+                Err(fault)
+            }
+        }
+    }
+
+    async fn opened(self: &Arc<Self>, state: &mut State, store: Store, key: &VaultKey) -> Result<UnlockAnswer, Fault> {
+        self.opened_with(state, store, key, None).await
+    }
+
+    /// Takes an opened database into the state: profiles, runs, and the entries that were waiting.
+    async fn opened_with(
+        self: &Arc<Self>,
+        state: &mut State,
+        store: Store,
+        key: &VaultKey,
+        by: Option<(&Peer, &str)>,
+    ) -> Result<UnlockAnswer, Fault> {
+        let at = now();
+        let mut open = Open {
+            store: Arc::new(store),
+            seal: Some(key.derive_seal()),
+            profiles: std::collections::BTreeMap::new(),
+            last_action: at.boot,
+        };
+        self.load_profiles(&mut open).await?;
+        let mut entries = Vec::new();
+        if !state.opened {
+            let started = entry(Kind::BrokerStarted, self.started).detail("version", env!("CARGO_PKG_VERSION"));
+            entries.push(started.detail("pid", std::process::id()));
+        }
+        let wrong = self.wrong_proofs();
+        if wrong.count > 0 {
+            let draft = entry(Kind::VaultUnlockFailed, at).outcome(Outcome::Refused).detail("count", wrong.count);
+            entries.push(
+                draft
+                    .detail("first_at", Wall(wrong.first_us).to_rfc3339())
+                    .detail("last_at", Wall(wrong.last_us).to_rfc3339()),
+            );
+        }
+        if let Some((peer, by)) = by {
+            entries.push(entry_of(Kind::VaultUnlocked, at, peer).detail("by", by));
+        }
+        if !entries.is_empty() {
+            open.commit(self, Vec::new(), entries).await?;
+        }
+        self.forget_wrong_proofs();
+        state.vault = Vault::Open(Box::new(open));
+        let (resumed_runs, mut warnings_of_runs) = self.resume_runs(state).await?;
+        // From here on all live runs are known, so roles can be told.
+        state.opened = true;
+        let held: Vec<Name> = state.runs.values().flat_map(|r| &r.leases).map(|l| l.profile.clone()).collect();
+        self.changed(state, &held).await;
+        self.wake.notify_one();
+        warnings_of_runs.extend(warnings(state.open()));
+        Ok(UnlockAnswer { resumed_runs, warnings: warnings_of_runs })
+    }
+
+    /// Takes everything back and wipes all keys.
+    pub(crate) async fn lock(&self, peer: &Peer) -> Result<LockAnswer, Fault> {
+        let mut state = self.state().await;
+        self.lock_now(&mut state, Some(peer)).await
+    }
+
+    /// As [`Broker::lock`], also for the stop of the broker. What cannot be recorded is taken back all the same.
+    pub(crate) async fn lock_now(&self, state: &mut State, peer: Option<&Peer>) -> Result<LockAnswer, Fault> {
+        if !self.vault_exists() {
+            return Err(Fault::new(Code::VaultAbsent));
+        }
+        if state.open().is_none() {
+            return Ok(LockAnswer { runs: Vec::new() });
+        }
+        let at = now();
+        self.flush_refusals(state, at).await;
+        let held = state.runs.values().filter(|r| holds(r)).map(|run| {
+            (
+                run.id,
+                (0..run.leases.len())
+                    .filter(|n| run.leases.get(*n).is_some_and(|l| l.lease.is_live()))
+                    .collect::<Vec<_>>(),
+            )
+        });
+        let held: Vec<_> = held.collect();
+        let mut draft = entry(Kind::VaultLocked, at).detail("runs", held.len());
+        if let Some(peer) = peer {
+            draft = draft.peer(facts(peer));
+        }
+        let answer = self.revoke_leases(state, &held, peer, at, vec![draft]).await;
+        self.close_vault(state).await;
+        answer.map(|a| LockAnswer { runs: a.runs })
+    }
+
+    /// As a lock, at the end of the broker.
+    pub(crate) async fn shut_down(&self) {
+        let mut state = self.state().await;
+        if let Err(e) = self.lock_now(&mut state, None).await
+            && e.code != Code::VaultAbsent
+        {
+            tracing::error!(code = %e.code, "the stop could not be recorded");
+        }
+    }
+
+    /// Ends the person's rights and wipes the seal key. Live leases go on, with the database open to record them.
+    pub(crate) async fn auto_lock(&self, state: &mut State, why: &str) {
+        let at = now();
+        let (Some(open), runs, cache) = state.parts() else { return };
+        open.seal = None;
+        let draft = entry(Kind::VaultAutoLocked, at).detail("why", why);
+        if let Err(e) = open.commit(self, Vec::new(), vec![draft]).await {
+            tracing::error!(code = %e.code, "the auto-lock could not be recorded");
+        }
+        let used: Vec<Name> =
+            runs.values().flat_map(|r| &r.leases).filter(|l| l.lease.is_live()).map(|l| l.profile.clone()).collect();
+        cache.retain(|name, _| used.contains(name));
+        if !runs.values().any(|r| r.ended.is_none()) {
+            self.close_vault(state).await;
+        }
+        self.publish_vault("locked");
+    }
+
+    /// Locks the vault when the machine slept since the last look.
+    pub(crate) async fn notice_suspend(&self, state: &mut State) {
+        let suspended = platform::time_in_suspend();
+        // The two clocks are not read at one instant.
+        let slept = suspended.saturating_sub(state.suspended) > Duration::from_secs(1);
+        state.suspended = suspended;
+        if slept && state.open().is_some_and(|o| o.seal.is_some()) {
+            self.auto_lock(state, "the machine slept").await;
+        }
+    }
+
+    /// Closes the database and wipes every key and credential.
+    pub(crate) async fn close_vault(&self, state: &mut State) {
+        state.cache.clear();
+        if let Vault::Open(open) = std::mem::replace(&mut state.vault, Vault::Locked) {
+            if let Err(e) = open.store.close().await {
+                tracing::error!(code = %e.fault().code, "the vault was not closed cleanly");
+            }
+        }
+        self.publish_vault("locked");
+    }
+
+    /// Opens a slot of the vault with what a person showed. One derivation at a time; wrong proofs cost time and are counted.
+    pub(crate) async fn prove(&self, proof: Proof) -> Result<VaultKey, Fault> {
+        let slots = load_slots(&self.paths).map_err(|e| e.fault())?;
+        self.prove_with(slots, proof).await
+    }
+
+    async fn prove_with(&self, slots: SlotFile, proof: Proof) -> Result<VaultKey, Fault> {
+        let opener = match proof {
+            Proof::Passphrase(text) => Opener::Passphrase(passphrase(text)?),
+            Proof::Recovery(text) => Opener::Recovery(text),
+        };
+        let Ok(_place) = self.derivations.try_acquire() else { return Err(Fault::new(Code::Busy)) };
+        let _turn = self.derivation.lock().await;
+        if let Some(left) = self.state().await.tries.wait(now().boot) {
+            return Err(Fault::new(Code::VaultUnlockWait).cause(format!("wait {} s", left.as_secs() + 1)));
+        }
+        let opened = tokio::task::spawn_blocking(move || match opener {
+            Opener::Passphrase(passphrase) => slots.open_passphrase(&passphrase),
+            Opener::Recovery(identity) => slots.open_recovery(&identity),
+        });
+        let opened = opened.await.map_err(|_| Fault::new(Code::Internal).cause("the derivation broke off"))?;
+        let mut state = self.state().await;
+        match opened {
+            Ok(key) => {
+                state.tries.succeeded();
+                Ok(key)
+            }
+            Err(error) => {
+                let fault = slot_fault(&error);
+                if matches!(fault.code, Code::VaultWrongPassphrase | Code::VaultWrongRecovery) {
+                    state.tries.failed(now().boot);
+                    self.count_wrong_proof(&mut state, &fault).await;
+                }
+                Err(fault)
+            }
+        }
+    }
+
+    /// Runs a derivation that is not a proof, in turn with the proofs.
+    async fn derive<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Fault> {
+        let Ok(_place) = self.derivations.try_acquire() else { return Err(Fault::new(Code::Busy)) };
+        let _turn = self.derivation.lock().await;
+        let done = tokio::task::spawn_blocking(work).await;
+        done.map_err(|_| Fault::new(Code::Internal).cause("the derivation broke off"))
+    }
+
+    async fn count_wrong_proof(&self, state: &mut State, fault: &Fault) {
+        let at = now();
+        if let Some(open) = state.open() {
+            let draft = entry(Kind::VaultUnlockFailed, at).outcome(Outcome::Refused).detail("code", fault.code.name());
+            if let Err(e) = open.commit(self, Vec::new(), vec![draft]).await {
+                tracing::error!(code = %e.code, "a wrong proof could not be recorded");
+            }
+            return;
+        }
+        let mut wrong = self.wrong_proofs();
+        if wrong.count == 0 {
+            wrong.first_us = at.wall.0;
+        }
+        wrong.count += 1;
+        wrong.last_us = at.wall.0;
+        let text = serde_json::to_vec(&wrong).unwrap_or_default();
+        if let Err(e) = write_private(&self.wrong_proofs_file(), &text) {
+            tracing::error!(error = %e, "a wrong proof could not be counted");
+        }
+    }
+
+    fn wrong_proofs_file(&self) -> PathBuf {
+        self.places.state.join("wrong-proofs")
+    }
+
+    fn wrong_proofs(&self) -> WrongProofs {
+        let bytes = std::fs::read(self.wrong_proofs_file()).unwrap_or_default();
+        serde_json::from_slice(&bytes).unwrap_or_default()
+    }
+
+    fn forget_wrong_proofs(&self) {
+        // Most times there is none.
+        let _ = std::fs::remove_file(self.wrong_proofs_file());
+    }
+
+    /// Lists the slots.
+    pub(crate) fn slots(&self) -> Result<Vec<SlotMsg>, Fault> {
+        if !self.vault_exists() {
+            return Err(Fault::new(Code::VaultAbsent));
+        }
+        let slots = load_slots(&self.paths).map_err(|e| e.fault())?;
+        let messages = slots.list().into_iter().map(|slot| {
+            let (kind, about) = match slot.kind {
+                keyward_crypto::SlotKind::Passphrase => (SlotKind::Passphrase, "opened by the passphrase"),
+                keyward_crypto::SlotKind::Keyring => (
+                    SlotKind::Keyring,
+                    "opened by the keyring: any program you run can open the vault; protects a stolen disk only",
+                ),
+                keyward_crypto::SlotKind::Recovery => {
+                    (SlotKind::Recovery, "opened by the recovery key, which was shown once")
+                }
+            };
+            SlotMsg { slot: slot.id, kind, about: about.to_owned() }
+        });
+        Ok(messages.collect())
+    }
+
+    /// Adds a keyring or recovery slot.
+    pub(crate) async fn slot_add(&self, peer: &Peer, request: SlotAddRequest) -> Result<RecoveryAnswer, Fault> {
+        let key = self.prove(request.proof).await?;
+        let mut state = self.state_for_request().await?;
+        let open = self.unlocked(&mut state)?;
+        let mut slots = load_slots(&self.paths).map_err(|e| e.fault())?;
+        let (word, recovery_key) = match request.kind {
+            SlotKind::Passphrase => {
+                return Err(Fault::new(Code::VaultSlotExists).help("change the passphrase with `keyward vault rekey`"));
+            }
+            SlotKind::Keyring => {
+                let inner = slots.add_keyring(&key).map_err(|e| slot_fault(&e))?;
+                keyring::store(slots.vault_id(), inner).await?;
+                ("keyring", None)
+            }
+            SlotKind::Recovery => ("recovery", Some(slots.add_recovery(&key).map_err(|e| slot_fault(&e))?)),
+        };
+        let draft = entry_of(Kind::VaultSlotAdded, now(), peer).detail("slot", word);
+        open.commit(self, Vec::new(), vec![draft]).await?;
+        save_slots(&self.vault_lock, &slots).map_err(|e| e.fault())?;
+        Ok(RecoveryAnswer { recovery_key })
+    }
+
+    /// Removes a slot by its id or kind.
+    pub(crate) async fn slot_remove(&self, peer: &Peer, request: SlotRemoveRequest) -> Result<(), Fault> {
+        let key = self.prove(request.proof).await?;
+        let mut state = self.state_for_request().await?;
+        let open = self.unlocked(&mut state)?;
+        let mut slots = load_slots(&self.paths).map_err(|e| e.fault())?;
+        let wanted = slots.list().into_iter().find(|s| s.id == request.slot || s.kind.name() == request.slot);
+        let wanted = wanted.ok_or_else(|| Fault::new(Code::VaultSlotUnknown))?;
+        let removed = slots.remove(&key, &wanted.id).map_err(|e| slot_fault(&e))?;
+        let draft = entry_of(Kind::VaultSlotRemoved, now(), peer).detail("slot", removed.kind.name());
+        open.commit(self, Vec::new(), vec![draft]).await?;
+        save_slots(&self.vault_lock, &slots).map_err(|e| e.fault())?;
+        if removed.kind == keyward_crypto::SlotKind::Keyring {
+            // The slot is gone; a key that stays in a keyring that does not answer opens nothing.
+            let _ = keyring::remove(slots.vault_id()).await;
+        }
+        Ok(())
+    }
+
+    /// Replaces the vault key and the passphrase.
+    ///
+    /// The answer names the copies of the vault that it knows of: those keep the old passphrase.
+    pub(crate) async fn rekey(&self, peer: &Peer, request: RekeyRequest) -> Result<RekeyAnswer, Fault> {
+        let new_passphrase = strong(request.new_passphrase)?;
+        let old = self.prove(request.proof).await?;
+        let slots = load_slots(&self.paths).map_err(|e| e.fault())?;
+        let had_keyring = slots.has(keyward_crypto::SlotKind::Keyring);
+        let made = self.derive(move || {
+            let kdf = measure();
+            let new = VaultKey::make().map_err(|e| Fault::new(Code::Internal).cause(e))?;
+            let slots = slots.rekey(&new, &new_passphrase, kdf).map_err(|e| slot_fault(&e))?;
+            Ok::<_, Fault>((new, slots))
+        });
+        let (new, mut slots) = made.await??;
+        let mut state = self.state().await;
+        let open = self.unlocked(&mut state)?;
+        if had_keyring && !slots.has(keyward_crypto::SlotKind::Keyring) {
+            let inner = slots.add_keyring(&new).map_err(|e| slot_fault(&e))?;
+            keyring::store(slots.vault_id(), inner).await?;
+        }
+        let draft = entry_of(Kind::VaultRekeyed, now(), peer);
+        let done = open.store.rekey(&self.vault_lock, &slots, &old, &new, draft).await;
+        match done {
+            Ok(rekeyed) => {
+                open.seal = Some(new.derive_seal());
+                let mut older_copies: Vec<String> =
+                    rekeyed.older_copies.iter().map(|p| p.display().to_string()).collect();
+                older_copies.extend(backups(&open.store).await?);
+                Ok(RekeyAnswer { older_copies })
+            }
+            Err(error) => {
+                // The store must be opened anew, whichever key holds.
+                self.close_vault(&mut state).await;
+                Err(error.fault())
+            }
+        }
+    }
+
+    /// Writes a backup.
+    pub(crate) async fn backup(&self, peer: &Peer, request: BackupRequest) -> Result<(), Fault> {
+        let path = absolute(&request.path)?;
+        let mut state = self.state_for_request().await?;
+        let open = self.unlocked(&mut state)?;
+        let slots = load_slots(&self.paths).map_err(|e| e.fault())?;
+        let draft = entry_of(Kind::VaultBackedUp, now(), peer).detail("file", path.display().to_string());
+        open.commit(self, Vec::new(), vec![draft]).await?;
+        open.store.backup(&slots, &path).await.map_err(|e| e.fault())
+    }
+
+    /// Puts a backup in place and opens it.
+    pub(crate) async fn restore(self: &Arc<Self>, peer: &Peer, request: RestoreRequest) -> Result<UnlockAnswer, Fault> {
+        let path = absolute(&request.path)?;
+        if self.vault_exists() && !request.replace {
+            return Err(Fault::new(Code::VaultExists)
+                .help("add --replace to put the backup in its place; the vault there is moved aside"));
+        }
+        let read = tokio::task::spawn_blocking(move || Backup::read(&path)).await;
+        let backup = read.map_err(|_| Fault::new(Code::Internal))?.map_err(|e| e.fault())?;
+        let key = self.prove_with(backup.slots().clone(), request.proof).await?;
+        let mut state = self.state().await;
+        if state.open().is_some() {
+            self.lock_now(&mut state, Some(peer)).await?;
+        }
+        let restored =
+            keyward_store::restore(&self.vault_lock, &backup, &key, now().wall.0, request.replace, Some(facts(peer)));
+        let restored = restored.await.map_err(|e| e.fault())?;
+        let slots = load_slots(&self.paths).map_err(|e| e.fault())?;
+        let (store, _) = Store::open(&self.vault_lock, &slots, &key).await.map_err(|e: StoreError| e.fault())?;
+        let mut answer = self.opened_with(&mut state, store, &key, Some((peer, "restore"))).await?;
+        if let Some(old) = restored.moved_to {
+            answer.warnings.push(format!("the vault that was there lies in {}", old.display()));
+        }
+        self.publish_vault("unlocked");
+        Ok(answer)
+    }
+}
+
+/// The backups that the log knows of and that still exist.
+async fn backups(store: &Store) -> Result<Vec<String>, Fault> {
+    let filter = Filter { kind: Some(Kind::VaultBackedUp), ..Filter::default() };
+    let page = Page { after: None, before: None, order: Order::NewestFirst, limit: 1_000 };
+    let links = store.entries(page, &filter).await.map_err(|e| e.fault())?;
+    let files = links.iter().filter_map(|l| l.entry().ok()?.detail.get("file")?.as_str().map(str::to_owned));
+    let files: std::collections::BTreeSet<String> = files.filter(|f| Path::new(f).exists()).collect();
+    Ok(files.into_iter().collect())
+}
+
+fn live(state: &State) -> u32 {
+    u32::try_from(state.runs.values().filter(|r| r.ended.is_none()).count()).unwrap_or(u32::MAX)
+}
+
+fn warnings(open: Option<&mut Open>) -> Vec<String> {
+    match open {
+        Some(open) if open.store.is_broken() => {
+            vec!["the audit log does not match what was recorded before: nothing is delivered; see `keyward audit verify`".to_owned()]
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// A passphrase from the wire, with a final line end dropped.
+fn passphrase(text: SecretText) -> Result<Passphrase, Fault> {
+    // EXPOSE: from the wire's type into the passphrase's own.
+    let bytes = text.expose(|t| t.as_bytes().to_vec());
+    Passphrase::new(bytes).map_err(|e| Fault::new(Code::VaultWrongPassphrase).cause(e))
+}
+
+/// A new passphrase: long enough, and not one character over and over.
+fn strong(text: SecretText) -> Result<Passphrase, Fault> {
+    let passphrase =
+        passphrase(text).map_err(|f| Fault { causes: f.causes, ..Fault::new(Code::VaultWeakPassphrase) })?;
+    // EXPOSE: its length and variety are judged.
+    let (chars, different) = passphrase.expose(|bytes| {
+        let text = String::from_utf8_lossy(bytes);
+        let different: std::collections::BTreeSet<char> = text.chars().collect();
+        (text.chars().count(), different.len())
+    });
+    if chars < PASSPHRASE_MIN_CHARS {
+        return Err(Fault::new(Code::VaultWeakPassphrase).cause(format!("it has {chars} characters")));
+    }
+    if different < 6 {
+        return Err(
+            Fault::new(Code::VaultWeakPassphrase).cause(format!("it has only {different} different characters"))
+        );
+    }
+    Ok(passphrase)
+}
+
+/// Parameters for about half a second on this machine.
+fn measure() -> KdfParams {
+    calibrate(|params| {
+        let begin = now().boot;
+        if let Ok(passphrase) = Passphrase::new(b"calibration".to_vec()) {
+            // Only the time counts.
+            let _ = keyward_crypto::derive_from_passphrase(&passphrase, &[0; 16], params);
+        }
+        now().boot.since(begin)
+    })
+}
+
+fn absolute(path: &str) -> Result<PathBuf, Fault> {
+    let path = Path::new(path);
+    if path.is_absolute() {
+        Ok(path.to_owned())
+    } else {
+        Err(Fault::new(Code::RequestInvalid).cause("the path is not absolute"))
+    }
+}
+
+fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(bytes)
+}
