@@ -1,0 +1,194 @@
+//! The connection to SQLCipher: keying, pragmas, errors, and the few calls that sqlx has no words for.
+//!
+//! The raw key goes in through `sqlite3_key_v2` in the form `x'…'` (64 hexadecimal digits, no second derivation) from a buffer
+//! which is wiped: a `PRAGMA key` would leave copies in logs and on the heap. One connection per file, with the lock of the
+//! file held for its whole life (`locking_mode=EXCLUSIVE`, so that write-ahead logging needs no shared memory file).
+#![expect(unsafe_code, reason = "keying and row stepping have no safe interface")]
+
+use crate::error::StoreError;
+use keyward_secret::Key32;
+use libsqlite3_sys as ffi;
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::{ConnectOptions, Connection, Executor, Row, SqlSafeStr};
+use std::borrow::Cow;
+use std::ffi::c_int;
+use std::path::Path;
+use zeroize::Zeroize;
+
+const SCHEMA: &[(i64, &str, &str)] = &[(1, "init", include_str!("../../../migrations/0001_init.sql"))];
+
+/// Opens an existing, perhaps empty, file for writing.
+pub(crate) async fn connect(path: &Path, key: &Key32) -> Result<SqliteConnection, StoreError> {
+    let mut conn = keyed(SqliteConnectOptions::new().filename(path), key).await?;
+    conn.execute(
+        "PRAGMA locking_mode = EXCLUSIVE; PRAGMA cache_size = -2000; PRAGMA temp_store = MEMORY; PRAGMA secure_delete = ON;
+         PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL",
+    )
+    .await?;
+    probe(&mut conn).await?;
+    Ok(conn)
+}
+
+/// Whether a file opens under this key. Leaves no file behind and changes nothing.
+pub(crate) async fn opens(path: &Path, key: &Key32) -> bool {
+    let Ok(mut conn) = keyed(SqliteConnectOptions::new().filename(path).immutable(true), key).await else {
+        return false;
+    };
+    let opened = probe(&mut conn).await.is_ok();
+    opened & conn.close().await.is_ok()
+}
+
+/// Encrypts a file anew under another key, in place. A crash in the middle leaves it unusable: for copies only.
+pub(crate) async fn rekey(path: &Path, old: &Key32, new: &Key32) -> Result<(), StoreError> {
+    let mut conn = keyed(SqliteConnectOptions::new().filename(path), old).await?;
+    // Without a write-ahead log there is no second file whose pages stay under the old key.
+    conn.execute("PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = DELETE").await?;
+    probe(&mut conn).await?;
+    set_key(&mut conn, new, ffi::sqlite3_rekey_v2).await?;
+    probe(&mut conn).await?;
+    Ok(conn.close().await?)
+}
+
+/// Applies the migrations that are missing.
+pub(crate) async fn migrate(conn: &mut SqliteConnection) -> Result<(), StoreError> {
+    let known = SCHEMA.iter().map(|(version, name, sql)| {
+        Migration::new(*version, Cow::Borrowed(*name), MigrationType::Simple, sql.into_sql_str(), false)
+    });
+    match Migrator::with_migrations(known.collect()).run_direct(None, conn, false).await {
+        Ok(()) => Ok(()),
+        Err(MigrateError::VersionMissing(version)) => Err(StoreError::SchemaNewer(version)),
+        Err(MigrateError::VersionMismatch(version) | MigrateError::Dirty(version)) => {
+            Err(StoreError::SchemaChanged(version))
+        }
+        Err(MigrateError::Execute(e) | MigrateError::ExecuteMigration(e, _)) => Err(e.into()),
+        Err(e) => Err(StoreError::Database(e.to_string())),
+    }
+}
+
+/// Whether no transaction is open.
+pub(crate) async fn is_idle(conn: &mut SqliteConnection) -> Result<bool, StoreError> {
+    let mut locked = conn.lock_handle().await?;
+    let db = locked.as_raw_handle().as_ptr();
+    // SAFETY: the handle is valid and the worker thread is locked out while `locked` lives.
+    Ok(unsafe { ffi::sqlite3_get_autocommit(db) } != 0)
+}
+
+/// One stored entry, borrowed from SQLite for the time of a call.
+pub(crate) struct RawLink<'r> {
+    pub(crate) seq: i64,
+    pub(crate) prev: &'r [u8],
+    pub(crate) mac: &'r [u8],
+    pub(crate) body: &'r [u8],
+}
+
+/// Gives up to `limit` entries from `first` on to `each`, in order, and returns the number of the last one. Steps the
+/// statement directly: decoding rows through the worker thread takes several times as long.
+pub(crate) async fn scan_links(
+    conn: &mut SqliteConnection,
+    first: i64,
+    limit: u32,
+    mut each: impl FnMut(RawLink<'_>),
+) -> Result<Option<i64>, StoreError> {
+    let mut locked = conn.lock_handle().await?;
+    let db = locked.as_raw_handle().as_ptr();
+    let sql = c"SELECT seq, prev, mac, body FROM audit WHERE seq >= ?1 ORDER BY seq LIMIT ?2";
+    let mut stmt = std::ptr::null_mut();
+    let mut last = None;
+    // SAFETY: the handle is valid and locked for the whole block; the statement is finalised before the block ends on every
+    // path, and the blobs that it lends live until the next step, which `each` cannot outlive.
+    let code = unsafe {
+        let mut code = ffi::sqlite3_prepare_v2(db, sql.as_ptr(), -1, &raw mut stmt, std::ptr::null_mut());
+        if code == ffi::SQLITE_OK {
+            ffi::sqlite3_bind_int64(stmt, 1, first);
+            ffi::sqlite3_bind_int64(stmt, 2, i64::from(limit));
+            loop {
+                code = ffi::sqlite3_step(stmt);
+                if code != ffi::SQLITE_ROW {
+                    break;
+                }
+                let seq = ffi::sqlite3_column_int64(stmt, 0);
+                each(RawLink { seq, prev: blob(stmt, 1), mac: blob(stmt, 2), body: blob(stmt, 3) });
+                last = Some(seq);
+            }
+        }
+        ffi::sqlite3_finalize(stmt);
+        code
+    };
+    if code == ffi::SQLITE_DONE { Ok(last) } else { Err(of_code(code, format!("SQLite code {code}"))) }
+}
+
+/// Lends column `at` of the current row.
+///
+/// # Safety
+/// `stmt` stands on a row, and is not stepped, reset or finalised while the slice lives.
+unsafe fn blob<'r>(stmt: *mut ffi::sqlite3_stmt, at: c_int) -> &'r [u8] {
+    // SAFETY: as the caller promises; a null pointer comes with length 0 and is not used.
+    unsafe {
+        let start = ffi::sqlite3_column_blob(stmt, at).cast::<u8>();
+        let len = usize::try_from(ffi::sqlite3_column_bytes(stmt, at)).unwrap_or(0);
+        if start.is_null() { &[] } else { std::slice::from_raw_parts(start, len) }
+    }
+}
+
+async fn keyed(options: SqliteConnectOptions, key: &Key32) -> Result<SqliteConnection, StoreError> {
+    let options = options.disable_statement_logging().statement_cache_capacity(40);
+    let mut conn = options.connect().await?;
+    // SQLCipher writes failures to standard error otherwise.
+    conn.execute("PRAGMA cipher_log_level = NONE").await?;
+    set_key(&mut conn, key, ffi::sqlite3_key_v2).await?;
+    Ok(conn)
+}
+
+type KeyCall =
+    unsafe extern "C" fn(*mut ffi::sqlite3, *const std::ffi::c_char, *const std::ffi::c_void, c_int) -> c_int;
+
+async fn set_key(conn: &mut SqliteConnection, key: &Key32, call: KeyCall) -> Result<(), StoreError> {
+    let mut locked = conn.lock_handle().await?;
+    let db = locked.as_raw_handle().as_ptr();
+    let mut text = [0u8; 67];
+    text[..2].copy_from_slice(b"x'");
+    text[66] = b'\'';
+    // EXPOSE: the raw key form of SQLCipher, wiped below.
+    let encoded = key.expose(|k| hex::encode_to_slice(k, &mut text[2..66]));
+    // SAFETY: the handle is valid and locked; SQLCipher copies the 67 bytes before it returns.
+    let code = unsafe { call(db, c"main".as_ptr(), text.as_ptr().cast(), 67) };
+    text.zeroize();
+    match (encoded, code) {
+        (Ok(()), ffi::SQLITE_OK) => Ok(()),
+        _ => Err(of_code(code, "the key was refused".to_owned())),
+    }
+}
+
+/// A wrong key shows at the first read only.
+async fn probe(conn: &mut SqliteConnection) -> Result<(), StoreError> {
+    conn.fetch_one("SELECT count(*) FROM sqlite_master").await?;
+    Ok(())
+}
+
+/// The lines of a pragma that reports as text.
+pub(crate) async fn lines(conn: &mut SqliteConnection, pragma: &'static str) -> Result<Vec<String>, StoreError> {
+    let rows = conn.fetch_all(pragma).await?;
+    rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+}
+
+fn of_code(code: c_int, text: String) -> StoreError {
+    match code & 0xff {
+        ffi::SQLITE_FULL => StoreError::DiskFull,
+        // SQLCipher reports a wrong key and a damaged page as any of these.
+        ffi::SQLITE_NOMEM | ffi::SQLITE_CORRUPT | ffi::SQLITE_NOTADB => StoreError::Damaged(text),
+        ffi::SQLITE_BUSY => StoreError::InUse("vault.db".into()),
+        _ if code == ffi::SQLITE_CONSTRAINT_UNIQUE => StoreError::NameTaken,
+        _ => StoreError::Database(text),
+    }
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        let code = error.as_database_error().and_then(|e| e.code()).and_then(|code| code.parse().ok());
+        match code {
+            Some(code) => of_code(code, error.to_string()),
+            None => Self::Database(error.to_string()),
+        }
+    }
+}

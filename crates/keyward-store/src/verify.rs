@@ -1,0 +1,184 @@
+//! Checking the whole vault, and accepting what was found.
+
+use crate::anchor;
+use crate::db;
+use crate::error::StoreError;
+use crate::model::{AnchorReport, Changes, HeadReport, VerifyReport, Write};
+use crate::paths::{VaultLock, load_slots, publish, read_bounded, save_slots};
+use crate::store::{Inner, META_BROKEN, META_EPOCH, Store};
+use keyward_core::audit::{Head, PeerFacts, Problem, ProblemKind, Verifier, break_accepted};
+use keyward_crypto::{Anchor, AnchorFile, SlotFile, VaultKey};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Entries that are checked before other callers get their turn.
+const CHUNK: u32 = 4000;
+
+const NOTE: &str = "compared with the anchor in the state folder alone: \
+                    a roll-back of the whole home, this anchor included, cannot be seen";
+
+impl Store {
+    /// Checks the whole log, the anchor and every page of the file. Commits go on meanwhile. A break is remembered: from then
+    /// on [`Store::is_broken`] holds, across restarts, until it is accepted.
+    ///
+    /// # Errors
+    /// [`StoreError::Unusable`], [`StoreError::Io`]; damage is part of the report.
+    pub async fn verify(&self) -> Result<VerifyReport, StoreError> {
+        Ok(self.examine().await?.0)
+    }
+
+    /// The report, and whether pages or the file itself are wrong at this moment.
+    async fn examine(&self) -> Result<(VerifyReport, bool), StoreError> {
+        let keys = Arc::clone(&self.keys);
+        let mut verifier = Verifier::new(Head::empty(&keys.vault_id), &keys.former, &keys.chain);
+        let mut damaged = None;
+        let mut next = i64::MIN;
+        let mut inner = loop {
+            let mut inner = self.inner.lock().await;
+            let mut seen = 0;
+            let scanned = db::scan_links(inner.conn()?, next, CHUNK, |link| {
+                seen += 1;
+                verifier.push(u64::try_from(link.seq).unwrap_or(0), link.prev, link.mac, link.body);
+            })
+            .await;
+            match scanned {
+                Ok(Some(last)) if seen == CHUNK => next = last + 1,
+                // Under this lock the rest is checked, so that no commit comes between.
+                Ok(_) => break inner,
+                Err(StoreError::Damaged(_)) => {
+                    damaged = Some(Problem::new(inner.head.seq, ProblemKind::DatabaseDamaged));
+                    break inner;
+                }
+                Err(e) => return Err(e),
+            }
+            drop(inner);
+            tokio::task::yield_now().await;
+        };
+        let findings = verifier.finish();
+        let mut problems = findings.problems;
+        problems.extend(match damaged {
+            Some(problem) => Some(problem),
+            None => inner.check_file().await?,
+        });
+        let verdict = inner.compare(&self.paths, &keys).await;
+        let verdict = match verdict {
+            Ok(verdict) => verdict,
+            Err(StoreError::Damaged(_)) => keyward_core::audit::AnchorVerdict {
+                state: ProblemKind::DatabaseDamaged.name(),
+                seq: None,
+                past_anchor: 0,
+                problem: None,
+            },
+            Err(e) => return Err(e),
+        };
+        problems.extend(verdict.problem);
+        if load_slots(&self.paths).is_ok_and(|slots| slots.epoch() > inner.epoch) {
+            problems.push(Problem::new(inner.head.seq, ProblemKind::AnchorOtherEpoch));
+        }
+        let unmendable = |p: &Problem| matches!(p.kind, ProblemKind::DatabaseDamaged | ProblemKind::DatabaseReplaced);
+        let file_is_wrong = problems.iter().any(unmendable);
+        let fresh = problems.iter().filter(|p| !p.accepted).copied().collect();
+        let broken = inner.remember(fresh).await || findings.more > 0;
+        if broken {
+            self.broken.store(true, Ordering::Release);
+        }
+        for problem in &inner.remembered {
+            if !problems.iter().any(|known| known.is_same(problem)) {
+                problems.push(*problem);
+            }
+        }
+        let report = VerifyReport {
+            ok: !broken,
+            entries: findings.entries,
+            head: HeadReport { seq: findings.head.seq, mac: hex::encode(findings.head.mac) },
+            anchor: AnchorReport { state: verdict.state.to_owned(), seq: verdict.seq },
+            past_anchor: verdict.past_anchor,
+            problems,
+            more: findings.more,
+            gaps: findings.gaps,
+            note: NOTE.to_owned(),
+        };
+        Ok((report, file_is_wrong))
+    }
+
+    /// Verifies, records that the operator accepts the breaks found, opens a new epoch and begins a new anchor. Returns the
+    /// slot file of the new epoch, which is saved already.
+    ///
+    /// The order is database, anchor, slot file. A crash between the first two leaves the log broken (the anchor is of
+    /// another epoch), to be accepted again; one between the last two leaves nothing to do.
+    ///
+    /// # Errors
+    /// [`StoreError::NotBroken`]; [`StoreError::Damaged`] where pages of the file do not verify or the file was replaced under
+    /// the open vault, which cannot be accepted; those of [`Store::commit`].
+    pub async fn accept_break(
+        &self,
+        lock: &VaultLock,
+        slots: &SlotFile,
+        key: &VaultKey,
+        at_us: i64,
+        reason: &str,
+        peer: Option<PeerFacts>,
+    ) -> Result<SlotFile, StoreError> {
+        let (report, file_is_wrong) = self.examine().await?;
+        if report.ok {
+            return Err(StoreError::NotBroken);
+        }
+        if file_is_wrong {
+            return Err(StoreError::Damaged("this cannot be accepted; put back a backup".to_owned()));
+        }
+        let mut inner = self.inner.lock().await;
+        let anchor = anchor::read(&self.paths.anchor())?.map(|bytes| self.keys.anchor.newest(&bytes));
+        let anchored = match anchor {
+            Some(AnchorFile::Found { anchor, .. }) => anchor.epoch,
+            Some(AnchorFile::Damaged) | None => 0,
+        };
+        let epoch = inner.epoch.max(anchored).max(slots.epoch()) + 1;
+        let mut entry =
+            break_accepted(at_us, reason, &report.problems, report.more, inner.head, report.anchor.seq, epoch);
+        entry.peer = peer;
+        let writes = vec![
+            Write::PutMeta(META_EPOCH.to_owned(), epoch.to_be_bytes().to_vec()),
+            Write::PutMeta(META_BROKEN.to_owned(), Vec::new()),
+        ];
+        inner.commit(&self.keys, &Changes { writes, entries: vec![entry] }).await?;
+        inner.epoch = epoch;
+        inner.remembered.clear();
+        let begun = Anchor { vault: self.keys.vault_id, epoch, seq: inner.head.seq, mac: inner.head.mac };
+        let path = self.paths.anchor();
+        publish(&anchor::stage_first(&path, &self.keys.anchor, &begun)?, &path)?;
+        let slots = slots.clone().with_epoch(key, epoch)?;
+        save_slots(lock, &slots)?;
+        inner.anchor = anchor::AnchorWriter::open(&path, Arc::clone(&self.keys.anchor))?;
+        self.broken.store(false, Ordering::Release);
+        Ok(slots)
+    }
+}
+
+impl Inner {
+    /// Checks every page of the file, the salt that no page covers, and that the file is still the one that was opened.
+    async fn check_file(&mut self) -> Result<Option<Problem>, StoreError> {
+        let head = self.head.seq;
+        let problem = |kind| Ok(Some(Problem::new(head, kind)));
+        if !self.is_in_place() {
+            return problem(ProblemKind::DatabaseReplaced);
+        }
+        let path = self.path().to_owned();
+        let pages = async {
+            self.checkpoint().await?;
+            let conn = self.conn()?;
+            let salt = db::lines(conn, "PRAGMA cipher_salt").await?;
+            let bad = db::lines(conn, "PRAGMA cipher_integrity_check").await?;
+            Ok::<_, StoreError>((salt, bad))
+        };
+        let (salt, bad) = match pages.await {
+            Ok(found) => found,
+            Err(StoreError::Damaged(_) | StoreError::Database(_)) => return problem(ProblemKind::DatabaseDamaged),
+            Err(e) => return Err(e),
+        };
+        let stored = read_bounded(&path, 16).map_err(|e| StoreError::io("reading", path, e))?;
+        if !bad.is_empty() || salt != [hex::encode(stored)] {
+            return problem(ProblemKind::DatabaseDamaged);
+        }
+        Ok(None)
+    }
+}
