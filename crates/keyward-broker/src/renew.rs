@@ -87,10 +87,11 @@ impl Broker {
                 return Ok(Next::Now(Ok(found)));
             }
         }
-        if let Some((fault, at)) = &cached.failed {
-            if cached.exchange.is_none() && now.boot.since(*at) < PAUSE {
-                return Ok(Next::Now(Err(fault.clone())));
-            }
+        if let Some((fault, at)) = &cached.failed
+            && cached.exchange.is_none()
+            && now.boot.since(*at) < PAUSE
+        {
+            return Ok(Next::Now(Err(fault.clone())));
         }
         if cached.exchange.is_none() {
             self.exchange(name, cached);
@@ -257,10 +258,10 @@ impl Broker {
         let expiries =
             state.runs.values().flat_map(|r| &r.leases).filter(|l| l.lease.is_live()).map(|l| l.lease.ends());
         let renewals =
-            state.cache.iter().filter(|(name, c)| c.exchange.is_none() && in_use(state, name)).filter_map(|(_, c)| {
+            state.cache.iter().filter(|(name, c)| c.exchange.is_none() && in_use(state, name)).map(|(_, c)| {
                 let at = c.credential.as_ref().and_then(|(_, s)| s.advisory_at());
                 let base = at.unwrap_or(Boot(Duration::ZERO));
-                Some(c.backoff_until().map_or(base, |b| b.max(base)))
+                c.backoff_until().map_or(base, |b| b.max(base))
             });
         let (open, auto_lock) = match &state.vault {
             crate::broker::Vault::Open(open) => {
@@ -342,10 +343,10 @@ impl Broker {
             }
         }
         let Some(open) = open else { return };
-        if !entries.is_empty() {
-            if let Err(e) = open.commit(self, writes, entries).await {
-                tracing::error!(code = %e.code, "expired leases could not be recorded");
-            }
+        if !entries.is_empty()
+            && let Err(e) = open.commit(self, writes, entries).await
+        {
+            tracing::error!(code = %e.code, "expired leases could not be recorded");
         }
     }
 }

@@ -465,10 +465,10 @@ impl Broker {
             (0..run.leases.len()).filter(|n| run.leases.get(*n).is_some_and(|l| l.lease.is_live())).collect();
         let entries: Vec<Draft> = live.into_iter().map(|n| self.take_back(run, n, LeaseEnd::Released, now)).collect();
         self.remove_files(run);
-        if let (Some(open), false) = (open, entries.is_empty()) {
-            if let Err(e) = open.commit(self, vec![run.row()], entries).await {
-                tracing::error!(run = %id, code = %e.code, "released leases could not be recorded");
-            }
+        if let (Some(open), false) = (open, entries.is_empty())
+            && let Err(e) = open.commit(self, vec![run.row()], entries).await
+        {
+            tracing::error!(run = %id, code = %e.code, "released leases could not be recorded");
         }
     }
 

@@ -279,10 +279,10 @@ impl Broker {
     /// Closes the database and wipes every key and credential.
     pub(crate) async fn close_vault(&self, state: &mut State) {
         state.cache.clear();
-        if let Vault::Open(open) = std::mem::replace(&mut state.vault, Vault::Locked) {
-            if let Err(e) = open.store.close().await {
-                tracing::error!(code = %e.fault().code, "the vault was not closed cleanly");
-            }
+        if let Vault::Open(open) = std::mem::replace(&mut state.vault, Vault::Locked)
+            && let Err(e) = open.store.close().await
+        {
+            tracing::error!(code = %e.fault().code, "the vault was not closed cleanly");
         }
         self.publish_vault("locked");
     }
