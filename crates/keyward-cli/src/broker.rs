@@ -1,0 +1,170 @@
+//! The connection to the broker, as the commands use it.
+//!
+//! Starts a broker when a command needs one and none runs. Where a vault is locked and there is a person to ask, it asks
+//! for the passphrase in place and then goes on. Called by the commands.
+
+use crate::args::Context;
+use crate::{input, out, process};
+use keyward_api::place::Places;
+use keyward_api::{UnlockAnswer, UnlockRequest};
+use keyward_client::{Client, Method, Start};
+use keyward_diag::{Code, Fault, plain};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// A connection to the broker of this user and home.
+pub(crate) struct Broker<'c> {
+    context: &'c Context,
+    places: Places,
+    client: Client,
+}
+
+impl<'c> Broker<'c> {
+    /// Connects, and starts the broker where none runs.
+    ///
+    /// # Errors
+    /// Those of [`Places::current`] and [`Client::connect`].
+    pub(crate) fn open(context: &'c Context) -> Result<Self, Fault> {
+        let places = Places::current()?;
+        let client = Client::connect(&places, Start::IfNeeded)?;
+        Ok(Self { context, places, client })
+    }
+
+    /// Connects if a broker runs.
+    ///
+    /// # Errors
+    /// Those of [`Places::current`] and [`Client::connect`], except that there is none.
+    pub(crate) fn if_running(context: &'c Context) -> Result<Option<Self>, Fault> {
+        let places = Places::current()?;
+        match Client::connect(&places, Start::Never) {
+            Ok(client) => Ok(Some(Self { context, places, client })),
+            Err(fault) if fault.code == Code::BrokerUnreachable => Ok(None),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    /// Where the vault is.
+    pub(crate) fn places(&self) -> &Places {
+        &self.places
+    }
+
+    /// The connection, for calls that need no open vault.
+    pub(crate) fn client(&mut self) -> &mut Client {
+        &mut self.client
+    }
+
+    /// Makes a call that needs an open vault; asks for the passphrase and repeats it where the vault is locked.
+    ///
+    /// # Errors
+    /// Those of the call; [`Code::VaultLocked`] when nobody can be asked.
+    pub(crate) fn unlocked<T>(&mut self, mut call: impl FnMut(&mut Client) -> Result<T, Fault>) -> Result<T, Fault> {
+        match call(&mut self.client) {
+            Err(fault) if fault.code == Code::VaultLocked && input::may_ask(self.context) => {}
+            answer => return answer,
+        }
+        let answer =
+            self.unlock(|places| Ok(UnlockRequest { proof: Some(input::ask_passphrase(places)?), keyring: false }))?;
+        warn(&answer);
+        call(&mut self.client)
+    }
+
+    /// Opens the vault with what `request` asks for; a wrong passphrase may be typed again.
+    ///
+    /// # Errors
+    /// Those of `request` and of the broker.
+    pub(crate) fn unlock(
+        &mut self,
+        mut request: impl FnMut(&Places) -> Result<UnlockRequest, Fault>,
+    ) -> Result<UnlockAnswer, Fault> {
+        for _ in 1..input::ATTEMPTS {
+            match self.try_unlock(&request(&self.places)?) {
+                Err(fault) if matches!(fault.code, Code::VaultWrongPassphrase | Code::VaultWrongRecovery) => {
+                    out::say(&format!("{}; try again", fault.message));
+                }
+                answer => return answer,
+            }
+        }
+        self.try_unlock(&request(&self.places)?)
+    }
+
+    /// Opens the vault with one request.
+    pub(crate) fn try_unlock(&mut self, request: &UnlockRequest) -> Result<UnlockAnswer, Fault> {
+        self.client.post("/v1/vault/unlock", request)
+    }
+
+    /// The connection alone, for answers that come piece by piece.
+    pub(crate) fn into_client(self) -> Client {
+        self.client
+    }
+}
+
+/// `POST` without a body. `()` as answer stands for none.
+///
+/// # Errors
+/// Those of [`Client::call`].
+pub(crate) fn act<T: DeserializeOwned>(client: &mut Client, path: &str) -> Result<T, Fault> {
+    client.call(Method::Post, path, None)?.json()
+}
+
+/// `POST` of a request whose answer holds a credential: this process hides itself before the answer can come.
+///
+/// # Errors
+/// Those of [`Client::call`].
+pub(crate) fn obtain<T: DeserializeOwned>(client: &mut Client, path: &str, body: &impl Serialize) -> Result<T, Fault> {
+    let body = serde_json::to_vec(body).map_err(|e| Fault::new(Code::Internal).cause(e))?;
+    client.call_once_facts_are_taken(Method::Post, path, &body, process::hide)?.json()
+}
+
+/// Says what the broker warned of at unlocking.
+pub(crate) fn warn(answer: &UnlockAnswer) {
+    for warning in &answer.warnings {
+        out::say(&plain(warning, 400));
+    }
+}
+
+/// A name that may stand in a path of the LocalAPI.
+///
+/// # Errors
+/// [`Code::NameInvalid`] for everything else, slashes and line ends included.
+pub(crate) fn name(text: &str) -> Result<&str, Fault> {
+    let inner = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    let ok = (1..=64).contains(&text.len())
+        && text.bytes().all(inner)
+        && text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
+    if ok { Ok(text) } else { Err(Fault::new(Code::NameInvalid).cause(format!("`{}` is not a name", plain(text, 64)))) }
+}
+
+/// Adds a field to a query string, percent-encoded (RFC 3986 section 2.1).
+pub(crate) fn add_query(path: &mut String, field: &str, value: &str) {
+    path.push(if path.contains('?') { '&' } else { '?' });
+    path.push_str(field);
+    path.push('=');
+    for byte in value.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            path.push(char::from(byte));
+        } else {
+            path.push_str(&format!("%{byte:02X}"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_cannot_leave_its_place_in_the_path() {
+        for bad in ["", "a/b", "..", "a?b", "a b", "a\r\nHost: x", "ä", "-a", &"a".repeat(65)] {
+            assert!(name(bad).is_err_and(|f| f.code == Code::NameInvalid && !f.to_string().contains('\r')), "{bad:?}");
+        }
+        assert!(name("pg-prod.2_x").is_ok());
+    }
+
+    #[test]
+    fn query_values_are_encoded() {
+        let mut path = "/v1/audit".to_owned();
+        add_query(&mut path, "app", "a&b=c d/ä");
+        add_query(&mut path, "limit", "5");
+        assert_eq!(path, "/v1/audit?app=a%26b%3Dc%20d%2F%C3%A4&limit=5");
+    }
+}

@@ -1,0 +1,264 @@
+//! `keyward profile`: how credentials are obtained and handed over.
+
+use super::Outcome;
+use crate::args::Context;
+use crate::broker::{Broker, act, name};
+use crate::input::{ProofArgs, text_file};
+use crate::table::{pairs, table};
+use crate::{out, time};
+use clap::ValueEnum;
+use keyward_api::place::Places;
+use keyward_api::{BODY_MAX_BYTES, DeliveryMode, KindMsg, ProfileMsg, ProfilePutRequest, ProfileTestAnswer};
+use keyward_diag::{Code, Fault, plain};
+use std::path::PathBuf;
+
+/// Add, change, try and remove profiles
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// Add a profile from a file, or one for a stored secret from flags
+    Add {
+        /// Name of the profile
+        name: String,
+        /// File in TOML; - reads standard input
+        #[arg(long, value_name = "FILE", conflicts_with_all = ["secret", "env", "deliver", "max_ttl"], required_unless_present = "secret")]
+        from: Option<PathBuf>,
+        /// Stored secret that the profile hands over
+        #[arg(long, value_name = "SECRET", requires = "env")]
+        secret: Option<String>,
+        /// Variable that holds it, or its path with --deliver file
+        #[arg(long, value_name = "VARIABLE", requires = "secret")]
+        env: Option<String>,
+        /// How it is handed over
+        #[arg(long, value_name = "HOW", requires = "secret")]
+        deliver: Option<Deliver>,
+        /// Longest life of a lease, such as 1h
+        #[arg(long, value_name = "TIME", requires = "secret", value_parser = time::duration)]
+        max_ttl: Option<u64>,
+    },
+    /// Replace a profile by a file
+    ///
+    /// Asks for the passphrase, since it may change where the credential goes.
+    Edit {
+        /// Name of the profile
+        name: String,
+        /// File in TOML; - reads standard input
+        #[arg(long, value_name = "FILE")]
+        from: PathBuf,
+        #[command(flatten)]
+        proof: ProofArgs,
+    },
+    /// List the profiles
+    List,
+    /// Show a profile
+    Show {
+        /// Name of the profile
+        name: String,
+        /// Print it as the file that `profile add --from` takes
+        #[arg(long, conflicts_with = "json")]
+        toml: bool,
+    },
+    /// Make a real exchange and say what it gave, never the bytes
+    Test {
+        /// Name of the profile
+        name: String,
+    },
+    /// Remove a profile
+    Remove {
+        /// Name of the profile
+        name: String,
+    },
+    /// List the issuers and identity sources that there are, and their fields
+    Kinds,
+}
+
+/// How a credential is handed over.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Deliver {
+    /// In a variable
+    Env,
+    /// In a private file in memory, kept fresh
+    File,
+}
+
+impl Deliver {
+    /// The word of the LocalAPI.
+    pub(super) fn mode(self) -> DeliveryMode {
+        match self {
+            Self::Env => DeliveryMode::Env,
+            Self::File => DeliveryMode::File,
+        }
+    }
+}
+
+impl Command {
+    pub(super) fn run(self, context: &Context) -> Outcome {
+        match self {
+            Self::Add { name, from, secret, env, deliver, max_ttl } => {
+                let toml = match (from, secret, env) {
+                    (Some(file), _, _) => text_file(&file, BODY_MAX_BYTES)?,
+                    (None, Some(secret), Some(env)) => static_profile(&secret, &env, deliver, max_ttl),
+                    (None, _, _) => return Err(Fault::new(Code::Usage).cause("--from or --secret is missing").into()),
+                };
+                add(context, name, toml)
+            }
+            Self::Edit { name, from, proof } => edit(context, &name, &from, &proof),
+            Self::List => list(context),
+            Self::Show { name, toml } => show(context, &name, toml),
+            Self::Test { name } => test(context, &name),
+            Self::Remove { name } => remove(context, &name),
+            Self::Kinds => kinds(context),
+        }
+    }
+}
+
+fn add(context: &Context, profile: String, toml: String) -> Outcome {
+    let said = name(&profile)?.to_owned();
+    let request = ProfilePutRequest { name: profile, toml, proof: None };
+    Broker::open(context)?.unlocked(|client| client.post::<_, ()>("/v1/profiles", &request))?;
+    out::say(&format!("profile {said} is added; try it with `keyward profile test {said}`"));
+    Ok(0)
+}
+
+fn edit(context: &Context, profile: &str, from: &std::path::Path, proof: &ProofArgs) -> Outcome {
+    let path = format!("/v1/profiles/{}", name(profile)?);
+    if from.as_os_str() == "-" && proof.takes_stdin() {
+        let fault =
+            Fault::new(Code::Usage).cause("the profile and the passphrase cannot both come from standard input");
+        return Err(fault.help("give the passphrase by --passphrase-fd N").into());
+    }
+    let toml = text_file(from, BODY_MAX_BYTES)?;
+    let proof = Some(proof.proof(context, &Places::current()?)?);
+    let request = ProfilePutRequest { name: profile.to_owned(), toml, proof };
+    Broker::open(context)?.unlocked(|client| client.put::<_, ()>(&path, &request))?;
+    out::say(&format!("profile {profile} is changed"));
+    Ok(0)
+}
+
+fn list(context: &Context) -> Outcome {
+    let profiles: Vec<ProfileMsg> = Broker::open(context)?.unlocked(|client| client.get("/v1/profiles"))?;
+    if context.json {
+        out::json(&profiles)?;
+    } else if profiles.is_empty() {
+        out::say("there is no profile yet; add one with `keyward profile add NAME --from FILE`");
+    } else {
+        let rows: Vec<_> = profiles
+            .into_iter()
+            .map(|p| {
+                let delivery = p.delivery.word().to_owned();
+                vec![p.name, p.issuer, delivery, p.variables.join(" "), time::words(p.max_ttl_s)]
+            })
+            .collect();
+        out::text(&table(&["profile", "issuer", "delivery", "variables", "longest life"], &rows))?;
+    }
+    Ok(0)
+}
+
+fn show(context: &Context, profile: &str, toml: bool) -> Outcome {
+    let path = format!("/v1/profiles/{}", name(profile)?);
+    let found: ProfileMsg = Broker::open(context)?.unlocked(|client| client.get(&path))?;
+    if context.json {
+        out::json(&found)?;
+    } else if toml {
+        out::text(&found.toml)?;
+    } else {
+        out::text(&pairs(&[
+            ("name", found.name),
+            ("issuer", found.issuer),
+            ("delivery", found.delivery.word().to_owned()),
+            ("variables", found.variables.join(" ")),
+            ("longest life", time::words(found.max_ttl_s)),
+            ("added", time::ago(&found.created_at)),
+            ("changed", time::ago(&found.updated_at)),
+        ]))?;
+        out::say(&format!("the file of it: `keyward profile show {profile} --toml`"));
+    }
+    Ok(0)
+}
+
+fn test(context: &Context, profile: &str) -> Outcome {
+    let path = format!("/v1/profiles/{}/test", name(profile)?);
+    let answer: ProfileTestAnswer = Broker::open(context)?.unlocked(|client| act(client, &path))?;
+    if context.json {
+        out::json(&answer)?;
+    } else {
+        let life =
+            answer.expires_in_s.map_or("does not end by itself".to_owned(), |s| format!("ends in {}", time::words(s)));
+        let scope = answer.scope.as_ref().map_or(String::new(), |s| format!(", scope {}", plain(s, 200)));
+        let ok = if answer.ok { "ok" } else { "no credential" };
+        out::text(&format!("{ok}: {}{scope}, {life}", plain(&answer.kind, 60)))?;
+    }
+    Ok(if answer.ok { 0 } else { Code::IssuerFailed.exit() })
+}
+
+fn remove(context: &Context, profile: &str) -> Outcome {
+    let path = format!("/v1/profiles/{}", name(profile)?);
+    Broker::open(context)?.unlocked(|client| client.delete::<()>(&path))?;
+    out::say(&format!("profile {profile} is removed"));
+    Ok(0)
+}
+
+fn kinds(context: &Context) -> Outcome {
+    let kinds: Vec<KindMsg> = Broker::open(context)?.client().get("/v1/kinds")?;
+    if context.json {
+        out::json(&kinds)?;
+        return Ok(0);
+    }
+    let mut text = String::new();
+    for kind in kinds {
+        text.push_str(&format!("{} ({}): {}\n", plain(&kind.kind, 60), plain(&kind.role, 20), plain(&kind.about, 200)));
+        let rows: Vec<_> = kind
+            .fields
+            .into_iter()
+            .map(|f| {
+                let secret = if f.secret { "secret" } else { "" };
+                vec![format!("  {}", f.name), if f.required { "required" } else { "" }.into(), secret.into(), f.about]
+            })
+            .collect();
+        if !rows.is_empty() {
+            text.push_str(&table(&["  field", "required", "secret", "what it is"], &rows));
+        }
+        text.push('\n');
+    }
+    out::text(text.trim_end())?;
+    Ok(0)
+}
+
+/// The file of a profile that hands over a stored secret.
+fn static_profile(secret: &str, variable: &str, deliver: Option<Deliver>, max_ttl: Option<u64>) -> String {
+    let mut toml =
+        format!("[issuer]\nkind = \"static\"\nsecret = {}\n\n[delivery]\n", quoted(&format!("secret:{secret}")));
+    if let Some(deliver) = deliver {
+        toml.push_str(&format!("mode = \"{}\"\n", deliver.mode().word()));
+    }
+    toml.push_str(&format!("env = {{ {} = \"token\" }}\n", quoted(variable)));
+    if let Some(seconds) = max_ttl {
+        toml.push_str(&format!("\n[limits]\nmax_ttl = \"{seconds}s\"\n"));
+    }
+    toml
+}
+
+/// A basic string of TOML 1.0, which escapes as JSON does and the delete character besides.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string().replace('\u{7f}', "\\u007f")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_give_the_file_that_a_person_would_write() {
+        assert_eq!(
+            static_profile("pg-dev", "DATABASE_URL", Some(Deliver::File), Some(3_600)),
+            "[issuer]\nkind = \"static\"\nsecret = \"secret:pg-dev\"\n\n[delivery]\nmode = \"file\"\n\
+             env = { \"DATABASE_URL\" = \"token\" }\n\n[limits]\nmax_ttl = \"3600s\"\n"
+        );
+    }
+
+    #[test]
+    fn a_flag_cannot_add_a_line_to_the_file() {
+        let toml = static_profile("a\"\nkind = \"command", "X\u{7f}\" = 1 }\n", None, None);
+        assert_eq!(toml.lines().count(), 6);
+        assert!(toml.contains("\\u007f") && toml.contains("secret:a\\\"\\nkind"));
+    }
+}

@@ -1,0 +1,89 @@
+//! `keyward ps`.
+
+use super::Outcome;
+use crate::args::Context;
+use crate::broker::Broker;
+use crate::table::table;
+use crate::{out, time};
+use keyward_api::RunMsg;
+
+/// List the live runs and what each holds
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {}
+
+impl Args {
+    pub(super) fn run(self, context: &Context) -> Outcome {
+        let runs: Vec<RunMsg> = match Broker::if_running(context)? {
+            Some(mut broker) => broker.unlocked(|client| client.get("/v1/runs"))?,
+            None => Vec::new(),
+        };
+        if context.json {
+            out::json(&runs)?;
+        } else if runs.is_empty() {
+            out::say("nothing runs; start something with `keyward run -p PROFILE -- CMD`");
+        } else {
+            let header = ["run", "pid", "app", "project", "started", "profile", "delivery", "left"];
+            out::text(&table(&header, &runs.iter().flat_map(rows).collect::<Vec<_>>()))?;
+        }
+        Ok(0)
+    }
+}
+
+/// One row a lease; the run stands in the first one only.
+fn rows(run: &RunMsg) -> Vec<Vec<String>> {
+    let of_run = [
+        short(&run.run).to_owned(),
+        run.pid.to_string(),
+        run.app.clone(),
+        run.project.clone(),
+        time::ago(&run.started_at),
+    ];
+    if run.leases.is_empty() {
+        return vec![of_run.into()];
+    }
+    let lease_rows = run.leases.iter().enumerate().map(|(n, lease)| {
+        let mut row = if n == 0 { of_run.to_vec() } else { vec![" ".to_owned(); of_run.len()] };
+        let left = if lease.state == "live" { time::left(&lease.expires_at) } else { lease.state.clone() };
+        row.extend([lease.profile.clone(), lease.delivery.word().to_owned(), left]);
+        row
+    });
+    lease_rows.collect()
+}
+
+/// The end of an id, which tells runs apart that were started together.
+pub(super) fn short(id: &str) -> &str {
+    let start = id.char_indices().rev().nth(7).map_or(0, |(at, _)| at);
+    &id[start..]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use keyward_api::{DeliveryMode, LeaseMsg};
+
+    #[test]
+    fn each_lease_has_a_row_and_a_dead_one_says_so() {
+        let lease = |profile: &str, state: &str| LeaseMsg {
+            lease: "l".into(),
+            profile: profile.into(),
+            delivery: DeliveryMode::File,
+            state: state.into(),
+            issued_at: "2026-11-21T08:00:00Z".into(),
+            expires_at: "2999-11-21T08:00:00Z".into(),
+            renewals: 0,
+            uses: None,
+        };
+        let run = RunMsg {
+            run: "0199-abcdefgh".into(),
+            pid: 7,
+            app: "claude".into(),
+            app_verified: true,
+            project: "/p".into(),
+            started_at: "2026-11-21T08:00:00Z".into(),
+            leases: vec![lease("a", "live"), lease("b", "revoked")],
+        };
+        let rows = rows(&run);
+        assert_eq!((rows[0][0].as_str(), rows[0][5].as_str()), ("abcdefgh", "a"));
+        assert!(rows[0][7].starts_with("in ") && rows[1][7] == "revoked" && rows[1][0] == " ");
+    }
+}

@@ -1,0 +1,278 @@
+//! `keyward run`: become a program with the credentials of profiles.
+//!
+//! The program is looked up before anything is asked for. The broker takes the facts of this process, then the process hides
+//! its memory, and only then the answer with the credentials comes. After that it becomes the program: the same pid,
+//! terminal, descriptors, signals, umask and folder. Reads no settings, starts no thread, and uses one connection.
+
+use super::Outcome;
+use super::profile::Deliver;
+use crate::args::Context;
+use crate::broker::{Broker, act, obtain};
+use crate::out::Stop;
+use crate::table::table;
+use crate::{lookup, out, process, time};
+use keyward_api::{CommandMsg, PlanMsg, RunAnswer, RunRequest, SetVariable, UnsetVariable};
+use keyward_diag::{Code, Fault, plain};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use std::ffi::{CString, OsStr, OsString};
+use std::io::ErrorKind;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
+
+/// Arguments that take more bytes than this on the wire are named by their digest.
+const ARGS_MAX_BYTES: usize = 24 * 1024;
+
+/// Exit code of everything that fails before the program has started.
+const NOT_STARTED: u8 = 125;
+
+/// Run a program with the credentials of profiles
+///
+/// The program takes the place of this process and gets the credentials in variables or private files. What it holds is
+/// taken back when it ends. Exits as the program does, and with 125 when it was not started, 126 when it cannot be
+/// executed, 127 when it is not found.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Profile whose credential it gets; may be given several times, and left out where there is only one
+    #[arg(short, long = "profile", value_name = "PROFILE")]
+    profiles: Vec<String>,
+    /// How the credentials are handed over, in the place of what the profiles say
+    #[arg(long, value_name = "HOW")]
+    deliver: Option<Deliver>,
+    /// Longest time that it holds them, such as 30m
+    #[arg(long, value_name = "TIME", value_parser = time::duration)]
+    ttl: Option<u64>,
+    /// Why; recorded in the log
+    #[arg(long)]
+    reason: Option<String>,
+    /// Say on standard error what it gets and how
+    #[arg(long)]
+    explain: bool,
+    /// Say what it would get, and run nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Run a program that has rights of another user or capabilities
+    #[arg(long)]
+    allow_privileged: bool,
+    /// Program and its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
+    command: Vec<OsString>,
+}
+
+/// What `--dry-run --json` prints.
+#[derive(Serialize)]
+struct Plan<'a> {
+    plan: &'a [PlanMsg],
+    unset: &'a [UnsetVariable],
+}
+
+impl Args {
+    pub(super) fn run(self, context: &Context) -> Outcome {
+        self.start(context).map_err(|stop| match stop {
+            Stop::Fault(fault) => not_started(fault).into(),
+            Stop::Unread => Stop::Unread,
+        })
+    }
+
+    fn start(self, context: &Context) -> Outcome {
+        let name = self.command.first().map_or(OsStr::new(""), OsString::as_os_str);
+        let program = lookup::program(name, std::env::var_os("PATH").as_deref())?;
+        let request = self.request(&program)?;
+        let mut broker = Broker::open(context)?;
+        let answer: RunAnswer = broker.unlocked(|client| obtain(client, "/v1/runs", &request))?;
+        let plan = Plan { plan: &answer.plan, unset: &answer.unset };
+        if self.dry_run {
+            if context.json {
+                out::json(&plan)?;
+            } else {
+                out::text(&plan_text(&plan))?;
+            }
+            return Ok(0);
+        }
+        if self.explain {
+            out::explain(&plan_text(&plan));
+        }
+        for unset in &answer.unset {
+            let (name, profile) = (plain(&unset.name, 100), plain(&unset.profile, 64));
+            out::say(&format!("unset {name} (would win over profile {profile})"));
+        }
+        let fault = match become_child(&program, &self.command, &answer) {
+            Ok(never) => match never {},
+            Err(fault) => fault,
+        };
+        if let Some(run) = &answer.run {
+            // The broker sees the end of this process as well; the first word about it is the better one.
+            drop(act::<()>(broker.client(), &format!("/v1/runs/{run}/abort")));
+        }
+        Err(fault.into())
+    }
+
+    fn request(&self, program: &Path) -> Result<RunRequest, Fault> {
+        let cwd = std::env::current_dir()
+            .map_err(|e| Fault::new(Code::FileUnreadable).cause(format!("the working folder: {e}")))?;
+        let project = lookup::project(&cwd, &|path| path.symlink_metadata().is_ok());
+        Ok(RunRequest {
+            profiles: self.profiles.clone(),
+            command: CommandMsg {
+                path: text(&cwd.join(program))?,
+                args: args_on_the_wire(self.command.get(1..).unwrap_or_default()),
+                project: text(project)?,
+            },
+            variables: std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned()).collect(),
+            deliver: self.deliver.map(Deliver::mode),
+            ttl_s: self.ttl,
+            reason: self.reason.clone(),
+            dry_run: self.dry_run,
+            allow_privileged: self.allow_privileged,
+        })
+    }
+}
+
+/// The exit code of a failure before the program has started: 126 and 127 keep their meaning.
+fn not_started(mut fault: Fault) -> Fault {
+    if !matches!(fault.exit, 126 | 127) {
+        fault.exit = NOT_STARTED;
+    }
+    fault
+}
+
+fn text(path: &Path) -> Result<String, Fault> {
+    path.to_str().map(str::to_owned).ok_or_else(|| {
+        Fault::new(Code::RequestInvalid).cause(format!("{} is not UTF-8, and the log cannot hold it", path.display()))
+    })
+}
+
+/// The arguments, of which the broker keeps a keyed digest. Those that would not fit into a request are named by SHA-256
+/// over all of them, each followed by a zero byte.
+fn args_on_the_wire(args: &[OsString]) -> Vec<String> {
+    let texts: Vec<String> = args.iter().map(|a| a.to_string_lossy().into_owned()).collect();
+    if serde_json::to_vec(&texts).is_ok_and(|wire| wire.len() <= ARGS_MAX_BYTES) {
+        return texts;
+    }
+    let mut digest = Sha256::new();
+    for arg in args {
+        digest.update(arg.as_bytes());
+        digest.update([0]);
+    }
+    vec![format!("sha256:{}", hex::encode(digest.finalize()))]
+}
+
+/// Becomes the program. Returns only when that fails.
+fn become_child(program: &Path, command: &[OsString], answer: &RunAnswer) -> Result<std::convert::Infallible, Fault> {
+    let zero = || Fault::new(Code::Usage).cause("an argument holds a zero byte");
+    let path = CString::new(program.as_os_str().as_bytes()).map_err(|_| zero())?;
+    let argv: Vec<CString> =
+        command.iter().map(|arg| CString::new(arg.as_bytes())).collect::<Result<_, _>>().map_err(|_| zero())?;
+    let envp = environment(std::env::vars_os(), &answer.set, &answer.unset)?;
+    process::keep_descendants()?;
+    let error = process::become_program(&path, &argv, &envp);
+    // The file was there a moment ago: what is missing is most likely the interpreter that it names.
+    let gone = error.kind() == ErrorKind::NotFound && !program.exists();
+    let code = if gone { Code::RunNotFound } else { Code::RunNotExecutable };
+    Err(Fault::new(code).cause(format!("{}: {error}", program.display())))
+}
+
+/// The caller's variables in their order, without those that are unset or set, then those that are set.
+fn environment(
+    caller: impl Iterator<Item = (OsString, OsString)>,
+    set: &[SetVariable],
+    unset: &[UnsetVariable],
+) -> Result<Vec<CString>, Fault> {
+    let invalid = |name: &str| Fault::new(Code::DeliveryValue).cause(format!("the variable {}", plain(name, 100)));
+    let replaced = |name: &OsStr| set.iter().any(|s| *name == *s.name) || unset.iter().any(|u| *name == *u.name);
+    let mut out = Vec::new();
+    for (name, value) in caller.filter(|(name, _)| !replaced(name)) {
+        let mut entry = name.into_vec();
+        entry.reserve_exact(value.len() + 2);
+        entry.push(b'=');
+        entry.extend_from_slice(value.as_bytes());
+        out.push(CString::new(entry).map_err(|_| Fault::new(Code::Internal).cause("a variable holds a zero byte"))?);
+    }
+    for variable in set {
+        if variable.name.is_empty() || variable.name.contains('=') {
+            return Err(invalid(&variable.name));
+        }
+        // EXPOSE: delivered to the child, in the variable that the profile names.
+        let entry = variable.secret.expose(|secret| {
+            let mut entry = Vec::with_capacity(variable.name.len() + secret.len() + 2);
+            entry.extend_from_slice(variable.name.as_bytes());
+            entry.push(b'=');
+            entry.extend_from_slice(secret.as_bytes());
+            entry
+        });
+        out.push(CString::new(entry).map_err(|_| invalid(&variable.name))?);
+    }
+    Ok(out)
+}
+
+fn plan_text(plan: &Plan<'_>) -> String {
+    let rows: Vec<_> = plan
+        .plan
+        .iter()
+        .map(|p| {
+            let delivery = format!("{} ({})", p.delivery.word(), p.chosen_by);
+            vec![p.profile.clone(), p.issuer.clone(), delivery, p.variables.join(" "), time::words(p.ttl_s)]
+        })
+        .collect();
+    let mut text = table(&["profile", "issuer", "delivery", "variables", "at most"], &rows);
+    for p in plan.plan {
+        text.push_str(&format!("{} gives away: {}\n", plain(&p.profile, 64), plain(&p.gives_away, 300)));
+    }
+    for u in plan.unset {
+        text.push_str(&format!("{} is unset: {}\n", plain(&u.name, 100), plain(&u.why, 300)));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+    use keyward_secret::SecretText;
+
+    fn set(name: &str, secret: &str) -> SetVariable {
+        SetVariable { name: name.into(), secret: SecretText::new(secret.into()).unwrap() }
+    }
+
+    fn unset(name: &str) -> UnsetVariable {
+        UnsetVariable { name: name.into(), profile: "p".into(), why: "w".into() }
+    }
+
+    #[test]
+    fn the_environment_is_the_callers_less_unset_plus_set() {
+        let caller = [("B", "1"), ("OLD", "x"), ("A", ""), ("T", "old"), ("T", "older"), ("C", "a=b")];
+        let caller = caller.into_iter().map(|(n, v)| (n.into(), v.into()));
+        let got = environment(caller, &[set("T", "s3cret"), set("N", "n")], &[unset("OLD")]).unwrap();
+        let got: Vec<_> = got.iter().map(|c| c.to_str().unwrap()).collect();
+        assert_eq!(got, ["B=1", "A=", "C=a=b", "T=s3cret", "N=n"]);
+    }
+
+    #[test]
+    fn a_credential_that_cannot_stand_in_a_variable_is_refused_without_being_told() {
+        for bad in [set("T", "hun\0ter2"), set("", "hunter2"), set("A=B", "hunter2")] {
+            let fault = environment(std::iter::empty(), &[bad], &[]).unwrap_err();
+            assert!(fault.code == Code::DeliveryValue && !fault.to_string().contains("hun"), "{fault}");
+        }
+    }
+
+    #[test]
+    fn failures_before_the_start_are_125_except_those_about_the_program() {
+        let codes = [Code::VaultLocked, Code::PolicyDenied, Code::IssuerFailed, Code::AuditBroken, Code::Internal];
+        assert!(codes.iter().all(|c| not_started((*c).into()).exit == 125));
+        assert_eq!(not_started(Code::RunNotFound.into()).exit, 127);
+        assert_eq!(not_started(Code::RunNotExecutable.into()).exit, 126);
+    }
+
+    #[test]
+    fn long_arguments_are_named_by_their_digest() {
+        let short: Vec<OsString> = vec!["-p".into(), "x".into()];
+        assert_eq!(args_on_the_wire(&short), ["-p", "x"]);
+        let long: Vec<OsString> = vec!["y".repeat(200_000).into()];
+        let split: Vec<OsString> = vec!["y".repeat(100_000).into(), "y".repeat(100_000).into()];
+        assert!(args_on_the_wire(&long)[0].starts_with("sha256:"));
+        assert_ne!(args_on_the_wire(&long), args_on_the_wire(&split));
+        let escaped: Vec<OsString> = vec!["\u{1}".repeat(10_000).into()];
+        assert!(args_on_the_wire(&escaped)[0].starts_with("sha256:"), "what counts is the length on the wire");
+    }
+}

@@ -1,0 +1,68 @@
+//! `keyward status`.
+
+use super::Outcome;
+use crate::args::Context;
+use crate::broker::Broker;
+use crate::table::{count, pairs};
+use crate::{out, time};
+use keyward_api::place::Places;
+use keyward_api::{StatusAnswer, VaultState, VaultStatus};
+
+/// Show what is going on; never starts a broker
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {}
+
+impl Args {
+    pub(super) fn run(self, context: &Context) -> Outcome {
+        let status = match Broker::if_running(context)? {
+            Some(mut broker) => broker.client().get("/v1/status")?,
+            None => without_broker(&Places::current()?),
+        };
+        if context.json {
+            out::json(&status)?;
+        } else {
+            out::text(&screen(&status))?;
+        }
+        Ok(0)
+    }
+}
+
+/// What can be seen from outside: whether there is a vault. One that no broker holds is locked.
+fn without_broker(places: &Places) -> StatusAnswer {
+    let state = if places.data.join("vault.slots").exists() { VaultState::Locked } else { VaultState::Absent };
+    StatusAnswer {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        vault: VaultStatus { state, auto_locked: false, audit_broken: false, auto_lock_in_s: None },
+        broker: None,
+        runs: 0,
+        leases: 0,
+        home: places.home.as_ref().unwrap_or(&places.data).display().to_string(),
+    }
+}
+
+fn screen(status: &StatusAnswer) -> String {
+    let vault = match (status.vault.state, status.vault.auto_lock_in_s) {
+        (VaultState::Absent, _) => "there is none yet: make it with `keyward init`".to_owned(),
+        (VaultState::Locked, _) if status.vault.auto_locked => {
+            "locked by itself; live leases go on: open it with `keyward unlock`".to_owned()
+        }
+        (VaultState::Locked, _) => "locked: open it with `keyward unlock`".to_owned(),
+        (VaultState::Unlocked, Some(s)) => format!("unlocked, locks itself in {} without use", time::words(s)),
+        (VaultState::Unlocked, None) => "unlocked".to_owned(),
+    };
+    let broker = status.broker.as_ref().map_or_else(
+        || "none runs; the next command that needs one starts it".to_owned(),
+        |b| format!("pid {}, started {}, {} MiB", b.pid, time::ago(&b.started_at), b.rss_bytes >> 20),
+    );
+    let mut lines = vec![("vault", vault), ("broker", broker)];
+    if status.vault.audit_broken {
+        lines.push((
+            "log",
+            "does not match what was recorded; nothing is delivered: see `keyward audit verify`".to_owned(),
+        ));
+    }
+    lines.push(("runs", format!("{}, {}", count(status.runs as usize, "run"), count(status.leases as usize, "lease"))));
+    lines.push(("home", status.home.clone()));
+    lines.push(("version", status.version.clone()));
+    pairs(&lines)
+}

@@ -1,0 +1,41 @@
+//! `keyward token`.
+
+use super::Outcome;
+use crate::args::Context;
+use crate::broker::{Broker, obtain};
+use crate::out;
+use clap::ValueEnum;
+use keyward_api::{TokenAnswer, TokenRequest};
+
+/// Print one credential, for programs that ask a helper for it
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Name of the profile
+    profile: String,
+    /// Form of the output
+    #[arg(long, default_value = "raw")]
+    format: Format,
+}
+
+/// Forms of the output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// The credential and a line end
+    Raw,
+    /// An object with token, kind, expires_at and expires_in_s
+    Json,
+}
+
+impl Args {
+    pub(super) fn run(self, context: &Context) -> Outcome {
+        let request = TokenRequest { profile: self.profile };
+        let answer: TokenAnswer = Broker::open(context)?.unlocked(|client| obtain(client, "/v1/token", &request))?;
+        if context.json || self.format == Format::Json {
+            out::json(&answer)?;
+        } else {
+            // EXPOSE: the output that the command is for.
+            answer.token.expose(out::text)?;
+        }
+        Ok(0)
+    }
+}

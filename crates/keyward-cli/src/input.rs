@@ -1,0 +1,331 @@
+//! Where passphrases and secrets come from: standard input, a descriptor by number, or a hidden prompt.
+//!
+//! Never the command line and never the environment. The process is hidden before the first byte is read. A prompt needs a
+//! terminal on standard input or standard error beside the controlling terminal that it uses, so that a program which runs
+//! this one through pipes is told at once instead of being made to wait. Called by the commands.
+
+use crate::args::Context;
+use crate::{out, process};
+use keyward_api::Proof;
+use keyward_api::place::Places;
+use keyward_diag::{Code, Fault, plain};
+use keyward_secret::{PASSPHRASE_MAX_BYTES, Passphrase, SECRET_MAX_BYTES, SecretBytes, SecretError, SecretText};
+use std::io::{IsTerminal, Read};
+
+/// Times that a person may type something again.
+pub(crate) const ATTEMPTS: usize = 3;
+
+/// Where a passphrase comes from, other than a prompt.
+#[derive(Debug, clap::Args)]
+pub(crate) struct PassphraseArgs {
+    /// Read the passphrase from standard input
+    #[arg(long)]
+    passphrase_stdin: bool,
+    /// Read the passphrase from descriptor N
+    #[arg(long, value_name = "N", conflicts_with = "passphrase_stdin", value_parser = descriptor_number)]
+    passphrase_fd: Option<i32>,
+}
+
+/// How a person proves that the vault is theirs.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ProofArgs {
+    /// Prove it by the recovery key, which is then read in the place of the passphrase
+    #[arg(long)]
+    recovery: bool,
+    #[command(flatten)]
+    from: PassphraseArgs,
+}
+
+impl PassphraseArgs {
+    /// The lines that standard input or the descriptor holds; `None` when neither was named.
+    fn lines(&self) -> Result<Option<Vec<Vec<u8>>>, Fault> {
+        process::hide();
+        let limit = 2 * (PASSPHRASE_MAX_BYTES + 2);
+        let bytes = if self.passphrase_stdin {
+            bounded(std::io::stdin().lock(), limit)
+        } else if let Some(number) = self.passphrase_fd {
+            let file = process::descriptor(number).ok_or_else(|| {
+                Fault::new(Code::Usage)
+                    .cause(format!("descriptor {number} is not open"))
+                    .help("see `keyward unlock --help`")
+            })?;
+            bounded(file, limit)
+        } else {
+            return Ok(None);
+        };
+        Ok(Some(split_lines(&bytes.map_err(|e| unusable("the passphrase", &e))?)))
+    }
+
+    /// Whether standard input is taken.
+    pub(crate) fn takes_stdin(&self) -> bool {
+        self.passphrase_stdin
+    }
+
+    /// Exactly `N` passphrases from standard input or the descriptor, one a line.
+    fn given<const N: usize>(&self) -> Result<Option<[SecretText; N]>, Fault> {
+        let Some(lines) = self.lines()? else { return Ok(None) };
+        let found = lines.len();
+        let texts = lines.into_iter().map(passphrase).collect::<Result<Vec<_>, _>>()?;
+        <[SecretText; N]>::try_from(texts).map(Some).map_err(|_| {
+            let wanted = if N == 1 { "one line is" } else { "two lines are" };
+            Fault::new(Code::RequestInvalid).cause(format!("{wanted} wanted for the passphrase, and there are {found}"))
+        })
+    }
+}
+
+impl ProofArgs {
+    /// Reads the proof, or asks for it.
+    ///
+    /// # Errors
+    /// [`Code::PassphraseNeeded`] when nothing was given and nobody can be asked.
+    pub(crate) fn proof(&self, context: &Context, places: &Places) -> Result<Proof, Fault> {
+        if let Some([text]) = self.from.given()? {
+            return Ok(self.wrap(text));
+        }
+        must_ask(context)?;
+        Ok(self.wrap(passphrase(ask(&self.prompt(places))?)?))
+    }
+
+    /// Reads the proof and a new passphrase, or asks for both.
+    ///
+    /// # Errors
+    /// [`Code::PassphraseNeeded`] when nothing was given and nobody can be asked.
+    pub(crate) fn proof_and_new(&self, context: &Context, places: &Places) -> Result<(Proof, SecretText), Fault> {
+        if let Some([current, new]) = self.from.given()? {
+            return Ok((self.wrap(current), new));
+        }
+        must_ask(context)?;
+        let current = passphrase(ask(&self.prompt(places))?)?;
+        Ok((self.wrap(current), ask_new()?))
+    }
+
+    /// Whether the proof was named on the command line, so that asking again is of no use.
+    pub(crate) fn is_given(&self) -> bool {
+        self.from.passphrase_stdin || self.from.passphrase_fd.is_some()
+    }
+
+    /// Whether standard input is taken.
+    pub(crate) fn takes_stdin(&self) -> bool {
+        self.from.takes_stdin()
+    }
+
+    fn prompt(&self, places: &Places) -> String {
+        prompt(if self.recovery { "Recovery key" } else { "Passphrase" }, places)
+    }
+
+    fn wrap(&self, text: SecretText) -> Proof {
+        if self.recovery { Proof::Recovery(text) } else { Proof::Passphrase(text) }
+    }
+}
+
+/// Whether there is a person to ask.
+pub(crate) fn may_ask(context: &Context) -> bool {
+    !context.no_input
+        && (std::io::stdin().is_terminal() || std::io::stderr().is_terminal())
+        && std::fs::File::open("/dev/tty").is_ok()
+}
+
+/// Asks for the passphrase of the vault that is there.
+pub(crate) fn ask_passphrase(places: &Places) -> Result<Proof, Fault> {
+    passphrase(ask(&prompt("Passphrase", places))?).map(Proof::Passphrase)
+}
+
+/// Reads the passphrase of a vault that is to be made, or asks for it twice.
+///
+/// # Errors
+/// [`Code::PassphraseNeeded`] when nothing was given and nobody can be asked.
+pub(crate) fn new_passphrase(context: &Context, args: &PassphraseArgs) -> Result<SecretText, Fault> {
+    if let Some([text]) = args.given()? {
+        return Ok(text);
+    }
+    must_ask(context)?;
+    ask_new()
+}
+
+/// Reads a secret that is to be stored: standard input as it is, or a hidden prompt where that is a terminal. The second
+/// part is true when the text is base64 of bytes that are not UTF-8.
+///
+/// # Errors
+/// [`Code::SecretInvalid`] for one that is empty or too long, [`Code::InputNeeded`] when nobody can be asked.
+pub(crate) fn secret(context: &Context, name: &str) -> Result<(SecretText, bool), Fault> {
+    process::hide();
+    let invalid = |e: SecretError| Fault::new(Code::SecretInvalid).cause(e);
+    let mut bytes = if !std::io::stdin().is_terminal() {
+        // One byte more than a secret may have: the line end that is dropped.
+        bounded(std::io::stdin().lock(), SECRET_MAX_BYTES + 1).map_err(|e| {
+            if e.kind() == std::io::ErrorKind::FileTooLarge {
+                return invalid(SecretError::TooLong { max_bytes: SECRET_MAX_BYTES });
+            }
+            unusable("the secret", &e)
+        })?
+    } else if may_ask(context) {
+        ask(&format!("Secret {}: ", plain(name, 64)))?
+    } else {
+        return Err(
+            Fault::new(Code::InputNeeded).help("give the secret on standard input: `keyward secret set NAME < file`")
+        );
+    };
+    drop_line_end(&mut bytes);
+    let secret = SecretBytes::new(bytes).map_err(invalid)?;
+    // EXPOSE: to see whether it is UTF-8, and to bring it into the form of the wire if it is not.
+    let encoded = secret.expose(|b| std::str::from_utf8(b).is_err().then(|| encode(b)));
+    match encoded {
+        None => SecretText::from_bytes(secret).map(|text| (text, false)).map_err(invalid),
+        Some(text) => SecretText::new(text).map(|text| (text, true)).map_err(|_| {
+            Fault::new(Code::SecretInvalid)
+                .cause("bytes that are not text may be 24 KiB long, since they travel as base64")
+        }),
+    }
+}
+
+/// Reads a file that a person named, at most `limit` bytes of text; `-` is standard input.
+pub(crate) fn text_file(path: &std::path::Path, limit: usize) -> Result<String, Fault> {
+    let shown = path.display();
+    let read = if path.as_os_str() == "-" {
+        bounded(std::io::stdin().lock(), limit)
+    } else {
+        std::fs::File::open(path).and_then(|file| bounded(file, limit))
+    };
+    let bytes = read.map_err(|e| Fault::new(Code::FileUnreadable).cause(format!("{shown}: {e}")))?;
+    String::from_utf8(bytes).map_err(|_| Fault::new(Code::FileUnreadable).cause(format!("{shown} is not UTF-8 text")))
+}
+
+fn descriptor_number(text: &str) -> Result<i32, String> {
+    text.parse().ok().filter(|n| *n >= 0).ok_or_else(|| "write the number of an open descriptor".to_owned())
+}
+
+fn must_ask(context: &Context) -> Result<(), Fault> {
+    if may_ask(context) { Ok(()) } else { Err(Code::PassphraseNeeded.into()) }
+}
+
+fn prompt(what: &str, places: &Places) -> String {
+    match &places.home {
+        Some(home) => format!("{what} for the vault in {}: ", plain(&home.to_string_lossy(), 400)),
+        None => format!("{what}: "),
+    }
+}
+
+fn ask(prompt: &str) -> Result<Vec<u8>, Fault> {
+    process::hide();
+    rpassword::prompt_password(prompt).map(String::into_bytes).map_err(|e| Fault::new(Code::InputNeeded).cause(e))
+}
+
+fn ask_new() -> Result<SecretText, Fault> {
+    for attempt in 1..=ATTEMPTS {
+        let first = Passphrase::new(ask("New passphrase: ")?).map_err(|e| invalid_passphrase(&e))?;
+        let second = Passphrase::new(ask("The same again: ")?).map_err(|e| invalid_passphrase(&e))?;
+        // EXPOSE: compared by the person who typed both.
+        if first.expose(|a| second.expose(|b| a == b)) {
+            return to_text(&first);
+        }
+        if attempt < ATTEMPTS {
+            out::say("the two are not the same; once more");
+        }
+    }
+    Err(Fault::new(Code::RequestInvalid).cause("the new passphrase and its repetition differ"))
+}
+
+fn passphrase(bytes: Vec<u8>) -> Result<SecretText, Fault> {
+    to_text(&Passphrase::new(bytes).map_err(|e| invalid_passphrase(&e))?)
+}
+
+fn to_text(passphrase: &Passphrase) -> Result<SecretText, Fault> {
+    // EXPOSE: brought into the form of the wire.
+    passphrase
+        .expose(|b| SecretBytes::new(b.to_vec()))
+        .and_then(SecretText::from_bytes)
+        .map_err(|e| invalid_passphrase(&e))
+}
+
+fn invalid_passphrase(error: &SecretError) -> Fault {
+    Fault::new(Code::RequestInvalid).cause(format!("the passphrase: {error}")).help("give a passphrase that is text")
+}
+
+fn unusable(what: &str, error: &std::io::Error) -> Fault {
+    Fault::new(Code::FileUnreadable).cause(format!("{what} cannot be read: {error}"))
+}
+
+/// Reads to the end; more than `limit` bytes are an error of the kind `FileTooLarge`.
+fn bounded(from: impl Read, limit: usize) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(limit.min(SECRET_MAX_BYTES) + 2);
+    from.take(limit as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > limit {
+        let why = format!("it is longer than {limit} bytes");
+        return Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, why));
+    }
+    Ok(bytes)
+}
+
+/// The lines without their ends. A line end at the very end begins no further line.
+fn split_lines(bytes: &[u8]) -> Vec<Vec<u8>> {
+    let body = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+    body.split(|b| *b == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line).to_vec()).collect()
+}
+
+/// Drops the line end that an editor or `echo` adds to one line of text. A text of several lines, such as a PEM file,
+/// keeps all of its line ends, and bytes that are not text are left alone.
+fn drop_line_end(bytes: &mut Vec<u8>) {
+    let only = bytes.iter().filter(|b| **b == b'\n').count() == 1;
+    if only && bytes.ends_with(b"\n") && std::str::from_utf8(bytes).is_ok() {
+        bytes.pop();
+        if bytes.ends_with(b"\r") {
+            bytes.pop();
+        }
+    }
+}
+
+fn encode(bytes: &[u8]) -> String {
+    use base64::Engine;
+    base64::engine::general_purpose::STANDARD.encode(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_loses_its_end_and_a_pem_file_does_not() {
+        for (read, kept) in [
+            (&b"hunter2\n"[..], &b"hunter2"[..]),
+            (b"hunter2\r\n", b"hunter2"),
+            (b"hunter2", b"hunter2"),
+            (b"hunter2 ", b"hunter2 "),
+            (b"a\nb\n", b"a\nb\n"),
+            (b"a\nb", b"a\nb"),
+            (b"a\n\n", b"a\n\n"),
+            (b"\n", b""),
+            (b"\xff\xfe\n", b"\xff\xfe\n"),
+        ] {
+            let mut bytes = read.to_vec();
+            drop_line_end(&mut bytes);
+            assert_eq!(bytes, kept, "{read:?}");
+        }
+    }
+
+    #[test]
+    fn lines_are_split_without_their_ends() {
+        for (read, lines) in [
+            (&b"one"[..], &[&b"one"[..]][..]),
+            (b"one\n", &[b"one"]),
+            (b"one\r\ntwo\r\n", &[b"one", b"two"]),
+            (b"one\n\n", &[b"one", b""]),
+            (b"", &[b""]),
+        ] {
+            assert_eq!(split_lines(read), lines, "{read:?}");
+        }
+    }
+
+    #[test]
+    fn input_is_bounded() {
+        assert!(bounded(&b"abcd"[..], 4).is_ok_and(|b| b == b"abcd"));
+        assert!(bounded(&b"abcde"[..], 4).is_err());
+        assert!(bounded(std::io::repeat(7), 1_000).is_err(), "an endless input ends");
+    }
+
+    #[test]
+    fn only_open_descriptors_can_be_named() {
+        assert!(descriptor_number("-1").is_err() && descriptor_number("x").is_err());
+        assert_eq!(descriptor_number("7"), Ok(7));
+        assert!(process::descriptor(9_999).is_none());
+    }
+}

@@ -1,0 +1,86 @@
+//! What this process does to itself: hides its memory, remembers what it was started with, and becomes the child.
+//!
+//! The start-up code of Rust ignores SIGPIPE and opens `/dev/null` for closed standard descriptors; both are noted before
+//! it runs, so that a child gets what the caller had. Never changes the terminal, the mask of signals, the umask or the
+//! working folder. Called by the commands that handle secrets, and by `run`.
+#![expect(unsafe_code, reason = "signal dispositions, descriptors by number and execve have no safe interface")]
+
+use keyward_diag::{Code, Fault};
+use std::ffi::{CStr, CString, c_char};
+use std::fs::File;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::FromRawFd;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+
+static PIPE_WAS_IGNORED: AtomicBool = AtomicBool::new(false);
+
+/// Bit n stands for descriptor n: it was closed.
+static CLOSED: AtomicU8 = AtomicU8::new(0);
+
+#[used]
+// SAFETY: the linker collects functions of this type there, and the C library calls each once before `main`.
+#[unsafe(link_section = ".init_array")]
+static REMEMBER: extern "C" fn() = remember;
+
+extern "C" fn remember() {
+    let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: only reads the disposition, into a structure of the right type.
+    let read = unsafe { libc::sigaction(libc::SIGPIPE, std::ptr::null(), action.as_mut_ptr()) };
+    // SAFETY: a zeroed structure is valid, and the call above filled it.
+    let ignored = read == 0 && unsafe { action.assume_init() }.sa_sigaction == libc::SIG_IGN;
+    PIPE_WAS_IGNORED.store(ignored, Ordering::Relaxed);
+    for fd in 0..3 {
+        // SAFETY: asks for flags, which changes nothing.
+        if unsafe { libc::fcntl(fd, libc::F_GETFD) } == -1 {
+            CLOSED.fetch_or(1 << fd, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Makes this process non-dumpable until exec: no core file, and its memory closed to other processes of the user.
+/// Called before a secret is read. A kernel that refuses is no reason to stop.
+pub(crate) fn hide() {
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+}
+
+/// Makes this process the one that inherits what its descendants leave behind (`PR_SET_CHILD_SUBREAPER`, kept over exec).
+pub(crate) fn keep_descendants() -> Result<(), Fault> {
+    #[cfg(target_os = "linux")]
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
+        .map_err(|e| Fault::new(Code::PlatformUnsupported).cause(format!("PR_SET_CHILD_SUBREAPER: {e}")))?;
+    Ok(())
+}
+
+/// A file of its own for descriptor `number`, which stays open. `None` when no such descriptor is open.
+pub(crate) fn descriptor(number: i32) -> Option<File> {
+    // SAFETY: makes a new descriptor or fails; the old one is not touched.
+    let copy = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) };
+    // SAFETY: the descriptor was just made and belongs to nobody else.
+    (copy >= 0).then(|| unsafe { File::from_raw_fd(copy) })
+}
+
+/// Becomes `path` with these arguments and this environment, with SIGPIPE and the standard descriptors as they were at the
+/// start. Returns only when that fails.
+pub(crate) fn become_program(path: &CStr, args: &[CString], variables: &[CString]) -> io::Error {
+    let ended = |list: &[CString]| -> Vec<*const c_char> {
+        list.iter().map(|c| c.as_ptr()).chain(std::iter::once(std::ptr::null())).collect()
+    };
+    let (argv, envp) = (ended(args), ended(variables));
+    if !PIPE_WAS_IGNORED.load(Ordering::Relaxed) {
+        // SAFETY: sets the default disposition; no handler is involved.
+        unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    }
+    let closed = CLOSED.load(Ordering::Relaxed);
+    for fd in (0..3).filter(|fd| closed & (1 << fd) != 0) {
+        // SAFETY: the descriptor is the stand-in of the start-up code, and nothing is read or written from here on.
+        unsafe { libc::close(fd) };
+    }
+    // SAFETY: path and both lists are C strings that outlive the call, and both lists end with a null pointer.
+    unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), envp.as_ptr()) };
+    let error = io::Error::last_os_error();
+    // SAFETY: sets a disposition; the process goes on and may write to a socket that the other side has closed.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+    error
+}
