@@ -147,6 +147,7 @@ fn exact(mut bytes: Vec<u8>) -> Box<[u8]> {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::panic, reason = "a test fails by panicking")]
     use super::*;
     use static_assertions::assert_not_impl_any;
 

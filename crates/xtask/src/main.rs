@@ -1,2 +1,94 @@
-//! Placeholder.
-fn main() {}
+//! Tasks of the repository, run as `cargo xtask TASK`.
+//!
+//! One file a task. Every task says what it does, ends with a non-zero exit code on any deviation, and writes only into
+//! the target folder, a throw-away home, or the files that it is named after. Never part of a release. Called by
+//! developers and by `.ci/run`.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a task reports to the terminal that started it")]
+
+mod bench;
+mod demo;
+mod dist;
+mod generate;
+mod home;
+mod interrupt;
+mod setup;
+mod test;
+mod tidy;
+mod workspace;
+
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use workspace::Workspace;
+
+/// Tasks of the repository
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", disable_help_subcommand = true)]
+struct Line {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install the system packages that building and testing need
+    Setup {
+        /// Only say what is missing; exit 1 if anything is
+        #[arg(long)]
+        check: bool,
+    },
+    /// Drive the real binaries through the whole story in a throw-away home
+    Demo {
+        /// Leave the home until Ctrl-C
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Run every check, fastest first
+    Test,
+    /// Put the release binaries into DIR
+    Dist {
+        /// Folder, made if it is absent
+        dir: PathBuf,
+        /// Build OpenSSL from source instead of linking the one of the system
+        #[arg(long)]
+        vendored: bool,
+    },
+    /// Check the rules that the compiler does not: arrows, comments, layout
+    Tidy,
+    /// Write the files that are made from code
+    Gen {
+        /// Write nothing; exit 1 if a file is stale
+        #[arg(long)]
+        check: bool,
+    },
+    /// Measure the figures of the release binaries and write crates/BENCH.md
+    Bench {
+        /// Fewer rounds; prints the table and writes no file
+        #[arg(long)]
+        quick: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Line::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("xtask: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> Result<(), String> {
+    let workspace = Workspace::find()?;
+    match task {
+        Task::Setup { check } => setup::setup(&workspace, &["build", "test"], check),
+        Task::Demo { keep } => demo::demo(&workspace, keep),
+        Task::Test => test::test(&workspace),
+        Task::Dist { dir, vendored } => dist::dist(&workspace, &dir, vendored),
+        Task::Tidy => tidy::tidy(&workspace),
+        Task::Gen { check } => generate::generate(&workspace, check),
+        Task::Bench { quick } => bench::bench(&workspace, quick),
+    }
+}

@@ -1,0 +1,171 @@
+//! `cargo xtask test`: every check, fastest first; what continuous integration runs.
+//!
+//! Stops at the first step that fails. Installs what it lacks: system packages from `.ci/packages`, cargo-deny into the
+//! target folder. Never changes a file that git knows. Called by hand and by `.ci/run`.
+
+use crate::generate::generate;
+use crate::setup::setup;
+use crate::tidy::tidy;
+use crate::workspace::{Workspace, line_of, output, succeed};
+use std::io::{BufRead, BufReader, Write};
+use std::ops::AddAssign;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+/// Version of cargo-deny, of crates.io. Its debug build takes a minute, its release build many times that.
+const DENY: &str = "0.20.2";
+
+/// Feature that adds the named points at which a test kills the broker.
+const FAULT_POINTS: &str = "keyward-broker/fault-points";
+
+/// Runs every step.
+pub(crate) fn test(workspace: &Workspace) -> Result<(), String> {
+    let begin = Instant::now();
+    step("setup", || setup(workspace, &["build", "test"], false))?;
+    let before = tree(workspace)?;
+    step("fmt", || succeed(&mut workspace.cargo(&["fmt", "--all", "--check"])))?;
+    step("tidy", || tidy(workspace))?;
+    step("gen --check", || generate(workspace, true))?;
+    step("deny", || deny(workspace))?;
+    let clippy = ["clippy", "--workspace", "--all-targets"];
+    let warnings = ["--", "-D", "warnings"];
+    step("clippy", || succeed(workspace.cargo(&clippy).args(warnings)))?;
+    step("clippy, fault points", || {
+        succeed(workspace.cargo(&clippy).args(["--features", FAULT_POINTS]).args(warnings))
+    })?;
+    step("doc", || succeed(workspace.cargo(&["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings")))?;
+    step("build", || {
+        succeed(&mut workspace.cargo(&["build", "--workspace", "--bins"]))?;
+        let fault = ["build", "--workspace", "--features", FAULT_POINTS, "--bin", "keyward-broker-fault"];
+        succeed(&mut workspace.cargo(&fault))
+    })?;
+    let mut sum = Sum::default();
+    let tested = step("test", || cargo_test(workspace, &mut sum));
+    let clean = step("clean tree", || match tree(workspace)? {
+        after if after == before => Ok(()),
+        after => Err(format!("the run changed files that git knows, or left new ones:\n{}", after.names)),
+    });
+    let done = tested.and(clean).and(if sum.passed == 0 { Err("no test ran".into()) } else { Ok(()) });
+    println!("test: {} s", begin.elapsed().as_secs());
+    println!("{} passed, {} failed, {} skipped", sum.passed, sum.failed, sum.skipped);
+    done
+}
+
+fn step(name: &str, run: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+    println!("== {name}");
+    let begin = Instant::now();
+    let done = run().map_err(|why| format!("{name}: {why}"));
+    let verdict = if done.is_ok() { "ok" } else { "FAILED" };
+    println!("== {name}: {verdict}, {:.1} s", begin.elapsed().as_secs_f32());
+    done
+}
+
+/// Checks what may be linked, under which licence, from where. The advisory database needs a network of its own and is
+/// left to the public workflow.
+fn deny(workspace: &Workspace) -> Result<(), String> {
+    let program = deny_program(workspace)?;
+    let mut check = Command::new(program);
+    check.current_dir(&workspace.root).args(["--config", ".deny.toml", "check", "bans", "licenses", "sources"]);
+    succeed(&mut check)
+}
+
+/// cargo-deny of the right version: the one of the machine, else the one of the target folder, built once.
+fn deny_program(workspace: &Workspace) -> Result<PathBuf, String> {
+    let tools = workspace.target.join("tools");
+    let own = tools.join("bin/cargo-deny");
+    for program in [PathBuf::from("cargo-deny"), own.clone()] {
+        let version = Command::new(&program).arg("--version").stderr(Stdio::null()).output();
+        if version.is_ok_and(|said| said.stdout.trim_ascii() == format!("cargo-deny {DENY}").as_bytes()) {
+            return Ok(program);
+        }
+    }
+    let build = tools.join("build");
+    let mut install = workspace.cargo(&["install", "cargo-deny", "--locked", "--debug", "--version", DENY, "--root"]);
+    install.arg(&tools).env("CARGO_TARGET_DIR", &build).env("CARGO_PROFILE_DEV_DEBUG", "0");
+    succeed(&mut install)?;
+    std::fs::remove_dir_all(&build).map_err(|e| format!("{}: {e}", build.display()))?;
+    Ok(own)
+}
+
+/// Results of test runners, added up.
+#[derive(Default, Debug, PartialEq, Eq)]
+struct Sum {
+    passed: u64,
+    failed: u64,
+    skipped: u64,
+}
+
+impl AddAssign for Sum {
+    fn add_assign(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+    }
+}
+
+/// Runs all tests, failed ones or not; passes on what they print and adds up the closing lines of the runners.
+fn cargo_test(workspace: &Workspace, sum: &mut Sum) -> Result<(), String> {
+    let mut command = workspace.cargo(&["test", "--workspace", "--no-fail-fast"]);
+    let line = line_of(&command);
+    let mut cargo = command.stdout(Stdio::piped()).spawn().map_err(|e| format!("{line}: {e}"))?;
+    if let Some(stdout) = cargo.stdout.take() {
+        let mut reader = BufReader::new(stdout);
+        let mut bytes = Vec::new();
+        while reader.read_until(b'\n', &mut bytes).map_err(|e| format!("{line}: {e}"))? > 0 {
+            // A terminal that went away does not end the tests.
+            let _ = std::io::stdout().write_all(&bytes);
+            if let Some(result) = closing_line(&String::from_utf8_lossy(&bytes)) {
+                *sum += result;
+            }
+            bytes.clear();
+        }
+    }
+    let status = cargo.wait().map_err(|e| format!("{line}: {e}"))?;
+    if status.success() { Ok(()) } else { Err(format!("{line}: {status}")) }
+}
+
+/// Reads `test result: ok. 3 passed; 0 failed; 1 ignored; …`.
+fn closing_line(line: &str) -> Option<Sum> {
+    let (_verdict, counts) = line.trim_end().strip_prefix("test result: ")?.split_once(". ")?;
+    let mut sum = Sum::default();
+    for part in counts.split("; ") {
+        let Some((number, what)) = part.split_once(' ') else { continue };
+        match what {
+            "passed" => sum.passed = number.parse().ok()?,
+            "failed" => sum.failed = number.parse().ok()?,
+            "ignored" => sum.skipped = number.parse().ok()?,
+            _ => {}
+        }
+    }
+    Some(sum)
+}
+
+/// What git would say about the tree.
+#[derive(PartialEq, Eq)]
+struct Tree {
+    names: String,
+    difference: String,
+}
+
+fn tree(workspace: &Workspace) -> Result<Tree, String> {
+    let git = |args: &[&str]| output(Command::new("git").current_dir(&workspace.root).args(args));
+    Ok(Tree {
+        names: git(&["status", "--porcelain", "--untracked-files=all"])?,
+        difference: git(&["diff", "--no-ext-diff", "--no-color", "--binary", "HEAD"])?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn closing_lines_are_read_and_other_lines_are_not() {
+        let line =
+            "test result: FAILED. 12 passed; 1 failed; 2 ignored; 0 measured; 3 filtered out; finished in 0.01s\n";
+        assert_eq!(closing_line(line), Some(Sum { passed: 12, failed: 1, skipped: 2 }));
+        assert_eq!(closing_line("test a::b ... ok\n"), None);
+        assert_eq!(closing_line("test result: ok\n"), None);
+    }
+}
