@@ -56,7 +56,7 @@ const FIRST_TIME: Duration = Duration::from_secs(60);
 /// Between two requests; longer than an operator may idle.
 const IDLE_TIME: Duration = Duration::from_secs(20 * 60);
 /// From the start of a clean stop to the first byte of a request of somebody who has connected before.
-const LAST_TIME: Duration = Duration::from_millis(500);
+const LAST_TIME: Duration = Duration::from_millis(200);
 /// What is under way at a clean stop may take this long.
 const DRAIN_TIME: Duration = Duration::from_secs(5);
 
@@ -294,7 +294,7 @@ async fn connection<H: Handler>(
         let mut close = pin!(entered.close.notified());
         let mut ended = pin!(gone.readable());
         let mut stop = pin!(stopped.wait_for(|s| *s));
-        let mut stopping = false;
+        let (mut stopping, mut graceful) = (false, false);
         poll_fn(|cx| {
             if close.as_mut().poll(cx).is_ready() || ended.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(());
@@ -302,10 +302,17 @@ async fn connection<H: Handler>(
             if !stopping && stop.as_mut().poll(cx).is_ready() {
                 stopping = true;
                 phase.hurry();
-                serving.as_mut().graceful_shutdown();
             }
-            if serving.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(());
+            loop {
+                if serving.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(());
+                }
+                // One that has connected and not asked yet may still do so; HTTP would close it at once.
+                if graceful || !stopping || asked.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
+                    break;
+                }
+                graceful = true;
+                serving.as_mut().graceful_shutdown();
             }
             // Only polling the connection moves the phase, so the deadline is right after each poll.
             if deadline.deadline() != phase.at() {
@@ -552,8 +559,7 @@ impl AsyncWrite for Stream {
         if !self.peer.is_alive() {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
-        loop {
-            let Poll::Ready(guard) = self.socket.poll_write_ready(cx) else { break };
+        while let Poll::Ready(guard) = self.socket.poll_write_ready(cx) {
             let mut guard = guard?;
             match send(self.socket.get_ref(), bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
                 Ok(sent) => {

@@ -7,7 +7,7 @@ use crate::command::Command;
 use crate::out;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser};
-use keyward_diag::{Code, Fault, plain};
+use keyward_diag::{Code, Fault};
 use std::ffi::OsString;
 
 /// Hand short-lived credentials to programs, and record each step
@@ -18,10 +18,10 @@ use std::ffi::OsString;
 #[command(name = "keyward", version, disable_help_subcommand = true)]
 struct Cli {
     /// Report in JSON, errors included
-    #[arg(long, global = true)]
+    #[arg(long, global = true, display_order = 900)]
     json: bool,
     /// Never prompt, not even in a terminal
-    #[arg(long, global = true)]
+    #[arg(long, global = true, display_order = 901)]
     no_input: bool,
     #[command(subcommand)]
     command: Command,
@@ -70,10 +70,20 @@ fn usage(error: &clap::Error, args: &[OsString]) -> Fault {
     if stray {
         return fault.cause("there is a word too many (it is not repeated here, in case it is a secret)");
     }
+    let named = || error.get(ContextKind::InvalidArg).map_or_else(String::new, ToString::to_string);
+    if error.kind() == ErrorKind::TooManyValues {
+        return fault.cause(format!("'{}' takes no value", named()));
+    }
+    if let (ErrorKind::ValueValidation, Some(why)) = (error.kind(), std::error::Error::source(error)) {
+        return fault.cause(format!("the value of '{}' is not understood: {why}", named()));
+    }
     let text = error.to_string();
-    let first = text.split("\n\n").next().unwrap_or_default();
-    let words = first.strip_prefix("error: ").unwrap_or(first).split_whitespace().collect::<Vec<_>>().join(" ");
-    fault.cause(plain(&words, 300))
+    for paragraph in text.split("\n\n").take_while(|p| !p.starts_with("Usage:") && !p.starts_with("For more")) {
+        let words = paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
+        let words = words.strip_prefix("error: ").or(words.strip_prefix("tip: ")).unwrap_or(&words);
+        fault = fault.cause(words);
+    }
+    fault
 }
 
 /// The command that the line began with, as far as it is one.

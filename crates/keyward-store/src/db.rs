@@ -16,6 +16,9 @@ use std::ffi::c_int;
 use std::path::Path;
 use zeroize::Zeroize;
 
+/// Page size of SQLCipher 4.
+pub(crate) const PAGE_BYTES: u64 = 4096;
+
 const SCHEMA: &[(i64, &str, &str)] = &[(1, "init", include_str!("../../../migrations/0001_init.sql"))];
 
 /// Opens an existing, perhaps empty, file for writing.

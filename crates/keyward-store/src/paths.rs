@@ -88,6 +88,7 @@ pub fn check_folder(folder: &Path) -> Result<(), StoreError> {
 }
 
 /// The right to write a vault, held by one process at a time: an advisory lock on `vault.lock`, given up on drop or death.
+/// Keep it for as long as a [`crate::Store`] is open.
 #[derive(Debug)]
 pub struct VaultLock {
     paths: Paths,

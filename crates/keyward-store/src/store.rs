@@ -305,6 +305,10 @@ impl Inner {
             std::io::ErrorKind::NotFound => StoreError::Damaged("it is missing".to_owned()),
             _ => StoreError::io("reading", path, e),
         })?;
+        // SQLite would take a file without a whole page for a new one, and write into it.
+        if meta.len() < db::PAGE_BYTES {
+            return Err(StoreError::Damaged("it is cut off".to_owned()));
+        }
         let mut conn = db::connect(path, db_key).await?;
         // Without its tables it would be made anew, empty, by the migrations.
         let tables = conn.fetch_one("SELECT count(*) FROM sqlite_master WHERE name = 'meta'").await?;
@@ -436,11 +440,14 @@ impl Inner {
 
     async fn check_tail(&mut self, keys: &Keys) -> Result<Vec<Problem>, StoreError> {
         let before = self.head.seq.saturating_sub(TAIL);
-        let start = match self.link(before).await? {
-            Some(link) => Head { seq: before, mac: link.mac.try_into().unwrap_or_default() },
-            None if before == 0 => Head::empty(&keys.vault_id),
-            // The number is missing: the gap shows when the next one is pushed.
-            None => Head { seq: before.saturating_sub(1), mac: [0; 32] },
+        let start = if before == 0 {
+            Head::empty(&keys.vault_id)
+        } else {
+            match self.link(before).await? {
+                Some(link) => Head { seq: before, mac: link.mac.try_into().unwrap_or_default() },
+                // The number is missing: the gap shows when the next one is pushed.
+                None => Head { seq: before - 1, mac: [0; 32] },
+            }
         };
         let mut verifier = Verifier::new(start, &keys.former, &keys.chain);
         db::scan_links(self.conn()?, stored_u64(start.seq) + 1, u32::MAX, |link| {
@@ -706,6 +713,7 @@ pub(crate) async fn finish_staged(paths: &Paths, db_key: &Key32) -> Result<(), S
     if paths.anchor_next().exists() {
         publish(&paths.anchor_next(), &paths.anchor())?;
     }
+    fault("finish.anchor");
     publish(&next, &paths.db())?;
     sync_folder(&paths.data)
 }

@@ -12,14 +12,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// Entries that are checked before other callers get their turn.
-const CHUNK: u32 = 4000;
+const CHUNK: u32 = 1000;
 
 const NOTE: &str = "compared with the anchor in the state folder alone: \
                     a roll-back of the whole home, this anchor included, cannot be seen";
 
 impl Store {
-    /// Checks the whole log, the anchor and every page of the file. Commits go on meanwhile. A break is remembered: from then
-    /// on [`Store::is_broken`] holds, across restarts, until it is accepted.
+    /// Checks the whole log, the anchor and every page of the file, in memory that does not grow. Commits go on while the log
+    /// is read, and wait while the pages are checked (seconds for a gigabyte). A break is remembered: from then on
+    /// [`Store::is_broken`] holds, across restarts, until it is accepted.
     ///
     /// # Errors
     /// [`StoreError::Unusable`], [`StoreError::Io`]; damage is part of the report.
@@ -42,7 +43,7 @@ impl Store {
             })
             .await;
             match scanned {
-                Ok(Some(last)) if seen == CHUNK => next = last + 1,
+                Ok(Some(last)) if seen == CHUNK => next = last.saturating_add(1),
                 // Under this lock the rest is checked, so that no commit comes between.
                 Ok(_) => break inner,
                 Err(StoreError::Damaged(_)) => {
@@ -72,8 +73,10 @@ impl Store {
             Err(e) => return Err(e),
         };
         problems.extend(verdict.problem);
-        if load_slots(&self.paths).is_ok_and(|slots| slots.epoch() > inner.epoch) {
-            problems.push(Problem::new(inner.head.seq, ProblemKind::AnchorOtherEpoch));
+        let other_epoch = Problem::new(inner.head.seq, ProblemKind::AnchorOtherEpoch);
+        let later_slots = load_slots(&self.paths).is_ok_and(|slots| slots.epoch() > inner.epoch);
+        if later_slots && !problems.iter().any(|known| known.is_same(&other_epoch)) {
+            problems.push(other_epoch);
         }
         let unmendable = |p: &Problem| matches!(p.kind, ProblemKind::DatabaseDamaged | ProblemKind::DatabaseReplaced);
         let file_is_wrong = problems.iter().any(unmendable);

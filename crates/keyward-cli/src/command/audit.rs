@@ -193,7 +193,7 @@ fn follow(context: &Context, mut query: AuditQuery) -> Outcome {
     let mut broker = Broker::open(context)?;
     let newest: AuditPage = broker.unlocked(|client| client.get("/v1/audit?limit=1"))?;
     query.limit = Some(PAGE);
-    query.after = Some(newest.head);
+    let (mut after, mut known) = (newest.head, newest.head);
     // A broker that was stopped is not started again by somebody who only watches.
     let watcher = Client::connect(broker.places(), Start::Never)?;
     // This id is of no broker, so that the stream begins with `reset` and no entry before it can be missed.
@@ -203,6 +203,7 @@ fn follow(context: &Context, mut query: AuditQuery) -> Outcome {
             continue;
         }
         loop {
+            query.after = Some(after);
             let page: AuditPage = match broker.client().get(&page_path(&query)) {
                 Err(fault) if fault.code == Code::VaultLocked => {
                     if !waits {
@@ -217,9 +218,20 @@ fn follow(context: &Context, mut query: AuditQuery) -> Outcome {
             for entry in &page.entries {
                 if context.json { out::json(entry)? } else { out::text(&line(entry))? }
             }
-            // The head moves past entries that the filters leave out, and back where a backup was restored.
-            query.after = page.entries.last().filter(|_| page.more).map_or(Some(page.head), |e| Some(e.seq));
-            if !page.more {
+            let last = page.entries.last().map_or(0, |entry| entry.seq);
+            if page.head < known {
+                // A backup was restored: the log is shorter, and its newest entry says so.
+                after = after.min(page.head.saturating_sub(1));
+            } else if page.more {
+                after = last;
+            } else {
+                // What the filters left out up to the head of the page before is not looked at again. The head of this
+                // page may be newer than its entries.
+                after = after.max(last).max(known);
+            }
+            let settled = !page.more && page.head >= known;
+            known = page.head;
+            if settled {
                 break;
             }
         }

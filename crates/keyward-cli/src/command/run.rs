@@ -164,6 +164,7 @@ fn become_child(program: &Path, command: &[OsString], answer: &RunAnswer) -> Res
     let argv: Vec<CString> =
         command.iter().map(|arg| CString::new(arg.as_bytes())).collect::<Result<_, _>>().map_err(|_| zero())?;
     let envp = environment(std::env::vars_os(), &answer.set, &answer.unset)?;
+
     process::keep_descendants()?;
     let error = process::become_program(&path, &argv, &envp);
     // The file was there a moment ago: what is missing is most likely the interpreter that it names.

@@ -36,7 +36,7 @@ fn without_broker(places: &Places) -> StatusAnswer {
         broker: None,
         runs: 0,
         leases: 0,
-        home: places.home.as_ref().unwrap_or(&places.data).display().to_string(),
+        home: places.data.display().to_string(),
     }
 }
 

@@ -1,0 +1,506 @@
+//! The program against a stand-in broker: what it asks for, what it prints, and what it becomes.
+//!
+//! The stand-in speaks just enough HTTP/1.1 on the socket where the broker of a throw-away home would be.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use keyward_api::place::Places;
+use serde_json::{Value, json};
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// A request as the stand-in saw it.
+#[derive(Debug, Clone)]
+struct Seen {
+    line: String,
+    body: Value,
+}
+
+type Answer = dyn Fn(&str, &Value) -> (u16, String) + Send + Sync;
+
+/// A home with a stand-in broker, removed at the end of the test.
+struct Home {
+    root: PathBuf,
+    seen: Arc<Mutex<Vec<Seen>>>,
+}
+
+static HOMES: AtomicU32 = AtomicU32::new(0);
+
+impl Home {
+    /// `answer` gets `METHOD path` and the body.
+    fn new(answer: impl Fn(&str, &Value) -> (u16, String) + Send + Sync + 'static) -> Self {
+        let name = format!("kwc-{}-{}", std::process::id(), HOMES.fetch_add(1, Ordering::Relaxed));
+        let root = std::env::temp_dir().join(name);
+        fs::create_dir(&root).unwrap();
+        fs::set_permissions(&root, fs::Permissions::from_mode(0o700)).unwrap();
+        let home = Self { root, seen: Arc::default() };
+        let places = home.places();
+        places.make_all().unwrap();
+        let listener = UnixListener::bind(&places.socket).unwrap();
+        let (seen, answer): (_, Arc<Answer>) = (home.seen.clone(), Arc::new(answer));
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (seen, answer) = (seen.clone(), answer.clone());
+                std::thread::spawn(move || serve(&stream, &seen, &*answer));
+            }
+        });
+        home
+    }
+
+    /// A stand-in that lets every run get `set` and lose `unset`.
+    fn with_run(set: Value, unset: Value) -> Self {
+        Self::new(move |line, _| match line {
+            "POST /v1/runs" => {
+                let plan = json!([{"profile": "p", "issuer": "static", "delivery": "env", "chosen_by": "profile",
+                    "variables": ["T"], "gives_away": "the bytes", "ttl_s": 3600}]);
+                let answer = json!({"run": "r-1", "plan": plan, "delivered": [], "set": set, "unset": unset});
+                (200, answer.to_string())
+            }
+            _ => (204, String::new()),
+        })
+    }
+
+    fn places(&self) -> Places {
+        let root = self.root.clone();
+        let env = move |name: &str| match name {
+            "KEYWARD_HOME" => Some(root.join("kw").into()),
+            "XDG_RUNTIME_DIR" => Some(root.clone().into()),
+            _ => None,
+        };
+        Places::find(&env, fs::metadata(&self.root).map(|m| std::os::unix::fs::MetadataExt::uid(&m)).unwrap()).unwrap()
+    }
+
+    /// A command in the environment of this home, without a terminal.
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.env_clear().env("PATH", "/usr/bin:/bin").env("KEYWARD_HOME", self.root.join("kw"));
+        command.env("XDG_RUNTIME_DIR", &self.root).env("KEYWARD", env!("CARGO_BIN_EXE_keyward"));
+        command.current_dir(&self.root).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    fn keyward(&self, args: &[&str]) -> Output {
+        self.command(env!("CARGO_BIN_EXE_keyward")).args(args).output().unwrap()
+    }
+
+    /// Runs `keyward` with `input` on its standard input.
+    fn keyward_with(&self, args: &[&str], input: &[u8]) -> Output {
+        let mut child = self.command(env!("CARGO_BIN_EXE_keyward")).args(args).stdin(Stdio::piped()).spawn().unwrap();
+        // A program that ends without reading is judged by what it says.
+        drop(child.stdin.take().unwrap().write_all(input));
+        child.wait_with_output().unwrap()
+    }
+
+    fn seen(&self) -> Vec<Seen> {
+        self.seen.lock().unwrap().clone()
+    }
+
+    fn file(&self, name: &str, text: &str, mode: u32) -> PathBuf {
+        let path = self.root.join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        path
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        drop(fs::remove_dir_all(&self.root));
+    }
+}
+
+fn serve(stream: &UnixStream, seen: &Mutex<Vec<Seen>>, answer: &Answer) {
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let mut writer = stream;
+    loop {
+        let mut head = Vec::new();
+        loop {
+            let mut line = String::new();
+            if reader.read_line(&mut line).unwrap_or(0) == 0 {
+                return;
+            }
+            if line == "\r\n" {
+                break;
+            }
+            head.push(line.trim_end().to_owned());
+        }
+        let field = |name: &str| head.iter().find_map(|l| l.strip_prefix(name)).map(str::trim);
+        let length: usize = field("content-length:").map_or(0, |l| l.parse().unwrap());
+        if field("expect:").is_some() {
+            writer.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").unwrap();
+        }
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body).unwrap();
+        let body = if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).unwrap() };
+        let line = head[0].strip_suffix(" HTTP/1.1").unwrap().to_owned();
+        let (status, text) = answer(&line, &body);
+        seen.lock().unwrap().push(Seen { line, body });
+        let length = text.len();
+        write!(writer, "HTTP/1.1 {status} X\r\ncontent-length: {length}\r\n\r\n{text}").unwrap();
+    }
+}
+
+fn fault(code: &str, exit: u8) -> String {
+    json!({"code": code, "message": "m", "causes": [], "help": "h", "exit": exit}).to_string()
+}
+
+fn out(output: &Output) -> String {
+    assert!(output.status.success(), "{:?}: {}", output.status, err(output));
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn a_run_becomes_the_program_with_the_credential_in_place() {
+    let home = Home::with_run(
+        json!([{"name": "T", "secret": "s3cret"}]),
+        json!([{"name": "OLD", "profile": "p", "why": "w"}]),
+    );
+    fs::create_dir_all(home.root.join("repo/.git")).unwrap();
+    fs::create_dir_all(home.root.join("repo/a")).unwrap();
+    let mut command = home.command(env!("CARGO_BIN_EXE_keyward"));
+    command.args(["run", "-p", "p", "--ttl", "5m", "--", "sh", "-c", "echo $$ $0 $1; env; exit 7", "zero", "one"]);
+    command.env("OLD", "x").env("T", "caller").env("Z", "last").current_dir(home.root.join("repo/a"));
+    let child = command.spawn().unwrap();
+    let pid = child.id();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8(output.stdout.clone()).unwrap();
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!((output.status.code(), lines[0]), (Some(7), format!("{pid} zero one").as_str()));
+    assert!(lines.contains(&"T=s3cret") && lines.contains(&"Z=last"), "{said}");
+    assert!(!lines.iter().any(|l| l.starts_with("OLD=") || *l == "T=caller"), "{said}");
+    assert_eq!(err(&output), "keyward: unset OLD (would win over profile p)\n");
+    let seen = home.seen();
+    let [request] = seen.as_slice() else { panic!("{seen:?}") };
+    let body = &request.body;
+    assert!(body["command"]["path"].as_str().unwrap().ends_with("bin/sh"), "{body}");
+    let root = home.root.canonicalize().unwrap();
+    assert_eq!(body["command"]["project"], root.join("repo").to_str().unwrap());
+    assert_eq!(
+        (&body["profiles"], &body["ttl_s"], &body["command"]["args"][1]),
+        (&json!(["p"]), &json!(300), &json!("echo $$ $0 $1; env; exit 7"))
+    );
+    let names = body["variables"].as_array().unwrap();
+    assert!(
+        names.contains(&json!("OLD")) && !body["variables"].to_string().contains("caller"),
+        "names, never contents"
+    );
+}
+
+#[test]
+fn signals_descriptors_and_descendants_are_the_programs_own() {
+    let home = Home::with_run(json!([]), json!([]));
+    let sh = |script: &str| out(&home.command("sh").args(["-c", script]).output().unwrap());
+    let ignored = r#"exec "$KEYWARD" run -- grep SigIgn /proc/self/status"#;
+    let plain = sh("exec grep SigIgn /proc/self/status");
+    assert_eq!(sh(ignored), plain, "SIGPIPE is as the caller had it");
+    assert_ne!(sh(&format!("trap '' PIPE; {ignored}")), plain, "also when it was ignored");
+    let list = r#"sh -c 'for f in /proc/$$/fd/*; do printf "%s " "${f##*/}"; done'"#;
+    assert_eq!(sh(&format!(r#"exec "$KEYWARD" run -- {list}"#)), sh(&format!("exec {list}")), "no descriptor is left");
+    let closed = r#"sh -c '[ -e /proc/$$/fd/0 ] && echo open || echo closed'"#;
+    assert_eq!(sh(&format!(r#"exec <&-; exec "$KEYWARD" run -- {closed}"#)), "closed\n");
+    let orphan = r#"exec "$KEYWARD" run -- sh -c 'o=$(sh -c "sleep 30 >/dev/null & echo \$!"); set -- $(cat /proc/$o/stat); kill $o; [ $4 = $$ ] && echo kept'"#;
+    assert_eq!(sh(orphan), "kept\n", "what daemonises stays below the run");
+    let output = home.command(env!("CARGO_BIN_EXE_keyward")).args(["run", "--", "sh", "-c", "kill -TERM $$"]).output();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&output.unwrap().status), Some(15));
+}
+
+#[test]
+fn a_program_that_is_missing_is_told_before_anything_is_asked_for() {
+    let home = Home::with_run(json!([]), json!([]));
+    let plain = home.file("plain", "x", 0o600);
+    for (program, exit, code) in [
+        ("./no-such-program", 127, "run.not_found"),
+        ("no-such-program", 127, "run.not_found"),
+        (plain.to_str().unwrap(), 126, "run.not_executable"),
+        ("/", 126, "run.not_executable"),
+    ] {
+        let output = home.keyward(&["run", "-p", "p", "--", program]);
+        assert_eq!(output.status.code(), Some(exit), "{program}");
+        assert!(err(&output).contains(code), "{program}: {}", err(&output));
+    }
+    assert!(home.seen().is_empty(), "{:?}", home.seen());
+}
+
+#[test]
+fn a_run_whose_exec_fails_is_taken_back() {
+    let home = Home::with_run(json!([{"name": "T", "secret": "s3cret"}]), json!([]));
+    for text in ["no shebang", "#!/no/such/interpreter\n"] {
+        let program = home.file("tool", text, 0o700);
+        let output = home.keyward(&["run", "-p", "p", "--", program.to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(126), "{text}: {}", err(&output));
+        assert!(!err(&output).contains("s3cret"));
+    }
+    let lines: Vec<String> = home.seen().into_iter().map(|s| s.line).collect();
+    assert_eq!(lines, ["POST /v1/runs", "POST /v1/runs/r-1/abort", "POST /v1/runs", "POST /v1/runs/r-1/abort"]);
+}
+
+#[test]
+fn a_refusal_is_125_and_keeps_its_code() {
+    for (code, exit) in [("vault.locked", 3), ("policy.denied", 4), ("issuer.failed", 6), ("audit.broken", 7)] {
+        let home = Home::new(move |_, _| (400, fault(code, exit)));
+        let output = home.keyward(&["--json", "run", "-p", "p", "--", "true"]);
+        let said: Value = serde_json::from_slice(&output.stderr).unwrap();
+        assert_eq!((output.status.code(), &said["error"]["code"]), (Some(125), &json!(code)));
+        assert_eq!(said["error"]["exit"], 125);
+        let output = home.keyward(&["secret", "list"]);
+        assert_eq!(output.status.code(), Some(i32::from(exit)), "other commands keep the code");
+        assert!(err(&output).starts_with(&format!("error[{code}]: m\n  help:  h")), "{}", err(&output));
+    }
+}
+
+#[test]
+fn a_dry_run_and_an_explained_one_say_the_plan() {
+    let home = Home::with_run(json!([]), json!([{"name": "OLD", "profile": "p", "why": "a key"}]));
+    let plan: Value =
+        serde_json::from_str(&out(&home.keyward(&["run", "--dry-run", "--json", "--", "false"]))).unwrap();
+    assert_eq!((&plan["plan"][0]["profile"], &plan["unset"][0]["name"]), (&json!("p"), &json!("OLD")));
+    assert!(out(&home.keyward(&["run", "--dry-run", "--", "false"])).contains("gives away: the bytes"));
+    assert!(home.seen().iter().all(|s| s.body["dry_run"] == true));
+    let explained = home.keyward(&["run", "--explain", "--", "echo", "done"]);
+    assert_eq!(out(&explained), "done\n");
+    assert!(err(&explained).contains("gives away: the bytes"));
+}
+
+#[test]
+fn secrets_travel_as_they_are_and_binary_ones_in_base64() {
+    let home = Home::new(|_, _| (204, String::new()));
+    for (input, secret, base64) in [
+        (&b"hunter2\n"[..], "hunter2", false),
+        (b"-----BEGIN\nx\n", "-----BEGIN\nx\n", false),
+        (b"\xff\x00\n", "/wAK", true),
+    ] {
+        out(&home.keyward_with(&["secret", "set", "n"], input));
+        let sent = home.seen().pop().unwrap();
+        assert_eq!(
+            (sent.line.as_str(), &sent.body["secret"], &sent.body["base64"]),
+            ("PUT /v1/secrets/n", &json!(secret), &json!(base64))
+        );
+    }
+    let before = home.seen().len();
+    for (name, input, code) in
+        [("a/b", &b"x"[..], "name.invalid"), ("n", b"", "secret.invalid"), ("n", &[b'x'; 40_000], "secret.invalid")]
+    {
+        let output = home.keyward_with(&["secret", "set", name], input);
+        assert!(output.status.code() == Some(1) && err(&output).contains(code), "{}", err(&output));
+    }
+    assert_eq!(home.seen().len(), before, "nothing was sent");
+}
+
+#[test]
+fn passphrases_come_from_standard_input_or_a_descriptor() {
+    let home = Home::new(|_, _| (204, String::new()));
+    let rekey = ["vault", "rekey", "--passphrase-stdin"];
+    out(&home.keyward_with(&rekey, b"old pass\nnew pass\n"));
+    let sent = home.seen().pop().unwrap().body;
+    assert_eq!(sent, json!({"proof": {"passphrase": "old pass"}, "new_passphrase": "new pass"}));
+    let by_fd = r#"exec "$KEYWARD" vault rekey --recovery --passphrase-fd 5 5<<E
+KEY
+new pass
+E"#;
+    out(&home.command("sh").args(["-c", by_fd]).output().unwrap());
+    assert_eq!(home.seen().pop().unwrap().body["proof"], json!({"recovery": "KEY"}));
+    let before = home.seen().len();
+    for (args, input, exit, code) in [
+        (&rekey[..], &b"only one\n"[..], 1, "request.invalid"),
+        (&rekey, b"a\nb\nc\n", 1, "request.invalid"),
+        (&["init", "--passphrase-stdin"], b"", 1, "request.invalid"),
+        (&["vault", "rekey", "--passphrase-fd", "99"], b"", 2, "usage"),
+        (&["vault", "rekey"], b"", 4, "passphrase.needed"),
+        (&["secret", "reveal", "n"], b"", 4, "passphrase.needed"),
+        (&["vault", "slot", "add", "keyring", "--no-input"], b"", 4, "passphrase.needed"),
+        (&["vault", "restore", "f"], b"", 4, "passphrase.needed"),
+        (&["audit", "accept-break", "--reason", "r"], b"", 4, "passphrase.needed"),
+        (&["profile", "edit", "p", "--from", "-", "--passphrase-stdin"], b"x", 2, "usage"),
+    ] {
+        let output = home.keyward_with(args, input);
+        assert_eq!(output.status.code(), Some(exit), "{args:?}: {}", err(&output));
+        assert!(err(&output).contains(code), "{args:?}: {}", err(&output));
+    }
+    assert_eq!(home.seen().len(), before, "nothing was sent");
+}
+
+#[test]
+fn a_vault_that_is_there_is_not_made_again() {
+    let home = Home::new(|_, _| (200, "{}".to_owned()));
+    fs::write(home.places().data.join("vault.slots"), "").unwrap();
+    let output = home.keyward_with(&["init", "--passphrase-stdin"], b"correct horse battery");
+    assert!(output.status.code() == Some(1) && err(&output).contains("vault.exists"), "{}", err(&output));
+    assert!(home.seen().is_empty());
+}
+
+#[test]
+fn without_a_broker_status_says_what_it_sees_and_starts_none() {
+    let home = Home::new(|_, _| (204, String::new()));
+    fs::remove_file(home.places().socket).unwrap();
+    let status = || serde_json::from_str::<Value>(&out(&home.keyward(&["status", "--json"]))).unwrap();
+    assert_eq!((&status()["vault"]["state"], &status()["broker"]), (&json!("absent"), &Value::Null));
+    fs::write(home.places().data.join("vault.slots"), "").unwrap();
+    assert_eq!(status()["vault"]["state"], "locked");
+    assert_eq!(out(&home.keyward(&["ps", "--json"])), "[]\n");
+    assert_eq!(out(&home.keyward(&["lock", "--json"])), "{\"runs\":[]}\n");
+    assert_eq!(out(&home.keyward(&["broker", "stop"])), "");
+    assert!(home.seen().is_empty());
+}
+
+#[test]
+fn verify_prints_its_report_and_exits_with_7() {
+    for (ok, exit) in [(true, 0), (false, 7)] {
+        let report = json!({"ok": ok, "entries": 2, "head": {"seq": 2, "mac": "ff"}, "notes": ["n"], "gaps": [],
+            "anchor": {"state": "ok", "seq": 2, "seen": ["file"]}, "problems": []});
+        let home = Home::new(move |_, _| (200, report.to_string()));
+        let output = home.keyward(&["audit", "verify", "--json"]);
+        assert_eq!(output.status.code(), Some(exit));
+        assert_eq!(serde_json::from_slice::<Value>(&output.stdout).unwrap()["ok"], ok);
+        assert_eq!(home.keyward(&["audit", "verify"]).status.code(), Some(exit));
+    }
+}
+
+#[test]
+fn an_export_is_private_whole_or_not_there() {
+    let entry = json!({"seq": 1, "entry": {"seq": 1, "kind": "k"}, "prev": "0", "mac": "1"});
+    let trailer = json!({"trailer": {"count": 1, "first": 1, "head": {"seq": 1, "mac": "1"}, "digest": "d",
+        "key": "kwpub1:00", "signature": "s"}});
+    let whole = format!("{entry}\n{trailer}\n");
+    let cut = Arc::new(Mutex::new(false));
+    let (is_cut, text, short) = (cut.clone(), whole.clone(), format!("{entry}\n"));
+    let home = Home::new(move |line, _| match line {
+        "POST /v1/audit/export" if *is_cut.lock().unwrap() => (200, short.clone()),
+        "POST /v1/audit/export" => (200, text.clone()),
+        _ => (200, json!({"entries": [], "more": false, "head": 1}).to_string()),
+    });
+    let export =
+        |args: &[&str]| home.keyward_with(&[&["audit", "export", "--passphrase-stdin"], args].concat(), b"pass");
+    assert_eq!(out(&export(&[])), whole);
+    let path = home.root.join("log.jsonl");
+    let to_file = ["--out", path.to_str().unwrap()];
+    let written = export(&to_file);
+    assert_eq!((out(&written), fs::read_to_string(&path).unwrap()), (String::new(), whole));
+    assert!(err(&written).contains("kwpub1:00"), "{}", err(&written));
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(export(&to_file).status.code(), Some(1), "it is not overwritten");
+    assert!(out(&export(&["--format", "csv"])).ends_with(",0,1\r\n"));
+    fs::remove_file(&path).unwrap();
+    *cut.lock().unwrap() = true;
+    assert_eq!(export(&to_file).status.code(), Some(5), "a stream that was cut");
+    assert!(!path.exists());
+}
+
+#[test]
+fn following_misses_no_entry_over_a_head_that_runs_ahead_a_lock_and_a_restore() {
+    let pages = Mutex::new(vec![
+        (json!([1]), 1, ""),
+        // The head is newer than the entries.
+        (json!([2]), 3, "/v1/audit?after=1&limit=1000"),
+        (Value::Null, 0, "/v1/audit?after=2&limit=1000"),
+        (json!([3, 9]), 9, "/v1/audit?after=2&limit=1000"),
+        // An older copy was restored, which ends with entry 5.
+        (json!([]), 5, "/v1/audit?after=9&limit=1000"),
+        (json!([5]), 5, "/v1/audit?after=4&limit=1000"),
+    ]);
+    let streams = Mutex::new(1);
+    let home = Home::new(move |line, _| {
+        if line == "GET /v1/events" {
+            let mut left = streams.lock().unwrap();
+            if *left == 0 {
+                return (403, fault("policy.denied", 4));
+            }
+            *left -= 1;
+            let event = |n: u8, kind: &str| format!("id: g-{n}\nevent: {kind}\ndata: {{}}\n\n");
+            return (
+                200,
+                event(1, "reset") + &event(2, "audit") + &event(3, "run") + &event(4, "audit") + &event(5, "audit"),
+            );
+        }
+        let (seqs, head, wanted) = pages.lock().unwrap().remove(0);
+        let asked = line.strip_prefix("GET ").unwrap();
+        if !wanted.is_empty() && asked != wanted {
+            return (400, fault("request.invalid", 1));
+        }
+        let Value::Array(seqs) = seqs else { return (400, fault("vault.locked", 3)) };
+        let entry = |seq: &Value| json!({"seq": seq, "entry": {}, "prev": "", "mac": ""});
+        let entries: Vec<Value> = seqs.iter().map(entry).collect();
+        (200, json!({"entries": entries, "more": false, "head": head}).to_string())
+    });
+    let output = home.keyward(&["audit", "follow", "--json"]);
+    assert_eq!(output.status.code(), Some(4), "{}", err(&output));
+    let seqs: Vec<u64> = String::from_utf8(output.stdout)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["seq"].as_u64().unwrap())
+        .collect();
+    assert_eq!(seqs, [2, 3, 9, 5]);
+}
+
+#[test]
+fn a_file_is_verified_without_a_broker() {
+    let home = Home::new(|_, _| (500, String::new()));
+    let file = home.file("log.jsonl", "{\"seq\":1}\n", 0o600);
+    // The base point of the curve: a key like any other.
+    let key = format!("kwpub1:58{}", "66".repeat(31));
+    let args = ["audit", "verify", "--file", file.to_str().unwrap(), "--pubkey", &key];
+    let output = home.keyward(&args);
+    assert!(output.status.code() == Some(7) && err(&output).contains("audit.file_invalid"), "{}", err(&output));
+    let output = home.keyward(&[&args[..], &["--json"]].concat());
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (output.status.code(), &report["ok"], &report["problems"][0]["kind"]),
+        (Some(7), &json!(false), &json!("trailer"))
+    );
+    let missing = ["audit", "verify", "--file", "none", "--pubkey", &key];
+    assert_eq!(home.keyward(&missing).status.code(), Some(1));
+    assert_eq!(home.keyward(&["audit", "verify", "--file", "x", "--pubkey", "y"]).status.code(), Some(2));
+    assert_eq!(home.keyward(&["audit", "verify", "--file", "x"]).status.code(), Some(2), "a key is needed");
+    assert!(home.seen().is_empty());
+}
+
+#[test]
+fn a_token_is_the_only_output() {
+    let answer = json!({"token": "t0ken", "kind": "command", "expires_at": null, "expires_in_s": 60});
+    let home = Home::new(move |_, _| (200, answer.to_string()));
+    assert_eq!(out(&home.keyward(&["token", "p"])), "t0ken\n");
+    for args in [&["token", "p", "--format", "json"][..], &["token", "p", "--json"]] {
+        let token: Value = serde_json::from_str(&out(&home.keyward(args))).unwrap();
+        assert_eq!((&token["token"], &token["expires_in_s"]), (&json!("t0ken"), &json!(60)));
+    }
+}
+
+#[test]
+fn text_of_others_cannot_move_the_cursor() {
+    let home = Home::new(|line, _| match line {
+        "GET /v1/runs" => {
+            let run = json!([{"run": "r", "pid": 1, "app": "a\u{1b}[2J", "app_verified": true, "project": "/p\n",
+                "started_at": "2026-11-21T08:00:00Z", "leases": []}]);
+            (200, run.to_string())
+        }
+        _ => {
+            let entries =
+                json!([{"seq": 1, "entry": {"app": "\u{1b}]0;x", "detail": {"a": "\u{202e}"}}, "prev": "", "mac": ""}]);
+            (200, json!({"entries": entries, "more": false, "head": 1}).to_string())
+        }
+    });
+    for args in [&["ps"][..], &["audit", "list"]] {
+        let text = out(&home.keyward(args));
+        assert!(text.lines().count() == 2 && !text.contains(['\u{1b}', '\u{202e}']), "{text:?}");
+    }
+}
+
+#[test]
+fn the_socket_of_a_home_is_not_reached_through_an_open_folder() {
+    let home = Home::new(|_, _| (204, String::new()));
+    let runtime = home.places().runtime;
+    let open = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    open(&runtime, 0o755);
+    let output = home.keyward_with(&["secret", "set", "n"], b"hunter2");
+    open(&runtime, 0o700);
+    assert_eq!(output.status.code(), Some(5), "{}", err(&output));
+    assert!(home.seen().is_empty() && !err(&output).contains("hunter2"));
+}
