@@ -188,7 +188,8 @@ impl Drop for Entered {
 /// Serves until `stop` resolves, then what is already connected, for at most 5 s. `stop` removes the socket file, so that
 /// nobody connects to a server that is about to end; whoever had connected before is still answered.
 ///
-/// `listener` must be a listening Unix stream socket.
+/// `listener` must be a listening Unix stream socket, with `SO_PASSCRED` set before anyone could connect: bytes that were
+/// sent into its queue without it name no sender, and close their connection.
 ///
 /// # Errors
 /// When the listener cannot be used at all. A connection that fails ends by itself.

@@ -123,6 +123,8 @@ fn bind(places: &Places) -> Result<UnixListener, Fault> {
     let draft = places.runtime.join(SOCKET_DRAFT);
     let bound = remove(&draft).and_then(|()| {
         let listener = UnixListener::bind(&draft)?;
+        // Before anyone can connect: what is sent into the queue names its sender from the start.
+        rustix::net::sockopt::set_socket_passcred(&listener, true)?;
         std::fs::set_permissions(&draft, std::fs::Permissions::from_mode(0o600))?;
         std::fs::rename(&draft, &places.socket)?;
         Ok(listener)
@@ -177,10 +179,8 @@ enum End {
 impl Parent {
     fn run(mut self) -> Result<(), Fault> {
         let done = self.serve();
-        if done.is_err() {
-            // After a clean stop the worker has done so.
-            let _ = remove(&self.places.socket);
-        }
+        // The lock is still held, so that it is our own, left by a worker that could not remove it.
+        let _ = remove(&self.places.socket);
         done
     }
 
@@ -198,7 +198,7 @@ impl Parent {
                 return Err(Fault::new(Code::BrokerStart).cause(format!("it crashed {CRASHES_MOST} times in a minute")));
             };
             if wait(&mut [PollFd::new(&self.signals, PollFlags::IN)], Some(pause)) {
-                return remove(&self.places.socket).map_err(|e| start_fault("the socket", &e));
+                return Ok(());
             }
         }
     }
@@ -246,9 +246,9 @@ impl Parent {
                 fds.push(PollFd::new(words, PollFlags::IN));
             }
             let timeout = kill_at.map(|at| at.saturating_duration_since(Instant::now()));
-            let any = wait(&mut fds, timeout);
+            wait(&mut fds, timeout);
             let seen: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
-            if !any && kill_at.is_some() {
+            if kill_at.is_some_and(|at| Instant::now() >= at) {
                 pidfd_send_signal(&pidfd, Signal::KILL)?;
                 kill_at = Some(Instant::now() + STOP_TIME);
             }

@@ -76,6 +76,11 @@ struct Server {
 
 impl Server {
     fn start() -> Self {
+        Self::start_after(|_| {})
+    }
+
+    /// Runs `before` when clients can connect and nobody serves yet.
+    fn start_after(before: impl FnOnce(&Path)) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let number = COUNT.fetch_add(1, Ordering::SeqCst);
         let folder = std::env::temp_dir().join(format!("keyward-socket-{}-{number}", std::process::id()));
@@ -84,7 +89,9 @@ impl Server {
         std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o755)).unwrap();
         let path = folder.join("s");
         let listener = UnixListener::bind(&path).unwrap();
+        rustix::net::sockopt::set_socket_passcred(&listener, true).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
+        before(&path);
         let (echo, connections) = (Arc::new(Echo::default()), Connections::new());
         let (stop, stopped) = oneshot::channel();
         let (for_echo, for_connections) = (Arc::clone(&echo), connections.clone());
@@ -206,6 +213,17 @@ fn a_peer_is_known_by_the_kernel_and_told_so() {
     let parents: Vec<u64> = said["parents"].as_array().unwrap().iter().map(|p| p.as_u64().unwrap()).collect();
     assert_eq!(parents[0], u64::from(std::process::id()), "{parents:?}");
     assert!(said["pid"].as_u64().unwrap() != parents[0]);
+}
+
+#[test]
+fn who_came_before_the_server_is_served() {
+    let mut early = None;
+    let _server = Server::start_after(|path| {
+        let mut stream = UnixStream::connect(path).unwrap();
+        stream.write_all(HELLO).unwrap();
+        early = Some(stream);
+    });
+    assert!(answer(&mut early.unwrap()).starts_with("HTTP/1.1 200"));
 }
 
 #[test]
