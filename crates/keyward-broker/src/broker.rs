@@ -1,7 +1,8 @@
 //! The broker's state, and the one lock around it.
 //!
 //! All decisions are made while the lock is held, and in it nothing waits for the network, a program or a person: exchanges
-//! and key derivations run outside and come back with their result. Requests that find too many others waiting are told so.
+//! and key derivations run outside and come back with their result. The one exception is the anchor in the keyring, for which
+//! the keyring is given two seconds. Requests that find too many others waiting are told so.
 
 use crate::config::Config;
 use crate::events::Events;
@@ -20,6 +21,7 @@ use keyward_store::{Changes, Paths, Store, VaultLock, Write};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::{Mutex, MutexGuard, Notify, Semaphore, watch};
 
@@ -75,6 +77,17 @@ pub(crate) struct Open {
     pub(crate) seal: Option<Key32>,
     pub(crate) profiles: BTreeMap<Name, StoredProfile>,
     pub(crate) last_action: Boot,
+    /// The vault has a keyring slot, so the keyring keeps an anchor too.
+    pub(crate) keyring: Option<KeyringAnchor>,
+    /// Entries were written since the anchor in the keyring was.
+    pub(crate) unanchored: AtomicBool,
+}
+
+/// The anchor in the operating system's keyring.
+#[derive(Clone, Copy)]
+pub(crate) struct KeyringAnchor {
+    pub(crate) vault: [u8; 16],
+    pub(crate) written: Boot,
 }
 
 /// A profile with its place in the vault.
@@ -109,6 +122,7 @@ impl Open {
     /// Records entries together with the changes that they are about, durably.
     pub(crate) async fn commit(&self, broker: &Broker, writes: Vec<Write>, entries: Vec<Draft>) -> Result<(), Fault> {
         let seqs = self.store.commit(Changes { writes, entries }).await.map_err(|e| e.fault())?;
+        self.unanchored.store(true, Ordering::Relaxed);
         if let Some(seq) = seqs.last() {
             broker.events.publish("audit", &json!({"seq": seq}));
         }

@@ -13,6 +13,7 @@ use keyward_store::StoreError;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -21,6 +22,9 @@ pub(crate) type Obtained = Result<(Arc<Credential>, Schedule), Fault>;
 
 /// Shortest time between two exchanges of a profile that people ask for, after a failure.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// The anchor in the keyring is written at most this often.
+const KEYRING_PAUSE: Duration = Duration::from_secs(60);
 
 /// The credential of one profile, and the exchange that may be under way.
 pub(crate) struct Cached {
@@ -269,8 +273,14 @@ impl Broker {
             }
             crate::broker::Vault::Locked => (false, None),
         };
+        let anchor = match &state.vault {
+            crate::broker::Vault::Open(open) if open.unanchored.load(Ordering::Relaxed) => {
+                open.keyring.map(|k| k.written.after(KEYRING_PAUSE))
+            }
+            crate::broker::Vault::Open(_) | crate::broker::Vault::Locked => None,
+        };
         let refusals = if open { state.refusals.due() } else { None };
-        expiries.chain(renewals).chain(auto_lock).chain(refusals).min()
+        expiries.chain(renewals).chain(auto_lock).chain(refusals).chain(anchor).min()
     }
 
     /// Does what is due.
@@ -295,6 +305,11 @@ impl Broker {
             self.auto_lock(&mut state, "no action of the person").await;
         }
         self.flush_refusals(&mut state, now).await;
+        if let Some(open) = state.open()
+            && open.keyring.is_some_and(|k| now.boot >= k.written.after(KEYRING_PAUSE))
+        {
+            self.anchor_to_keyring(open).await;
+        }
         // A credential that is over helps nobody; one that nobody uses is kept until then, for the next run.
         let used: Vec<Name> = state.cache.keys().filter(|name| in_use(&state, name)).cloned().collect();
         state.cache.retain(|name, c| {

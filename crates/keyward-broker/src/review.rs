@@ -16,6 +16,7 @@ use keyward_store::{Filter, Link, Order, Page, Store, StoreError};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use tokio::sync::mpsc;
 
 const PAGE: u32 = 100;
@@ -59,6 +60,10 @@ impl Broker {
     /// Verifies the whole log.
     pub(crate) async fn verify(&self) -> Result<VerifyAnswer, Fault> {
         let store = self.log().await?;
+        let mut seen = vec!["file".to_owned()];
+        if self.check_keyring_anchor(&store).await? {
+            seen.push("keyring".to_owned());
+        }
         let report = store.verify().await.map_err(|e| e.fault())?;
         if !report.ok {
             self.publish_vault("broken");
@@ -69,7 +74,10 @@ impl Broker {
             accepted: p.accepted,
         });
         let gaps = report.gaps.iter().map(|g| GapMsg { seq: g.seq, from: g.from, anchor_seq: Some(g.anchor_seq) });
-        let mut notes = vec![report.note];
+        let mut notes = Vec::new();
+        if seen.len() == 1 {
+            notes.push(report.note);
+        }
         if report.more > 0 {
             notes.push(format!("{} more problems are not listed", report.more));
         }
@@ -83,7 +91,7 @@ impl Broker {
             ok: report.ok,
             entries: report.entries,
             head: (report.head.seq > 0).then_some(HeadMsg { seq: report.head.seq, mac: report.head.mac }),
-            anchor: AnchorMsg { state: report.anchor.state, seq: report.anchor.seq, seen: vec!["file".to_owned()] },
+            anchor: AnchorMsg { state: report.anchor.state, seq: report.anchor.seq, seen },
             problems: problems.collect(),
             gaps: gaps.collect(),
             notes,
@@ -95,13 +103,16 @@ impl Broker {
         if request.reason.trim().is_empty() || request.reason.len() > 500 {
             return Err(Fault::new(Code::RequestInvalid).cause("the reason has 1 to 500 bytes"));
         }
-        let key = self.prove(request.proof).await?;
+        let slots = keyward_store::load_slots(&self.paths).map_err(|e| e.fault())?;
+        let key = self.prove_with(slots.clone(), request.proof).await?;
         let mut state = self.state_for_request().await?;
         let open = self.unlocked(&mut state)?;
-        let slots = keyward_store::load_slots(&self.paths).map_err(|e| e.fault())?;
+        self.unchanged(&slots)?;
         let reason = keyward_diag::plain(&request.reason, 500);
         let done = open.store.accept_break(&self.vault_lock, &slots, &key, now().wall.0, &reason, Some(facts(peer)));
         done.await.map_err(|e| e.fault())?;
+        open.unanchored.store(true, Ordering::Relaxed);
+        self.anchor_to_keyring(open).await;
         self.publish_vault("unlocked");
         Ok(())
     }
@@ -196,12 +207,14 @@ fn filter(query: &AuditQuery) -> Result<Filter, Fault> {
             })
             .transpose()
     };
-    let kind = query.kind.as_ref().map(|k| {
-        Kind::parse(k).ok_or_else(|| {
-            let kinds: Vec<_> = Kind::ALL.iter().map(|k| k.name()).collect();
-            invalid(format!("there is no kind `{}`; there are: {}", keyward_diag::plain(k, 40), kinds.join(", ")))
-        })
-    });
+    let family = |name: &str, asked: &str| name.split_once('.').is_some_and(|(first, _)| first == asked);
+    if let Some(asked) = &query.kind
+        && !Kind::ALL.iter().any(|k| k.name() == asked || family(k.name(), asked))
+    {
+        let kinds: Vec<_> = Kind::ALL.iter().map(|k| k.name()).collect();
+        let cause = format!("there is no kind `{}`; there are: {}", keyward_diag::plain(asked, 40), kinds.join(", "));
+        return Err(invalid(cause));
+    }
     let outcome = query
         .outcome
         .as_ref()
@@ -211,7 +224,7 @@ fn filter(query: &AuditQuery) -> Result<Filter, Fault> {
         profile: query.profile.clone(),
         project: query.project.clone(),
         run: query.run.clone(),
-        kind: kind.transpose()?,
+        kind: query.kind.clone(),
         outcome: outcome.transpose()?,
         since_us: time(&query.since, "since")?,
         until_us: time(&query.until, "until")?,

@@ -120,7 +120,16 @@ impl Broker {
             Role::None => {
                 let open_to_all = matches!(
                     route,
-                    R::Status | R::Init | R::Unlock | R::Lock | R::Restore | R::Slots | R::Kinds | R::Events | R::Runs | R::BrokerStop
+                    R::Status
+                        | R::Init
+                        | R::Unlock
+                        | R::Lock
+                        | R::Restore
+                        | R::Slots
+                        | R::Kinds
+                        | R::Events
+                        | R::Runs
+                        | R::BrokerStop
                 );
                 if open_to_all { Ok(()) } else { Err(self.closed()) }
             }

@@ -422,7 +422,10 @@ impl Broker {
             let gone = self.deliveries().is_ok_and(|d| d.remove(process, &held.id.to_string()));
             draft = draft.detail("file_removed", gone);
         }
-        if let Some(text) = remains(held) {
+        // With the process its environment is gone.
+        if why != LeaseEnd::Released
+            && let Some(text) = remains(held)
+        {
             draft = draft.detail("remains", text);
         }
         self.events.publish("lease", &json!({"lease": held.id.to_string(), "state": held.lease.state.word()}));

@@ -1,6 +1,6 @@
 //! Making, opening, closing and keeping the vault.
 
-use crate::broker::{Broker, Open, State, Vault, entry, entry_of, facts};
+use crate::broker::{Broker, KeyringAnchor, Open, State, Vault, entry, entry_of, facts};
 use crate::keyring;
 use crate::peer::Peer;
 use crate::platform::{self, now};
@@ -19,6 +19,7 @@ use keyward_store::{Backup, Filter, Health, Order, Page, Store, StoreError, load
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Shortest passphrase, in characters. Eight more classes of characters would not make up for a short one.
@@ -30,6 +31,16 @@ struct WrongProofs {
     count: u64,
     first_us: i64,
     last_us: i64,
+}
+
+/// Whether the anchor in the keyring was compared.
+enum Seen {
+    /// The vault has no keyring slot, or the keyring has no anchor yet.
+    Nothing,
+    /// The keyring did not answer.
+    Silent,
+    /// It was.
+    Compared,
 }
 
 /// Something that opens a slot.
@@ -121,6 +132,7 @@ impl Broker {
             }
         };
         let mut state = self.state().await;
+        self.unchanged(&slots)?;
         let at = now();
         if let Some(open) = state.open() {
             open.seal = Some(key.derive_seal());
@@ -169,7 +181,10 @@ impl Broker {
             seal: Some(key.derive_seal()),
             profiles: std::collections::BTreeMap::new(),
             last_action: at.boot,
+            keyring: keyring_anchor(&load_slots(&self.paths).map_err(|e| e.fault())?),
+            unanchored: AtomicBool::new(true),
         };
+        let seen = self.compare_keyring_anchor(&open.store, open.keyring).await?;
         self.load_profiles(&mut open).await?;
         let mut entries = Vec::new();
         if !state.opened {
@@ -194,6 +209,9 @@ impl Broker {
         self.forget_wrong_proofs();
         state.vault = Vault::Open(Box::new(open));
         let (resumed_runs, mut warnings_of_runs) = self.resume_runs(state).await?;
+        if let Seen::Silent = seen {
+            warnings_of_runs.push("the keyring did not answer, so its anchor of the log was not compared".to_owned());
+        }
         // From here on all live runs are known, so roles can be told.
         state.opened = true;
         let held: Vec<Name> = state.runs.values().flat_map(|r| &r.leases).map(|l| l.profile.clone()).collect();
@@ -233,6 +251,9 @@ impl Broker {
             draft = draft.peer(facts(peer));
         }
         let answer = self.revoke_leases(state, &held, peer, at, vec![draft]).await;
+        if let Some(open) = state.open() {
+            self.anchor_to_keyring(open).await;
+        }
         self.close_vault(state).await;
         answer.map(|a| LockAnswer { runs: a.runs })
     }
@@ -276,6 +297,40 @@ impl Broker {
         }
     }
 
+    /// Compares the log with the anchor in the keyring, where the vault uses one; says whether there was one.
+    pub(crate) async fn check_keyring_anchor(&self, store: &Store) -> Result<bool, Fault> {
+        let keyring = self.state().await.open().and_then(|open| open.keyring);
+        Ok(matches!(self.compare_keyring_anchor(store, keyring).await?, Seen::Compared))
+    }
+
+    async fn compare_keyring_anchor(&self, store: &Store, keyring: Option<KeyringAnchor>) -> Result<Seen, Fault> {
+        let Some(KeyringAnchor { vault, .. }) = keyring else { return Ok(Seen::Nothing) };
+        match keyring::load_anchor(vault).await {
+            Ok(bytes) => {
+                store.check_second_anchor(&bytes).await.map_err(|e| e.fault())?;
+                Ok(Seen::Compared)
+            }
+            Err(fault) if fault.code == Code::KeyringMissing => Ok(Seen::Nothing),
+            Err(_) => Ok(Seen::Silent),
+        }
+    }
+
+    /// Writes the anchor into the keyring, where the vault uses one and entries were written since. A keyring that does not
+    /// answer leaves it behind, which is no break.
+    pub(crate) async fn anchor_to_keyring(&self, open: &mut Open) {
+        let Some(keyring) = &mut open.keyring else { return };
+        if !open.unanchored.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        keyring.written = now().boot;
+        let (vault, anchor) = (keyring.vault, open.store.second_anchor().await);
+        if let Some(anchor) = anchor
+            && let Err(e) = keyring::store_anchor(vault, anchor).await
+        {
+            tracing::warn!(code = %e.code, "the anchor was not written to the keyring");
+        }
+    }
+
     /// Closes the database and wipes every key and credential.
     pub(crate) async fn close_vault(&self, state: &mut State) {
         state.cache.clear();
@@ -293,7 +348,8 @@ impl Broker {
         self.prove_with(slots, proof).await
     }
 
-    async fn prove_with(&self, slots: SlotFile, proof: Proof) -> Result<VaultKey, Fault> {
+    /// As [`Broker::prove`], for a slot file that was read before.
+    pub(crate) async fn prove_with(&self, slots: SlotFile, proof: Proof) -> Result<VaultKey, Fault> {
         let opener = match proof {
             Proof::Passphrase(text) => Opener::Passphrase(passphrase(text)?),
             Proof::Recovery(text) => Opener::Recovery(text),
@@ -392,10 +448,9 @@ impl Broker {
 
     /// Adds a keyring or recovery slot.
     pub(crate) async fn slot_add(&self, peer: &Peer, request: SlotAddRequest) -> Result<RecoveryAnswer, Fault> {
-        let key = self.prove(request.proof).await?;
-        let mut state = self.state_for_request().await?;
-        let open = self.unlocked(&mut state)?;
-        let mut slots = load_slots(&self.paths).map_err(|e| e.fault())?;
+        let before = load_slots(&self.paths).map_err(|e| e.fault())?;
+        let key = self.prove_with(before.clone(), request.proof).await?;
+        let mut slots = before.clone();
         let (word, recovery_key) = match request.kind {
             SlotKind::Passphrase => {
                 return Err(Fault::new(Code::VaultSlotExists).help("change the passphrase with `keyward vault rekey`"));
@@ -407,24 +462,41 @@ impl Broker {
             }
             SlotKind::Recovery => ("recovery", Some(slots.add_recovery(&key).map_err(|e| slot_fault(&e))?)),
         };
+        let mut state = self.state_for_request().await?;
+        let open = self.unlocked(&mut state)?;
+        self.unchanged(&before)?;
         let draft = entry_of(Kind::VaultSlotAdded, now(), peer).detail("slot", word);
         open.commit(self, Vec::new(), vec![draft]).await?;
         save_slots(&self.vault_lock, &slots).map_err(|e| e.fault())?;
+        open.keyring = keyring_anchor(&slots);
+        self.anchor_to_keyring(open).await;
         Ok(RecoveryAnswer { recovery_key })
+    }
+
+    /// Refuses to go on when the slot file was changed since it was read: what was made from it would undo that change.
+    pub(crate) fn unchanged(&self, before: &SlotFile) -> Result<(), Fault> {
+        let slots = load_slots(&self.paths).map_err(|e| e.fault())?;
+        let same = slots.to_bytes() == before.to_bytes();
+        if same { Ok(()) } else { Err(Fault::new(Code::Busy).cause("the slots were changed meanwhile")) }
     }
 
     /// Removes a slot by its id or kind.
     pub(crate) async fn slot_remove(&self, peer: &Peer, request: SlotRemoveRequest) -> Result<(), Fault> {
-        let key = self.prove(request.proof).await?;
-        let mut state = self.state_for_request().await?;
-        let open = self.unlocked(&mut state)?;
-        let mut slots = load_slots(&self.paths).map_err(|e| e.fault())?;
+        let before = load_slots(&self.paths).map_err(|e| e.fault())?;
+        let key = self.prove_with(before.clone(), request.proof).await?;
+        let mut slots = before.clone();
         let wanted = slots.list().into_iter().find(|s| s.id == request.slot || s.kind.name() == request.slot);
         let wanted = wanted.ok_or_else(|| Fault::new(Code::VaultSlotUnknown))?;
         let removed = slots.remove(&key, &wanted.id).map_err(|e| slot_fault(&e))?;
-        let draft = entry_of(Kind::VaultSlotRemoved, now(), peer).detail("slot", removed.kind.name());
-        open.commit(self, Vec::new(), vec![draft]).await?;
-        save_slots(&self.vault_lock, &slots).map_err(|e| e.fault())?;
+        {
+            let mut state = self.state_for_request().await?;
+            let open = self.unlocked(&mut state)?;
+            self.unchanged(&before)?;
+            let draft = entry_of(Kind::VaultSlotRemoved, now(), peer).detail("slot", removed.kind.name());
+            open.commit(self, Vec::new(), vec![draft]).await?;
+            save_slots(&self.vault_lock, &slots).map_err(|e| e.fault())?;
+            open.keyring = keyring_anchor(&slots);
+        }
         if removed.kind == keyward_crypto::SlotKind::Keyring {
             // The slot is gone; a key that stays in a keyring that does not answer opens nothing.
             let _ = keyring::remove(slots.vault_id()).await;
@@ -437,38 +509,48 @@ impl Broker {
     /// The answer names the copies of the vault that it knows of: those keep the old passphrase.
     pub(crate) async fn rekey(&self, peer: &Peer, request: RekeyRequest) -> Result<RekeyAnswer, Fault> {
         let new_passphrase = strong(request.new_passphrase)?;
-        let old = self.prove(request.proof).await?;
-        let slots = load_slots(&self.paths).map_err(|e| e.fault())?;
-        let had_keyring = slots.has(keyward_crypto::SlotKind::Keyring);
+        let before = load_slots(&self.paths).map_err(|e| e.fault())?;
+        let old = self.prove_with(before.clone(), request.proof).await?;
+        let former = before.clone();
         let made = self.derive(move || {
             let kdf = measure();
             let new = VaultKey::make().map_err(|e| Fault::new(Code::Internal).cause(e))?;
-            let slots = slots.rekey(&new, &new_passphrase, kdf).map_err(|e| slot_fault(&e))?;
+            let slots = former.rekey(&new, &new_passphrase, kdf).map_err(|e| slot_fault(&e))?;
             Ok::<_, Fault>((new, slots))
         });
         let (new, mut slots) = made.await??;
-        let mut state = self.state().await;
-        let open = self.unlocked(&mut state)?;
-        if had_keyring && !slots.has(keyward_crypto::SlotKind::Keyring) {
+        // A failure after this costs the keyring slot, never the vault.
+        if before.has(keyward_crypto::SlotKind::Keyring) {
             let inner = slots.add_keyring(&new).map_err(|e| slot_fault(&e))?;
             keyring::store(slots.vault_id(), inner).await?;
         }
+        let mut state = self.state().await;
+        let open = self.unlocked(&mut state)?;
+        self.unchanged(&before)?;
         let draft = entry_of(Kind::VaultRekeyed, now(), peer);
         let done = open.store.rekey(&self.vault_lock, &slots, &old, &new, draft).await;
-        match done {
-            Ok(rekeyed) => {
-                open.seal = Some(new.derive_seal());
-                let mut older_copies: Vec<String> =
-                    rekeyed.older_copies.iter().map(|p| p.display().to_string()).collect();
-                older_copies.extend(backups(&open.store).await?);
-                Ok(RekeyAnswer { older_copies })
+        // The store is closed now, whichever key holds.
+        let (key, slots) = match &done {
+            Ok(_) => (&new, slots),
+            Err(_) => (&old, load_slots(&self.paths).map_err(|e| e.fault())?),
+        };
+        match Store::open(&self.vault_lock, &slots, key).await {
+            Ok((store, _)) => {
+                open.store = Arc::new(store);
+                open.seal = Some(key.derive_seal());
+                open.keyring = keyring_anchor(&slots);
+                open.unanchored.store(true, Ordering::Relaxed);
+                self.anchor_to_keyring(open).await;
             }
             Err(error) => {
-                // The store must be opened anew, whichever key holds.
                 self.close_vault(&mut state).await;
-                Err(error.fault())
+                return Err(error.fault());
             }
         }
+        let rekeyed = done.map_err(|e| e.fault())?;
+        let mut older_copies: Vec<String> = rekeyed.older_copies.iter().map(|p| p.display().to_string()).collect();
+        older_copies.extend(backups(&open.store).await?);
+        Ok(RekeyAnswer { older_copies })
     }
 
     /// Writes a backup.
@@ -512,12 +594,18 @@ impl Broker {
 
 /// The backups that the log knows of and that still exist.
 async fn backups(store: &Store) -> Result<Vec<String>, Fault> {
-    let filter = Filter { kind: Some(Kind::VaultBackedUp), ..Filter::default() };
+    let filter = Filter { kind: Some(Kind::VaultBackedUp.name().to_owned()), ..Filter::default() };
     let page = Page { after: None, before: None, order: Order::NewestFirst, limit: 1_000 };
     let links = store.entries(page, &filter).await.map_err(|e| e.fault())?;
     let files = links.iter().filter_map(|l| l.entry().ok()?.detail.get("file")?.as_str().map(str::to_owned));
     let files: std::collections::BTreeSet<String> = files.filter(|f| Path::new(f).exists()).collect();
     Ok(files.into_iter().collect())
+}
+
+/// What the broker keeps of the keyring slot, if there is one.
+fn keyring_anchor(slots: &SlotFile) -> Option<KeyringAnchor> {
+    let has = slots.has(keyward_crypto::SlotKind::Keyring);
+    has.then(|| KeyringAnchor { vault: slots.vault_id(), written: now().boot })
 }
 
 fn live(state: &State) -> u32 {

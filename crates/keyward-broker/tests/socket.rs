@@ -265,9 +265,11 @@ fn a_request_of_another_process_on_a_lent_connection_closes_it() {
 #[test]
 fn a_connection_ends_with_its_peer_whoever_holds_it() {
     let server = Server::start();
-    // Returns only when `cat`, which holds the connection of a process that has ended, sees its end.
-    let out = child("lend", &server.path()).output().unwrap();
-    assert!(out.status.success());
+    // Ends only when `cat`, which holds the connection of a process that has ended, sees its end.
+    let (send, end) = std::sync::mpsc::channel();
+    let mut lender = child("lend", &server.path());
+    std::thread::spawn(move || send.send(lender.output().unwrap().status.success()));
+    assert_eq!(end.recv_timeout(Duration::from_secs(60)), Ok(true));
     assert_eq!((server.asked(), server.echo.closed.load(Ordering::SeqCst)), (1, 1));
 }
 
@@ -466,4 +468,15 @@ async fn who_dawdles_is_dropped() {
         assert!(after.as_secs().abs_diff(seconds) <= 1, "{name:?} ended after {after:?}");
         assert!(answer.contains(want) && answer.is_empty() == want.is_empty(), "{name:?}: {answer}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clean_stop_does_not_wait_for_who_has_nothing_to_ask() {
+    let path = std::env::temp_dir().join(format!("keyward-idle-{}", std::process::id()));
+    let listener = OwnedFd::from(UnixListener::bind(&path).unwrap());
+    let _idle = tokio::net::UnixStream::connect(&path).await.unwrap();
+    std::fs::remove_file(path).unwrap();
+    let start = tokio::time::Instant::now();
+    serve(listener, Arc::new(Echo::default()), Connections::new(), std::future::ready(())).await.unwrap();
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
 }

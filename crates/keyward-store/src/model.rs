@@ -1,6 +1,6 @@
 //! What goes into the vault and comes out of it.
 
-use keyward_core::audit::{Draft, Entry, EntryError, Kind, Outcome, Problem, RestoreGap};
+use keyward_core::audit::{Draft, Entry, EntryError, Outcome, Problem, RestoreGap};
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -138,8 +138,8 @@ pub struct Filter {
     pub project: Option<String>,
     /// Identifier of the run.
     pub run: Option<String>,
-    /// Kind.
-    pub kind: Option<Kind>,
+    /// Kind, or the part before its dot (`lease`).
+    pub kind: Option<String>,
     /// Outcome.
     pub outcome: Option<Outcome>,
     /// At or after, in microseconds since 1970 UTC.

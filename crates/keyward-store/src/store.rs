@@ -7,10 +7,11 @@ use crate::fault::fault;
 use crate::model::{Changes, Filter, Health, Item, ItemInfo, Link, Order, Page, Profile, Run, Write};
 use crate::paths::{Paths, VaultLock, create_private, load_slots, publish, remove_if_there, save_slots, sync_folder};
 use keyward_core::audit::{
-    BODY_MAX_BYTES, Draft, Head, Kind, Problem, ProblemKind, Segment, Verifier, at_text, body, compare_anchor,
+    BODY_MAX_BYTES, Draft, Head, Problem, ProblemKind, Segment, Verifier, at_text, body, compare_anchor,
 };
 use keyward_crypto::{
-    Anchor, AnchorKey, ChainKey, ExportError, ExportKey, ItemRef, SealError, SlotFile, VaultKey, make_array, open, seal,
+    ANCHOR_SLOT_BYTES, Anchor, AnchorFile, AnchorKey, ChainKey, ExportError, ExportKey, ItemRef, SealError, SlotFile,
+    VaultKey, make_array, open, seal,
 };
 use keyward_secret::{Key32, SecretBytes};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
@@ -249,7 +250,7 @@ impl Store {
                          FROM audit WHERE seq > ?1 AND seq < ?2)
                      WHERE (?3 IS NULL OR t ->> '$.app' = ?3) AND (?4 IS NULL OR t ->> '$.profile' = ?4)
                        AND (?5 IS NULL OR t ->> '$.project' = ?5) AND (?6 IS NULL OR t ->> '$.run' = ?6)
-                       AND (?7 IS NULL OR t ->> '$.kind' = ?7) AND (?8 IS NULL OR t ->> '$.outcome' = ?8)
+                       AND (?7 IS NULL OR t ->> '$.kind' = ?7 OR substr(t ->> '$.kind', 1, length(?7) + 1) = ?7 || '.') AND (?8 IS NULL OR t ->> '$.outcome' = ?8)
                        AND (?9 IS NULL OR t ->> '$.at' >= ?9) AND (?10 IS NULL OR t ->> '$.at' < ?10)
                      ORDER BY seq ",
                     $order,
@@ -268,7 +269,7 @@ impl Store {
             .bind(filter.profile.as_deref())
             .bind(filter.project.as_deref())
             .bind(filter.run.as_deref())
-            .bind(filter.kind.map(Kind::name))
+            .bind(filter.kind.as_deref())
             .bind(filter.outcome.map(|o| o.name()))
             .bind(filter.since_us.map(at_text))
             .bind(filter.until_us.map(at_text))
@@ -283,6 +284,36 @@ impl Store {
     /// As [`Store::items`].
     pub async fn entry(&self, seq: u64) -> Result<Option<Link>, StoreError> {
         self.inner.lock().await.link(seq).await
+    }
+
+    /// An anchor of the present end of the log for a place besides the anchor file: the layout of that file, with one slot.
+    /// `None` while the log is broken, since an anchor never moves over a break.
+    pub async fn second_anchor(&self) -> Option<Vec<u8>> {
+        let inner = self.inner.lock().await;
+        let anchor = Anchor { vault: self.keys.vault_id, epoch: inner.epoch, seq: inner.head.seq, mac: inner.head.mac };
+        let bytes = [vec![0; ANCHOR_SLOT_BYTES], self.keys.anchor.encode(1, &anchor).to_vec()].concat();
+        (!self.is_broken()).then_some(bytes)
+    }
+
+    /// Compares the log with an anchor of [`Store::second_anchor`] from an earlier time, and says whether they match. One that
+    /// does not is remembered as a break. One of an earlier epoch says nothing: a break was accepted or a backup restored
+    /// since it was written.
+    ///
+    /// # Errors
+    /// As [`Store::items`].
+    pub async fn check_second_anchor(&self, bytes: &[u8]) -> Result<bool, StoreError> {
+        let mut inner = self.inner.lock().await;
+        let found = self.keys.anchor.newest(bytes);
+        if let AnchorFile::Found { anchor, .. } = &found
+            && anchor.epoch < inner.epoch
+        {
+            return Ok(true);
+        }
+        let verdict = inner.compare_with(Some(found), &self.keys).await?;
+        let Some(problem) = verdict.problem else { return Ok(true) };
+        inner.remember(vec![problem]).await;
+        self.broken.store(true, Ordering::Release);
+        Ok(false)
     }
 
     /// Moves the write-ahead log into the database, makes the anchor durable and closes. Every later call gives
@@ -426,6 +457,14 @@ impl Inner {
         keys: &Keys,
     ) -> Result<keyward_core::audit::AnchorVerdict, StoreError> {
         let file = anchor::read(&paths.anchor())?.map(|bytes| keys.anchor.newest(&bytes));
+        self.compare_with(file, keys).await
+    }
+
+    async fn compare_with(
+        &mut self,
+        file: Option<keyward_crypto::AnchorFile>,
+        keys: &Keys,
+    ) -> Result<keyward_core::audit::AnchorVerdict, StoreError> {
         let at_anchor = match &file {
             Some(keyward_crypto::AnchorFile::Found { anchor, .. }) if anchor.seq == 0 => {
                 Some(Head::empty(&keys.vault_id).mac)

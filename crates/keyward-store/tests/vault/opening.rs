@@ -86,7 +86,7 @@ async fn entries_are_filtered_and_paged() {
         (Filter { profile: text("b"), ..all() }, vec![3]),
         (Filter { project: text("/p"), ..all() }, vec![2]),
         (Filter { run: text("r1"), ..all() }, vec![2, 3]),
-        (Filter { kind: Some(Kind::RunEnded), ..all() }, vec![3]),
+        (Filter { kind: Some(Kind::RunEnded.name().to_owned()), ..all() }, vec![3]),
         (Filter { outcome: Some(Outcome::Refused), ..all() }, vec![4]),
         (Filter { since_us: Some(2_000_000), ..all() }, vec![3, 4]),
         (Filter { until_us: Some(2_000_000), ..all() }, vec![1, 2]),
