@@ -16,7 +16,7 @@ use std::sync::Arc;
 /// Longest chain of parents that is followed.
 pub const PARENTS_MAX: usize = 64;
 
-/// Times that a chain of parents is read until two readings agree.
+/// Times that a chain of parents is read when it changes meanwhile.
 const READINGS_MAX: usize = 8;
 
 /// A process on a connection, as of one request.
@@ -172,34 +172,25 @@ impl fmt::Display for Peer {
     }
 }
 
-/// The chain of parents of `of`. Two equal readings in a row prove each link: a parent that was the same before and after
-/// its child named it was that child's parent in between, and no number was reused.
+/// The chain of parents of `of`.
+///
+/// A number could be reused between the reading of a child, which names it, and of the process that has it. That one would
+/// have started after its supposed child, while a true parent started before: also a subreaper, which is an ancestor. Where
+/// both started in the same clock tick, the child is read once more: it names the same number only if that is its parent.
 fn parents(of: ProcessId, look: &dyn Fn(u32) -> Option<(ProcessId, u32)>) -> Option<Vec<ProcessId>> {
-    let read = || {
+    (0..READINGS_MAX).find_map(|_| {
         let mut chain = Vec::new();
-        let (own, mut next) = look(of.pid)?;
-        if own != of {
-            return None;
-        }
+        let (mut child, mut next) = look(of.pid).filter(|(own, _)| *own == of)?;
         while next != 0 {
-            if chain.len() == PARENTS_MAX {
+            let (id, parent) = look(next).filter(|_| chain.len() < PARENTS_MAX)?;
+            if id.start >= child.start && look(child.pid) != Some((child, next)) {
                 return None;
             }
-            let (id, parent) = look(next)?;
             chain.push(id);
-            next = if id.pid == 1 { 0 } else { parent };
+            (child, next) = (id, if id.pid == 1 { 0 } else { parent });
         }
         Some(chain)
-    };
-    let mut before = None;
-    for _ in 0..READINGS_MAX {
-        let chain = read();
-        if chain.is_some() && chain == before {
-            return chain;
-        }
-        before = chain;
-    }
-    None
+    })
 }
 
 #[cfg(test)]
@@ -239,15 +230,37 @@ mod tests {
         let calls = Cell::new(0);
         let look = |pid: u32| {
             calls.set(calls.get() + 1);
-            // The parent 3 ends during the first reading, and the peer falls to 2.
-            Some((id(pid), if pid == 4 && calls.get() > 3 { 2 } else { pid - 1 }))
+            // The parent 3 is gone when it is looked for, and the peer has fallen to 2.
+            match (pid, calls.get()) {
+                (3, _) => None,
+                (4, 1) => Some((id(4), 3)),
+                (4, _) => Some((id(4), 2)),
+                _ => Some((id(pid), pid - 1)),
+            }
         };
         assert_eq!(parents(id(4), &look).unwrap(), [id(2), id(1)]);
-        let restless = |pid: u32| {
-            calls.set(calls.get() + 1);
-            Some((ProcessId { pid, start: if pid == 4 { 40 } else { calls.get() } }, pid - 1))
-        };
-        assert!(parents(id(4), &restless).is_none(), "never twice the same");
+    }
+
+    #[test]
+    fn a_reused_number_is_no_parent() {
+        let later = ProcessId { pid: 3, start: 40 };
+        for start in [40, 41, 900] {
+            let reused = ProcessId { start, ..later };
+            let calls = Cell::new(0);
+            let look = |pid: u32| {
+                calls.set(calls.get() + 1);
+                match (pid, calls.get()) {
+                    (4, 1) => Some((id(4), 3)),
+                    (4, _) => Some((id(4), 1)),
+                    (3, _) => Some((reused, 1)),
+                    _ => Some((id(pid), 0)),
+                }
+            };
+            assert_eq!(parents(id(4), &look).unwrap(), [id(1)], "start {start}");
+        }
+        // In the same tick, and still named by its child: the parent.
+        let look = |pid: u32| if pid == 3 { Some((later, 1)) } else { Some((id(pid), pid - 1)) };
+        assert_eq!(parents(id(4), &look).unwrap(), [later, id(1)]);
     }
 
     #[test]

@@ -111,7 +111,7 @@ codes! {
     Usage "usage" 2 "the command line is not understood" "see `keyward --help`"
     ConfigInvalid "config.invalid" 1 "config.toml is not valid" "mend what the cause names"
     FileUnreadable "file.unreadable" 1 "a file could not be read or written" "mend what the cause names"
-    PlatformUnsupported "platform.unsupported" 1 "Keyward does not run on this system yet" "use Linux 5.15 or later; macOS and Windows are not written yet"
+    PlatformUnsupported "platform.unsupported" 1 "Keyward does not run on this system yet" "use Linux 6.5 or later; macOS and Windows are not written yet"
     Internal "internal" 70 "a fault of Keyward itself" "please report it, with what `keyward status` shows; no secret is in it"
 }
 

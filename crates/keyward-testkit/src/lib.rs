@@ -13,7 +13,8 @@ use serde_json::Value;
 use std::ffi::OsStr;
 use std::fs::DirBuilder;
 use std::io::Write;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, chown};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -67,6 +68,7 @@ pub struct Home {
     pub runtime: PathBuf,
     bin: PathBuf,
     more: Vec<(String, String)>,
+    user: Option<u32>,
 }
 
 impl Home {
@@ -90,7 +92,7 @@ impl Home {
                 std::fs::hard_link(&built, bin.join(to)).or_else(|_| std::fs::copy(&built, bin.join(to)).map(drop));
             copied.unwrap_or_else(|e| panic!("{}: {e}; build it first: cargo xtask test does", built.display()));
         }
-        Self { root, runtime, bin, more: Vec::new() }
+        Self { root, runtime, bin, more: Vec::new(), user: None }
     }
 
     /// A home with a vault that is open; the passphrase is [`PASSPHRASE`].
@@ -115,6 +117,15 @@ impl Home {
     /// Adds a variable to the environment of every later command.
     pub fn set(&mut self, name: &str, value: &str) {
         self.more.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Gives the folders of this home to another user, as whom every later command runs. Needs root; call it first.
+    #[track_caller]
+    pub fn act_as(&mut self, uid: u32) {
+        for folder in [&self.root, &self.runtime, &self.bin] {
+            chown(folder, Some(uid), Some(uid)).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+        }
+        self.user = Some(uid);
     }
 
     /// Folder of the programs of this home.
@@ -148,6 +159,9 @@ impl Home {
         command.env("PATH", path).env("HOME", &self.root).env("XDG_RUNTIME_DIR", &self.runtime);
         command.env("KEYWARD_HOME", self.keyward_home()).env("KEYWARD_LOG", "trace").env("RUST_LOG", "trace");
         command.envs(self.more.iter().map(|(k, v)| (k, v)));
+        if let Some(uid) = self.user {
+            command.uid(uid).gid(uid);
+        }
         command
     }
 

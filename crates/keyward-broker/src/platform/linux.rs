@@ -9,7 +9,7 @@ use rustix::time::{
     ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, clock_gettime, timerfd_create,
     timerfd_settime,
 };
-use std::io;
+use std::io::{self, Read};
 use std::mem::{MaybeUninit, size_of};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -33,8 +33,11 @@ pub struct Process {
 /// # Errors
 /// `NotFound` when there is no such process; `InvalidData` when the file is not as proc_pid_stat(5) says.
 pub fn process(pid: u32) -> io::Result<Process> {
-    let text = std::fs::read(format!("/proc/{pid}/stat"))?;
-    parse_stat(pid, &text).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+    // One read: the kernel writes the line whole, and it is read for each ancestor of each request. Name and fields take less
+    // than half of the room.
+    let mut line = [0; 1024];
+    let length = std::fs::File::open(format!("/proc/{pid}/stat"))?.read(&mut line)?;
+    parse_stat(pid, &line[..length]).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
 }
 
 /// The program name in field 2 may hold anything, closing brackets and line ends included: fields are counted after the
