@@ -1,9 +1,9 @@
 //! Where things are: the folders of the vault, the socket, and the folder for file deliveries.
 //!
-//! Finds the places from the environment and checks that nobody else can change them: owner, mode, and every component of
-//! the path that somebody else could have made. Never reads or writes what is inside, and never repairs a folder that is
-//! open to others: it refuses, and names the command that closes it. Called by the broker and by every client, which must
-//! agree on the socket to the byte.
+//! Finds the places from the environment and checks that nobody else can change them: owner, mode, and every component
+//! of the path that somebody else could have made. Never reads or writes what is inside, and never repairs a folder
+//! that is open to others: it refuses, and names the command that closes it. Called by the broker and by every client,
+//! which must agree on the socket to the byte.
 
 use keyward_diag::{Code, Fault};
 use std::ffi::OsString;
@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 /// Longest path of a Unix socket in bytes: `sun_path` of unix(7) less its final zero.
 pub const SOCKET_PATH_MAX_BYTES: usize = 107;
 
-/// The only variables that a broker is started with; `PATH` is set to [`BROKER_PATH`] besides. Whatever else stands in the
-/// environment of the starter could change how the broker loads code or where it sends data.
+/// The only variables that a broker is started with; `PATH` is set to [`BROKER_PATH`] besides. Whatever else stands in
+/// the environment of the starter could change how the broker loads code or where it sends data.
 pub const BROKER_VARIABLES: &[&str] = &[
     "HOME",
     "KEYWARD_HOME",
@@ -34,8 +34,8 @@ pub const BROKER_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 /// Name of the broker's program file, which lies beside the client's.
 pub const BROKER_PROGRAM: &str = "keyward-broker";
 
-/// What a broker writes on its standard output once it serves, as one line. Instead of it a start that failed writes one
-/// line of JSON, the [`Fault`].
+/// What a broker writes on its standard output once it serves, as one line. Instead of it a start that failed writes
+/// one line of JSON, the [`Fault`].
 pub const BROKER_READY: &str = "ready";
 
 /// The folders and the socket of one user, or of one `KEYWARD_HOME`. All paths are absolute.
@@ -70,8 +70,8 @@ impl Places {
 
     /// Finds the places from the variables that `env` gives for user `uid`.
     ///
-    /// `KEYWARD_HOME` holds all of them where it is set; else the folders of the XDG base directory specification 0.8 are
-    /// taken, whose variables count only when absolute. An empty variable counts as unset. The socket lies under
+    /// `KEYWARD_HOME` holds all of them where it is set; else the folders of the XDG base directory specification 0.8
+    /// are taken, whose variables count only when absolute. An empty variable counts as unset. The socket lies under
     /// `XDG_RUNTIME_DIR`, else under `/run/user/UID` if that is ours, else in `/dev/shm/keyward-UID`. Makes nothing.
     ///
     /// # Errors
@@ -128,8 +128,8 @@ impl Places {
         Ok(Self { home, data, state, config, runtime, socket, key, uid, variables })
     }
 
-    /// The whole environment of a broker for these places: those of [`BROKER_VARIABLES`] that are set, with the real path
-    /// of the home, and `PATH`.
+    /// The whole environment of a broker for these places: those of [`BROKER_VARIABLES`] that are set, with the real
+    /// path of the home, and `PATH`.
     pub fn variables(&self) -> &[(&'static str, OsString)] {
         &self.variables
     }
@@ -240,8 +240,8 @@ mod unix {
         hex::encode(digest.first_chunk::<8>().copied().unwrap_or_default())
     }
 
-    /// The real path. Each component that exists must belong to root or to `uid`, links included, and must be writable by
-    /// its owner alone or be sticky; what does not exist yet is added as it stands.
+    /// The real path. Each component that exists must belong to root or to `uid`, links included, and must be writable
+    /// by its owner alone or be sticky; what does not exist yet is added as it stands.
     pub(super) fn resolve(path: &Path, uid: u32) -> Result<PathBuf, String> {
         let mut real = PathBuf::from("/");
         let mut todo: VecDeque<OsString> = parts(path)?.into();
@@ -301,7 +301,8 @@ mod unix {
         Ok(real)
     }
 
-    /// A folder of ours which nobody else can enter, and not reached through a link at its end. `Ok(false)`: there is none.
+    /// A folder of ours which nobody else can enter, and not reached through a link at its end. `Ok(false)`: there is
+    /// none.
     pub(super) fn private(folder: &Path, uid: u32) -> Result<bool, String> {
         if let Some(parent) = folder.parent() {
             resolve(parent, uid)?;
@@ -371,8 +372,8 @@ mod unix {
         Ok(())
     }
 
-    /// Mode bits with which somebody else can write. A group of the same number as the user is the user's own, on systems
-    /// that give each user one.
+    /// Mode bits with which somebody else can write. A group of the same number as the user is the user's own, on
+    /// systems that give each user one.
     fn others(meta: &Metadata, uid: u32) -> u32 {
         if uid != 0 && meta.gid() == uid { 0o002 } else { 0o022 }
     }

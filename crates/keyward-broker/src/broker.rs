@@ -17,7 +17,7 @@ use keyward_core::audit::{Draft, Kind, Outcome, PeerFacts};
 use keyward_core::{Boot, Families, KindSpec, Name, Now, Profile, Refusals, Role, Root, Tries, Wall, role};
 use keyward_diag::{Code, Fault};
 use keyward_secret::Key32;
-use keyward_store::{Changes, Paths, Store, VaultLock, Write};
+use keyward_store::{Changes, Item, Paths, Store, VaultLock, Write};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -76,6 +76,8 @@ pub(crate) struct Open {
     /// Absent after the auto-lock: stored secrets cannot be opened.
     pub(crate) seal: Option<Key32>,
     pub(crate) profiles: BTreeMap<Name, StoredProfile>,
+    /// The stored secrets by name, sealed as they are in the database: a run need not read it.
+    pub(crate) secrets: BTreeMap<String, Item>,
     pub(crate) last_action: Boot,
     /// The vault has a keyring slot, so the keyring keeps an anchor too.
     pub(crate) keyring: Option<KeyringAnchor>,

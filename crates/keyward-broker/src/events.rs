@@ -66,7 +66,7 @@ impl Events {
         let list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
         let oldest = list.events.front().map_or(list.next, |(n, _)| *n);
         if oldest > after + 1 {
-            return (list.next - 1, self.reset());
+            return (list.next - 1, self.reset_at(list.next - 1));
         }
         let text = list.events.iter().filter(|(n, _)| *n > after).map(|(_, t)| t.as_ref()).collect();
         (list.next - 1, text)
@@ -74,7 +74,11 @@ impl Events {
 
     /// The event that says: read the state anew.
     pub(crate) fn reset(&self) -> String {
-        let end = self.list.lock().map_or(0, |l| l.next - 1);
+        let end = self.list.lock().unwrap_or_else(PoisonError::into_inner).next - 1;
+        self.reset_at(end)
+    }
+
+    fn reset_at(&self, end: u64) -> String {
         format!("id: {}-{end}\nevent: reset\ndata: {{}}\n\n", self.generation)
     }
 }

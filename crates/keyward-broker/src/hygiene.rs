@@ -1,8 +1,8 @@
 //! A process that is safe to hold keys: what it inherited is dropped before anything else happens.
 //!
 //! Runs first in both processes of the broker, before any thread exists. Refuses a hostile environment by starting the
-//! program anew without it: a variable of the loader has acted before `main`, so clearing it in place would be too late.
-//! Never reads a configuration. Called by `main` alone.
+//! program anew without it: a variable of the loader has acted before `main`, so clearing it in place would be too
+//! late. Never reads a configuration. Called by `main` alone.
 
 use keyward_api::place::{BROKER_PATH, BROKER_PROGRAM, BROKER_VARIABLES};
 use keyward_broker::platform::{close_inherited, reset_signals};
@@ -16,7 +16,8 @@ use std::process::Command;
 const FILES: u64 = 4096;
 
 /// Hides the process (`PR_SET_DUMPABLE` 0, no core files), closes inherited descriptors above standard error, resets
-/// signals, makes new files private (umask 077), and leaves a foreign environment behind by executing this program anew.
+/// signals, makes new files private (umask 077), and leaves a foreign environment behind by executing this program
+/// anew.
 ///
 /// # Errors
 /// [`Code::BrokerStart`], with what the system refused.

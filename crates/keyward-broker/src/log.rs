@@ -1,8 +1,9 @@
 //! The broker's own log file: `broker.log` in the state folder, for finding out why something failed.
 //!
-//! Takes lines of Keyward's own crates alone, since others may print what passes through them; lines carry ids and error
-//! codes, and never names of profiles or secrets, paths of projects or contents, at any level. Mode 0600, at most 1 MiB and
-//! one former file. Never the audit log, and never an error: a line that cannot be written is lost. Called by the worker.
+//! Takes lines of Keyward's own crates alone, since others may print what passes through them; lines carry ids and
+//! error codes, and never names of profiles or secrets, paths of projects or contents, at any level. Mode 0600, at most
+//! 1 MiB and one former file. Never the audit log, and never an error: a line that cannot be written is lost. Called by
+//! the worker.
 
 use keyward_api::place::Places;
 use keyward_diag::{Code, Fault};
@@ -21,7 +22,8 @@ const FILE_MAX_BYTES: u64 = 1024 * 1024;
 /// Name of the file in the state folder.
 const FILE: &str = "broker.log";
 
-/// Starts logging at the level of `KEYWARD_LOG` (`error`, `warn`, `info`, `debug`, `trace`; `info` where it is not set).
+/// Starts logging at the level of `KEYWARD_LOG` (`error`, `warn`, `info`, `debug`, `trace`; `info` where it is not
+/// set).
 ///
 /// A panic is logged with its place alone: its message may quote anything.
 ///

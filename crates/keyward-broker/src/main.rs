@@ -24,8 +24,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs what the arguments name. Errors are said on standard output, as a line of JSON for the client that started this, and
-/// in words on standard error.
+/// Runs what the arguments name. Errors are said on standard output, as a line of JSON for the client that started
+/// this, and in words on standard error.
 #[cfg(target_os = "linux")]
 fn run() -> Result<(), Fault> {
     let mut arguments = std::env::args_os().skip(1);

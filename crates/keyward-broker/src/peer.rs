@@ -1,8 +1,8 @@
 //! Who is on the other end of a connection, by kernel facts.
 //!
-//! A peer is pinned by pidfd when its connection is accepted; its facts are read while it is pinned and count only if it
-//! lived until all were read. Never believes what a peer says of itself, and never decides what a peer may do. Called by
-//! the socket server, once per request; read by whoever decides.
+//! A peer is pinned by pidfd when its connection is accepted; its facts are read while it is pinned and count only if
+//! it lived until all were read. Never believes what a peer says of itself, and never decides what a peer may do.
+//! Called by the socket server, once per request; read by whoever decides.
 
 use crate::platform::{is_alive, peer_credentials, peer_pin, process};
 use keyward_core::ProcessId;
@@ -174,9 +174,10 @@ impl fmt::Display for Peer {
 
 /// The chain of parents of `of`.
 ///
-/// A number could be reused between the reading of a child, which names it, and of the process that has it. That one would
-/// have started after its supposed child, while a true parent started before: also a subreaper, which is an ancestor. Where
-/// both started in the same clock tick, the child is read once more: it names the same number only if that is its parent.
+/// A number could be reused between the reading of a child, which names it, and of the process that has it. That one
+/// would have started after its supposed child, while a true parent started before: also a subreaper, which is an
+/// ancestor. Where both started in the same clock tick, the child is read once more: it names the same number only if
+/// that is its parent.
 fn parents(of: ProcessId, look: &dyn Fn(u32) -> Option<(ProcessId, u32)>) -> Option<Vec<ProcessId>> {
     (0..READINGS_MAX).find_map(|_| {
         let mut chain = Vec::new();

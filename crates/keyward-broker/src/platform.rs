@@ -1,8 +1,8 @@
 //! What the broker asks of the operating system about processes, sockets and clocks.
 //!
 //! One contract, one file a system: each file gives the same names. Linux is the only one written; on other systems the
-//! broker ends at start with `platform.unsupported`. Never decides anything: it tells facts, or that it cannot. Called by
-//! the peer facts, the socket server, the supervisor and whoever watches runs.
+//! broker ends at start with `platform.unsupported`. Never decides anything: it tells facts, or that it cannot. Called
+//! by the peer facts, the socket server, the supervisor and whoever watches runs.
 //!
 //! | Name | What it gives |
 //! |---|---|

@@ -26,7 +26,8 @@ pub(crate) fn look(path: &str, allow_privileged: bool) -> Result<Program, Fault>
         return Err(Fault::new(Code::RequestInvalid).cause("the path of the program is not absolute"));
     }
     let file = std::fs::metadata(absolute).map_err(|e| Fault::new(Code::RunNotFound).cause(format!("{path}: {e}")))?;
-    let interpreter = interpreter(absolute);
+    let head = head(absolute).unwrap_or_default();
+    let interpreter = interpreter(&head);
     if !allow_privileged {
         refuse_privileged(absolute, &file)?;
         if let Some((inner, data)) = &interpreter {
@@ -34,7 +35,7 @@ pub(crate) fn look(path: &str, allow_privileged: bool) -> Result<Program, Fault>
         }
     }
     let app = absolute.file_name().map_or_else(|| path.to_owned(), |n| n.to_string_lossy().into_owned());
-    let executable = match (&interpreter, is_script(absolute)) {
+    let executable = match (&interpreter, head.starts_with(b"#!")) {
         (Some((_, data)), _) => Some((data.dev(), data.ino())),
         (None, true) => None,
         (None, false) => Some((file.dev(), file.ino())),
@@ -66,13 +67,8 @@ fn head(path: &Path) -> Option<Vec<u8>> {
     Some(head)
 }
 
-fn is_script(path: &Path) -> bool {
-    head(path).is_some_and(|h| h.starts_with(b"#!"))
-}
-
 /// The interpreter of a script, except `env`, which becomes another program at once.
-fn interpreter(path: &Path) -> Option<(String, Metadata)> {
-    let head = head(path)?;
+fn interpreter(head: &[u8]) -> Option<(String, Metadata)> {
     let line = head.strip_prefix(b"#!")?.split(|b| *b == b'\n').next()?;
     let line = std::str::from_utf8(line).ok()?.trim();
     let inner = line.split_whitespace().next()?;

@@ -38,6 +38,17 @@ impl Broker {
         Ok(())
     }
 
+    /// Reads the sealed secrets of the vault.
+    pub(crate) async fn load_secrets(&self, open: &mut Open) -> Result<(), Fault> {
+        open.secrets.clear();
+        for info in open.store.items(SECRET).await.map_err(|e| e.fault())? {
+            if let Some(item) = open.store.item(SECRET, &info.name).await.map_err(|e| e.fault())? {
+                open.secrets.insert(info.name, item);
+            }
+        }
+        Ok(())
+    }
+
     fn parse(&self, name: Name, text: &str) -> Result<Profile, ProfileError> {
         Profile::parse(name, text, &self.kinds, &self.families)
     }
@@ -46,8 +57,7 @@ impl Broker {
     pub(crate) async fn secrets(&self) -> Result<Vec<SecretMsg>, Fault> {
         let mut state = self.state_for_request().await?;
         let open = self.unlocked(&mut state)?;
-        let items = open.store.items(SECRET).await.map_err(|e| e.fault())?;
-        Ok(items.into_iter().map(message).collect())
+        Ok(open.secrets.values().map(|item| message(&item.info)).collect())
     }
 
     /// Stores a secret, and renews what was made from its former content.
@@ -63,7 +73,7 @@ impl Broker {
         let at = now();
         let open = self.unlocked(&mut state)?;
         open.last_action = at.boot;
-        let former = open.store.item(SECRET, name.as_str()).await.map_err(|e| e.fault())?.map(|i| i.info);
+        let former = open.secrets.get(name.as_str()).map(|i| i.info.clone());
         if request.only_new && former.is_some() {
             return Err(Fault::new(Code::SecretInvalid).cause(format!("there is a secret `{name}` already")));
         }
@@ -83,7 +93,9 @@ impl Broker {
         let sealed = keyward_crypto::seal(seal, &item, &secret).map_err(|e| StoreError::from(e).fault())?;
         let draft =
             entry_of(Kind::SecretSet, at, peer).detail("secret", name.as_str()).detail("generation", info.generation);
-        open.commit(self, vec![Write::PutItem(Item { info, sealed })], vec![draft]).await?;
+        let item = Item { info, sealed };
+        open.commit(self, vec![Write::PutItem(item.clone())], vec![draft]).await?;
+        open.secrets.insert(name.to_string(), item);
         let users = users(open, &name);
         self.changed(&mut state, &users).await;
         self.wake.notify_one();
@@ -97,15 +109,16 @@ impl Broker {
         let at = now();
         let open = self.unlocked(&mut state)?;
         open.last_action = at.boot;
-        let item =
-            open.store.item(SECRET, name.as_str()).await.map_err(|e| e.fault())?.ok_or_else(|| unknown(&name))?;
+        let item = open.secrets.get(name.as_str()).cloned().ok_or_else(|| unknown(&name))?;
         let users = users(open, &name);
         if !users.is_empty() {
             let list = users.iter().map(Name::as_str).collect::<Vec<_>>().join(", ");
             return Err(Fault::new(Code::SecretInUse).cause(format!("used by: {list}")));
         }
         let draft = entry_of(Kind::SecretRemoved, at, peer).detail("secret", name.as_str());
-        open.commit(self, vec![Write::RemoveItem(item.info.id)], vec![draft]).await
+        open.commit(self, vec![Write::RemoveItem(item.info.id)], vec![draft]).await?;
+        open.secrets.remove(name.as_str());
+        Ok(())
     }
 
     /// Shows a secret to the person who proves that it is theirs; recorded before it leaves.
@@ -121,8 +134,7 @@ impl Broker {
         let at = now();
         let open = self.delivering(&mut state)?;
         open.last_action = at.boot;
-        let item =
-            open.store.item(SECRET, name.as_str()).await.map_err(|e| e.fault())?.ok_or_else(|| unknown(&name))?;
+        let item = open.secrets.get(name.as_str()).cloned().ok_or_else(|| unknown(&name))?;
         let seal = open.seal.as_ref().ok_or(Fault::new(Code::VaultLocked))?;
         let reference = ItemRef { id: item.info.id, generation: item.info.generation, kind: &item.info.kind };
         let secret = keyward_crypto::open(seal, &reference, &item.sealed).map_err(|e| StoreError::from(e).fault())?;
@@ -184,7 +196,7 @@ impl Broker {
         if open.profiles.contains_key(&name) {
             return Err(Fault::new(Code::ProfileExists).cause(format!("there is a profile `{name}`")));
         }
-        check_secrets(open, &profile).await?;
+        check_secrets(open, &profile)?;
         let id = make_array().map_err(|e| Fault::new(Code::Internal).cause(e))?;
         let stored = StoredProfile { id, profile, created: at.wall, updated: at.wall };
         let draft =
@@ -213,7 +225,7 @@ impl Broker {
         let open = self.unlocked(&mut state)?;
         open.last_action = at.boot;
         let former = open.profiles.get(&name).cloned().ok_or_else(|| no_profile(&name))?;
-        check_secrets(open, &profile).await?;
+        check_secrets(open, &profile)?;
         let stored = StoredProfile { profile, updated: at.wall, ..former };
         let draft =
             entry_of(Kind::ProfileChanged, at, peer).profile(name.as_str()).detail("issuer", stored.profile.kind.kind);
@@ -267,9 +279,9 @@ impl Broker {
     }
 }
 
-fn message(info: ItemInfo) -> SecretMsg {
+fn message(info: &ItemInfo) -> SecretMsg {
     SecretMsg {
-        name: info.name,
+        name: info.name.clone(),
         created_at: Wall(info.created_us).to_rfc3339(),
         updated_at: Wall(info.updated_us).to_rfc3339(),
         generation: info.generation,
@@ -307,10 +319,9 @@ fn users(open: &Open, secret: &Name) -> Vec<Name> {
 }
 
 /// Every secret that a profile names must be stored, so that a misspelt one shows now and not at the first run.
-async fn check_secrets(open: &Open, profile: &Profile) -> Result<(), Fault> {
+fn check_secrets(open: &Open, profile: &Profile) -> Result<(), Fault> {
     for reference in profile.secrets() {
-        let there = open.store.item(SECRET, reference.0.as_str()).await.map_err(|e| e.fault())?;
-        if there.is_none() {
+        if !open.secrets.contains_key(reference.0.as_str()) {
             return Err(unknown(&reference.0));
         }
     }

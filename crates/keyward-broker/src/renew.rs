@@ -68,13 +68,13 @@ impl Broker {
             profile.ok_or_else(|| Fault::new(Code::ProfileUnknown).cause(format!("no profile is named `{name}`")))?;
         let issuer = keyward_issuer::find(profile.kind.kind).ok_or(Fault::new(Code::Internal))?;
         if !issuer.exchanges() {
-            let order = order(open, profile).await?;
+            let order = order(open, profile)?;
             let credential = issuer.issue(&order).await.map_err(|e| e.fault())?;
             let schedule = Schedule::new(now.boot, credential.life);
             return Ok(Next::Now(Ok((Arc::new(credential), schedule))));
         }
         if !state.cache.contains_key(name) {
-            let order = Arc::new(order(self.delivering(state)?, profile).await?);
+            let order = Arc::new(order(self.delivering(state)?, profile)?);
             state.cache.insert(name.clone(), Cached::new(order));
         }
         let Some(cached) = state.cache.get_mut(name) else { return Err(Fault::new(Code::Internal)) };
@@ -231,7 +231,7 @@ impl Broker {
             let mut state = self.state_for_request().await?;
             let open = self.delivering(&mut state)?;
             let profile = open.profiles.get(name).map(|p| p.profile.clone());
-            order(open, profile.ok_or(Fault::new(Code::ProfileUnknown))?).await?
+            order(open, profile.ok_or(Fault::new(Code::ProfileUnknown))?)?
         };
         let issuer = keyward_issuer::find(order.profile.kind.kind).ok_or(Fault::new(Code::Internal))?;
         issuer.issue(&order).await.map_err(|e| e.fault())
@@ -392,13 +392,12 @@ pub(crate) fn in_use(state: &State, name: &Name) -> bool {
 }
 
 /// Gathers what an issuer needs: the profile and the secrets that it names, opened.
-async fn order(open: &Open, profile: Profile) -> Result<Order, Fault> {
+fn order(open: &Open, profile: Profile) -> Result<Order, Fault> {
     let mut secrets = BTreeMap::new();
     let seal = open.seal.as_ref().ok_or(Fault::new(Code::VaultLocked))?;
     for reference in profile.secrets() {
         let name = reference.0;
-        let item = open.store.item("secret", name.as_str()).await.map_err(|e| e.fault())?;
-        let item = item.ok_or_else(|| {
+        let item = open.secrets.get(name.as_str()).ok_or_else(|| {
             let fault = Fault::new(Code::SecretUnknown).cause(format!("profile `{}` refers to `{name}`", profile.name));
             fault.help(format!("store it with `keyward secret set {name}`"))
         })?;

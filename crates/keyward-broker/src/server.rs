@@ -1,12 +1,12 @@
 //! The LocalAPI server: HTTP/1.1 over the inherited Unix socket.
 //!
-//! Accepts, pins the peer, reads one request at a time within bounds and deadlines, hands it to the [`Handler`] with the
-//! peer's facts as of that request, and writes the answer. Bytes that another process than the pinned peer has sent, and
-//! messages that carry descriptors, close the connection. Never knows a route, never decides, and never logs a path, a
-//! body or a header. Called by the worker; the handler is the composition root.
+//! Accepts, pins the peer, reads one request at a time within bounds and deadlines, hands it to the [`Handler`] with
+//! the peer's facts as of that request, and writes the answer. Bytes that another process than the pinned peer has
+//! sent, and messages that carry descriptors, close the connection. Never knows a route, never decides, and never logs
+//! a path, a body or a header. Called by the worker; the handler is the composition root.
 //!
-//! A request is dropped where it stands when its peer ends or hangs up: a handler does what must not be torn in a task of
-//! its own.
+//! A request is dropped where it stands when its peer ends or hangs up: a handler does what must not be torn in a task
+//! of its own.
 
 use crate::peer::{Peer, PeerError};
 use crate::platform::{pollable, receive};
@@ -85,8 +85,8 @@ pub enum Answer {
         /// The document.
         body: Zeroizing<Vec<u8>>,
     },
-    /// 200 with bytes as they come, until the sender is dropped. The queue is the handler's: one that is full means a slow
-    /// reader.
+    /// 200 with bytes as they come, until the sender is dropped. The queue is the handler's: one that is full means a
+    /// slow reader.
     Stream {
         /// `Content-Type`.
         content_type: &'static str,
@@ -139,8 +139,8 @@ impl Connections {
         Self::default()
     }
 
-    /// Closes the connections of process `pid`, except `keep`: for a process that becomes the root of a run, `keep` is the
-    /// connection on which it asked for that.
+    /// Closes the connections of process `pid`, except `keep`: for a process that becomes the root of a run, `keep` is
+    /// the connection on which it asked for that.
     pub fn close_all_of(&self, pid: u32, keep: Option<u64>) {
         for (connection, open) in &self.table().open {
             if open.pid == pid && Some(*connection) != keep {
@@ -185,11 +185,11 @@ impl Drop for Entered {
     }
 }
 
-/// Serves until `stop` resolves, then what is already connected, for at most 5 s. `stop` removes the socket file, so that
-/// nobody connects to a server that is about to end; whoever had connected before is still answered.
+/// Serves until `stop` resolves, then what is already connected, for at most 5 s. `stop` removes the socket file, so
+/// that nobody connects to a server that is about to end; whoever had connected before is still answered.
 ///
-/// `listener` must be a listening Unix stream socket, with `SO_PASSCRED` set before anyone could connect: bytes that were
-/// sent into its queue without it name no sender, and close their connection.
+/// `listener` must be a listening Unix stream socket, with `SO_PASSCRED` set before anyone could connect: bytes that
+/// were sent into its queue without it name no sender, and close their connection.
 ///
 /// # Errors
 /// When the listener cannot be used at all. A connection that fails ends by itself.
@@ -334,7 +334,8 @@ async fn connection<H: Handler>(
 fn refuse_busy(socket: &OwnedFd) {
     let body = serde_json::to_vec(&Fault::new(Code::Busy).cause("too many connections")).unwrap_or_default();
     let mut text = format!(
-        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        "HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n\r\n",
         body.len()
     )
     .into_bytes();
@@ -544,7 +545,7 @@ impl AsyncRead for Stream {
             let from_peer = received.sender.is_some_and(|s| s.pid == self.peer.process().pid);
             // Only while the peer lives does its pid mean the peer.
             if received.extras || !from_peer || !self.peer.is_alive() {
-                tracing::warn!(target: "keyward::server", "{} closed: a message of another sender, or with descriptors", self.peer);
+                tracing::warn!(target: "keyward::server", "{} closed: foreign message", self.peer);
                 return Poll::Ready(Err(io::ErrorKind::PermissionDenied.into()));
             }
             self.phase.byte();

@@ -1,9 +1,9 @@
 //! The parent: holds the listening socket and the single-instance lock, and starts the worker anew after a crash.
 //!
-//! Small on purpose: no runtime, no key, no credential, no byte of any client. A crashed worker leaves clients waiting in
-//! the queue of the socket, which its successor serves. Whoever kills the parent alone takes nothing away: the worker goes on,
-//! with the lock and the socket that it has inherited, since ending would take every agent's credentials for no gain; it is
-//! only not started anew. Called by `main`; the worker takes over by [`Inherited`].
+//! Small on purpose: no runtime, no key, no credential, no byte of any client. A crashed worker leaves clients waiting
+//! in the queue of the socket, which its successor serves. Whoever kills the parent alone takes nothing away: the
+//! worker goes on, with the lock and the socket that it has inherited, since ending would take every agent's
+//! credentials for no gain; it is only not started anew. Called by `main`; the worker takes over by [`Inherited`].
 
 use keyward_api::place::{BROKER_PROGRAM, BROKER_READY, Places};
 use keyward_broker::platform::{StopSignals, fork};
@@ -157,8 +157,8 @@ struct Crashes {
 }
 
 impl Crashes {
-    /// Notes the crash at `now` of a worker that was started at `started`. How long to wait before the next one; `None`:
-    /// give up.
+    /// Notes the crash at `now` of a worker that was started at `started`. How long to wait before the next one;
+    /// `None`: give up.
     fn note(&mut self, started: Instant, now: Instant) -> Option<Duration> {
         self.at.push_back(now);
         self.at.retain(|at| now.duration_since(*at) < CRASH_SPAN);
@@ -358,8 +358,8 @@ impl Inherited {
     /// Takes the three descriptors over and puts `/dev/null` in their places.
     ///
     /// # Errors
-    /// [`Code::BrokerStart`] when they are not what a parent passes on: a listening Unix socket of these places, a pipe, and
-    /// the lock, held.
+    /// [`Code::BrokerStart`] when they are not what a parent passes on: a listening Unix socket of these places, a
+    /// pipe, and the lock, held.
     pub(crate) fn take(places: &Places) -> Result<Self, Fault> {
         let odd = || Fault::new(Code::BrokerStart).cause("the worker is started by its parent alone");
         let (input, output, error) = (io::stdin(), io::stdout(), io::stderr());

@@ -180,12 +180,14 @@ impl Broker {
             store: Arc::new(store),
             seal: Some(key.derive_seal()),
             profiles: std::collections::BTreeMap::new(),
+            secrets: std::collections::BTreeMap::new(),
             last_action: at.boot,
             keyring: keyring_anchor(&load_slots(&self.paths).map_err(|e| e.fault())?),
             unanchored: AtomicBool::new(true),
         };
         let seen = self.compare_keyring_anchor(&open.store, open.keyring).await?;
         self.load_profiles(&mut open).await?;
+        self.load_secrets(&mut open).await?;
         let mut entries = Vec::new();
         if !state.opened {
             let started = entry(Kind::BrokerStarted, self.started).detail("version", env!("CARGO_PKG_VERSION"));
@@ -541,6 +543,7 @@ impl Broker {
                 open.keyring = keyring_anchor(&slots);
                 open.unanchored.store(true, Ordering::Relaxed);
                 self.anchor_to_keyring(open).await;
+                self.load_secrets(open).await?;
             }
             Err(error) => {
                 self.close_vault(&mut state).await;

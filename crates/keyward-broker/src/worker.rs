@@ -1,7 +1,7 @@
 //! The worker: the process that serves.
 //!
-//! Puts the parts in their order: descriptors from the parent, folders, log, runtime, broker. Never decides anything about a
-//! request. Called by `main`.
+//! Puts the parts in their order: descriptors from the parent, folders, log, runtime, broker. Never decides anything
+//! about a request. Called by `main`.
 
 use crate::supervise::Inherited;
 use keyward_api::place::Places;
@@ -41,7 +41,7 @@ pub(crate) fn run() -> Result<(), Fault> {
 fn start(places: &Places) -> Result<Runtime, Fault> {
     places.make_all()?;
     crate::log::start(places, std::env::var("KEYWARD_LOG").ok().as_deref())?;
-    Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(|e| start_fault(&e))
+    Builder::new_current_thread().enable_all().build().map_err(|e| start_fault(&e))
 }
 
 /// The signals that ask to stop.

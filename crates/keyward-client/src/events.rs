@@ -184,7 +184,10 @@ mod tests {
 
     #[test]
     fn events_are_cut_where_the_standard_says() {
-        let text = ": hello\r\n\r\nid: 7\r\nevent: run\r\ndata: {\"a\":1}\r\n\r\ndata:x\ndata: y\n\nid: 8\n\nid: a b\ndata: \u{e9}\n\ndata: cut";
+        let text = concat!(
+            ": hello\r\n\r\nid: 7\r\nevent: run\r\ndata: {\"a\":1}\r\n\r\n",
+            "data:x\ndata: y\n\nid: 8\n\nid: a b\ndata: \u{e9}\n\ndata: cut",
+        );
         let event = |id: Option<&str>, name: &str, data: &str| Event {
             id: id.map(Into::into),
             name: name.into(),

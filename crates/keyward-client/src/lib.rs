@@ -1,9 +1,10 @@
 //! Blocking client of the LocalAPI.
 //!
-//! Finds the broker, checks that folder and server are the user's own before it sends a byte, starts the broker that lies
-//! beside this program where none runs, and speaks HTTP/1.1 over the Unix socket. Small, since it stands in the way of each
-//! `keyward run`: no runtime, no TLS. Never believes a server of another user, never looks for a broker in `PATH`, never puts
-//! a secret into an error, and wipes what it has read and sent. Called by the command line and the desktop.
+//! Finds the broker, checks that folder and server are the user's own before it sends a byte, starts the broker that
+//! lies beside this program where none runs, and speaks HTTP/1.1 over the Unix socket. Small, since it stands in the
+//! way of each `keyward run`: no runtime, no TLS. Never believes a server of another user, never looks for a broker in
+//! `PATH`, never puts a secret into an error, and wipes what it has read and sent. Called by the command line and the
+//! desktop.
 
 mod events;
 mod start;
@@ -82,8 +83,8 @@ impl Client {
     /// Connects to the broker of `places`, and starts it where none runs and `start` allows.
     ///
     /// # Errors
-    /// [`Code::BrokerSocket`] when folder or server are not ours, [`Code::BrokerUnreachable`], [`Code::BrokerStart`], or the
-    /// fault that kept the broker from starting.
+    /// [`Code::BrokerSocket`] when folder or server are not ours, [`Code::BrokerUnreachable`], [`Code::BrokerStart`],
+    /// or the fault that kept the broker from starting.
     pub fn connect(places: &Places, start: Start) -> Result<Self, Fault> {
         let wire = start::connect(places, start)?;
         Ok(Self { places: places.clone(), start, wire: Some(wire) })
@@ -96,8 +97,8 @@ impl Client {
 
     /// One request and its answer.
     ///
-    /// Sent anew when the broker ended before it had taken it, and for `GET` also after. A body is sent once the broker has
-    /// read the facts of this process.
+    /// Sent anew when the broker ended before it had taken it, and for `GET` also after. A body is sent once the broker
+    /// has read the facts of this process.
     ///
     /// # Errors
     /// The fault that the broker answered; [`Code::BrokerUnreachable`] when it ended or took too long.
@@ -105,8 +106,8 @@ impl Client {
         self.send(method, path, body, || {})
     }
 
-    /// As [`Client::call`] with a body, and runs `before_body` once the broker has read the facts of this process and before
-    /// the body leaves: the place to become non-dumpable, which hides those facts from later reads.
+    /// As [`Client::call`] with a body, and runs `before_body` once the broker has read the facts of this process and
+    /// before the body leaves: the place to become non-dumpable, which hides those facts from later reads.
     ///
     /// # Errors
     /// Those of [`Client::call`]. `before_body` has not run if the broker refused by the head alone.
@@ -247,8 +248,8 @@ impl Client {
     }
 }
 
-/// The JSON document of a request, written into room that is large enough from the start: a buffer that grows would leave
-/// unwiped copies behind.
+/// The JSON document of a request, written into room that is large enough from the start: a buffer that grows would
+/// leave unwiped copies behind.
 fn document<B: Serialize + ?Sized>(body: &B) -> Result<Zeroizing<Vec<u8>>, Fault> {
     let mut room = Zeroizing::new(vec![0; BODY_MAX_BYTES]);
     let mut rest = room.as_mut_slice();

@@ -1,7 +1,7 @@
 //! Finding the broker, and starting it.
 //!
-//! At most one client of a user starts a broker at a time (a lock in the socket folder); the others wait and use it. Whether
-//! a broker may serve is decided by the broker, under a lock of its own.
+//! At most one client of a user starts a broker at a time (a lock in the socket folder); the others wait and use it.
+//! Whether a broker may serve is decided by the broker, under a lock of its own.
 
 use crate::Start;
 use crate::trust::server_uid;

@@ -1,7 +1,7 @@
 //! HTTP/1.1 over one Unix socket: as much of RFC 9112 as the LocalAPI uses, within bounds.
 //!
-//! Sends one request at a time and reads heads of at most 16 KiB, bodies by length or in chunks. What passed through its
-//! buffers is wiped. Never follows a redirect, never reads past an answer. Called by the client alone.
+//! Sends one request at a time and reads heads of at most 16 KiB, bodies by length or in chunks. What passed through
+//! its buffers is wiped. Never follows a redirect, never reads past an answer. Called by the client alone.
 
 use crate::ANSWER_MAX_BYTES;
 use keyward_api::{API_VERSION, Method, VERSION_HEADER};

@@ -12,6 +12,7 @@ use rustix::time::{
 use std::io::{self, Read};
 use std::mem::{MaybeUninit, size_of};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, SystemTime};
 use tokio::io::Interest;
@@ -33,8 +34,8 @@ pub struct Process {
 /// # Errors
 /// `NotFound` when there is no such process; `InvalidData` when the file is not as proc_pid_stat(5) says.
 pub fn process(pid: u32) -> io::Result<Process> {
-    // One read: the kernel writes the line whole, and it is read for each ancestor of each request. Name and fields take less
-    // than half of the room.
+    // One read: the kernel writes the line whole, and it is read for each ancestor of each request. Name and fields
+    // take less than half of the room.
     let mut line = [0; 1024];
     let length = std::fs::File::open(format!("/proc/{pid}/stat"))?.read(&mut line)?;
     parse_stat(pid, &line[..length]).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
@@ -212,8 +213,8 @@ impl Watch {
         }
     }
 
-    /// How the process ended. The kernel tells it once the parent has collected the child: waits for that up to 5 s after
-    /// the end. `None` when the parent did not, and on a kernel before 6.15.
+    /// How the process ended. The kernel tells it once the parent has collected the child: waits for that up to 5 s
+    /// after the end. `None` when the parent did not, and on a kernel before 6.15.
     pub async fn exit(&self) -> Option<Exit> {
         const PATIENCE: Duration = Duration::from_secs(5);
         const GLANCE: Duration = Duration::from_millis(100);
@@ -303,8 +304,8 @@ impl BootTimer {
         pollable(timer, Interest::READABLE).map(Self)
     }
 
-    /// Resolves at `due`, at once when that has passed; never with `None`. One sleeper at a time: a second call replaces
-    /// the time of the first.
+    /// Resolves at `due`, at once when that has passed; never with `None`. One sleeper at a time: a second call
+    /// replaces the time of the first.
     pub async fn sleep_until(&self, due: Option<Boot>) {
         let Some(Boot(due)) = due else { return std::future::pending().await };
         let none = Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -340,8 +341,8 @@ pub fn random_byte() -> u8 {
 /// # Errors
 /// When the descriptor cannot be polled.
 pub(crate) fn pollable(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
-    // SAFETY: the descriptor is owned by the value that is registered, which never gives it away mutably: it stays open,
-    // and the same, until that value is dropped and leaves the reactor.
+    // SAFETY: the descriptor is owned by the value that is registered, which never gives it away mutably: it stays
+    // open, and the same, until that value is dropped and leaves the reactor.
     unsafe { AsyncFd::register_with_interest(fd, interest) }.map_err(io::Error::from)
 }
 
@@ -354,7 +355,13 @@ fn since(t: Timespec) -> Duration {
 /// # Errors
 /// When `/proc` cannot be read.
 pub fn boot_id() -> io::Result<String> {
-    Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+    // It does not change while this process lives.
+    static BOOT_ID: OnceLock<String> = OnceLock::new();
+    if let Some(id) = BOOT_ID.get() {
+        return Ok(id.clone());
+    }
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
+    Ok(BOOT_ID.get_or_init(|| id).clone())
 }
 
 /// Resident memory of this process in bytes; 0 when `/proc` cannot be read.
@@ -365,8 +372,8 @@ pub fn rss_bytes() -> u64 {
     pages.unwrap_or(0) * rustix::param::page_size() as u64
 }
 
-/// Gives back the signal handling of a fresh process: nothing blocked, and children are waited for. A starter that ignores
-/// SIGCHLD or blocks SIGTERM would otherwise pass that on. Runs before any thread is made.
+/// Gives back the signal handling of a fresh process: nothing blocked, and children are waited for. A starter that
+/// ignores SIGCHLD or blocks SIGTERM would otherwise pass that on. Runs before any thread is made.
 pub fn reset_signals() {
     // SAFETY: an action and a set of zeros are valid; both calls only change this process.
     unsafe {
