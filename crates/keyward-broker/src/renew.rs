@@ -26,6 +26,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// The anchor in the keyring is written at most this often.
 const KEYRING_PAUSE: Duration = Duration::from_secs(60);
 
+/// How often the end of a run that could not be recorded is tried again.
+const OWED_PAUSE: Duration = Duration::from_secs(5);
+
 /// The credential of one profile, and the exchange that may be under way.
 pub(crate) struct Cached {
     /// What the issuer needs, with the secrets that the profile names.
@@ -279,8 +282,9 @@ impl Broker {
             }
             crate::broker::Vault::Open(_) | crate::broker::Vault::Locked => None,
         };
+        let owed = (open && Self::owes_an_end(state)).then(|| now().boot.after(OWED_PAUSE));
         let refusals = if open { state.refusals.due() } else { None };
-        expiries.chain(renewals).chain(auto_lock).chain(refusals).chain(anchor).min()
+        expiries.chain(renewals).chain(auto_lock).chain(refusals).chain(anchor).chain(owed).min()
     }
 
     /// Does what is due.
@@ -305,6 +309,7 @@ impl Broker {
             self.auto_lock(&mut state, "no action of the person").await;
         }
         self.flush_refusals(&mut state, now).await;
+        self.record_ended(&mut state).await;
         if let Some(open) = state.open()
             && open.keyring.is_some_and(|k| now.boot >= k.written.after(KEYRING_PAUSE))
         {

@@ -28,6 +28,8 @@ use uuid::Uuid;
 const VARIABLES_MAX: usize = 4096;
 /// Profiles of one run.
 const PROFILES_MAX: usize = 16;
+/// How long entries about a run wait for the next one.
+const GATHER: Duration = Duration::from_millis(50);
 /// Live runs.
 const RUNS_MAX: usize = 1000;
 
@@ -65,6 +67,9 @@ pub(crate) struct Run {
     exec_seen: bool,
     /// How it ended, while that is not recorded yet.
     pub(crate) ended: Option<Ended>,
+    /// Entries that wait for the next one of this run, or for [`GATHER`]: they record what has happened, so nothing waits
+    /// for them, and a short run costs two commits instead of four.
+    pending: Vec<Draft>,
     pub(crate) leases: Vec<HeldLease>,
 }
 
@@ -81,6 +86,8 @@ pub(crate) struct HeldLease {
 pub(crate) struct Ended {
     exit: Option<Exit>,
     at: Now,
+    /// Nothing more will be learnt about it.
+    settled: bool,
 }
 
 /// The row of a run in the vault: what a broker needs to take a run up again after a crash. Times are microseconds on the
@@ -173,6 +180,7 @@ impl Run {
             started: Now { boot: boot(body.started_boot_us), wall: Wall(body.started_wall_us) },
             exec_seen: true,
             ended: None,
+            pending: Vec::new(),
             leases: leases.collect::<Option<Vec<_>>>()?,
         };
         Some((run, body.boot))
@@ -325,6 +333,7 @@ impl Broker {
             started: now,
             exec_seen: false,
             ended: None,
+            pending: Vec::new(),
             leases: Vec::new(),
         };
         for (delivery, (_, schedule)) in planned.deliveries.iter().zip(&obtained) {
@@ -446,7 +455,14 @@ impl Broker {
                 Ok(watch) => {
                     watch.ended().await;
                     broker.run_over(id).await;
-                    let exit = watch.exit().await;
+                    let mut exit = std::pin::pin!(watch.exit());
+                    let exit = match tokio::time::timeout(GATHER, &mut exit).await {
+                        Ok(exit) => exit,
+                        Err(_) => {
+                            broker.flush(id).await;
+                            exit.await
+                        }
+                    };
                     broker.run_ended(id, exit).await;
                 }
                 Err(e) => {
@@ -461,42 +477,64 @@ impl Broker {
     async fn run_over(&self, id: RunId) {
         let mut state = self.state().await;
         let now = now();
-        let (open, runs, _) = state.parts();
-        let Some(run) = runs.get_mut(&id) else { return };
-        run.ended = Some(Ended { exit: None, at: now });
+        let Some(run) = state.runs.get_mut(&id) else { return };
+        run.ended = Some(Ended { exit: None, at: now, settled: false });
         let live: Vec<usize> =
             (0..run.leases.len()).filter(|n| run.leases.get(*n).is_some_and(|l| l.lease.is_live())).collect();
         let entries: Vec<Draft> = live.into_iter().map(|n| self.take_back(run, n, LeaseEnd::Released, now)).collect();
+        run.pending.extend(entries);
         self.remove_files(run);
-        if let (Some(open), false) = (open, entries.is_empty())
-            && let Err(e) = open.commit(self, vec![run.row()], entries).await
-        {
-            tracing::error!(run = %id, code = %e.code, "released leases could not be recorded");
+    }
+
+    /// Records what waits about a run.
+    async fn flush(&self, id: RunId) {
+        let mut state = self.state().await;
+        let (Some(open), runs, _) = state.parts() else { return };
+        let Some(run) = runs.get_mut(&id).filter(|r| !r.pending.is_empty()) else { return };
+        match open.commit(self, vec![run.row()], run.pending.clone()).await {
+            Ok(()) => run.pending.clear(),
+            Err(e) => tracing::error!(run = %id, code = %e.code, "what happened to a run could not be recorded"),
         }
     }
 
     async fn run_ended(self: &Arc<Self>, id: RunId, exit: Option<Exit>) {
         let mut state = self.state().await;
-        let (open, runs, _) = state.parts();
-        let Some(run) = runs.get_mut(&id) else { return };
-        let ended = Ended { exit, at: run.ended.map_or_else(now, |e| e.at) };
-        run.ended = Some(ended);
+        let Some(run) = state.runs.get_mut(&id) else { return };
+        run.ended = Some(Ended { exit, at: run.ended.map_or_else(now, |e| e.at), settled: true });
         self.events.publish("run", &json!({"run": id.to_string(), "state": "ended"}));
-        // Without the vault the end waits to be recorded at the next unlock.
-        let Some(open) = open else { return };
-        let writes = vec![Write::RemoveRun(*run.id.0.as_bytes())];
-        match open.commit(self, writes, vec![ended_entry(run, ended)]).await {
-            Ok(()) => {
-                runs.remove(&id);
+        self.record_ended(&mut state).await;
+        self.wake.notify_one();
+    }
+
+    /// Records the ends of runs that are settled; without the vault, or on a full disk, they wait for another time.
+    pub(crate) async fn record_ended(&self, state: &mut State) {
+        let (Some(open), runs, _) = state.parts() else { return };
+        let settled: Vec<RunId> = runs.values().filter(|r| r.ended.is_some_and(|e| e.settled)).map(|r| r.id).collect();
+        for id in settled {
+            let Some((run, ended)) = runs.get_mut(&id).and_then(|r| r.ended.map(|e| (r, e))) else { continue };
+            let entries: Vec<Draft> = run.pending.iter().cloned().chain([ended_entry(run, ended)]).collect();
+            match open.commit(self, vec![Write::RemoveRun(*id.0.as_bytes())], entries).await {
+                Ok(()) => {
+                    runs.remove(&id);
+                }
+                Err(e) => tracing::error!(run = %id, code = %e.code, "the end of a run could not be recorded"),
             }
-            Err(e) => tracing::error!(run = %id, code = %e.code, "the end of a run could not be recorded"),
         }
         let idle = open.seal.is_none() && runs.values().all(|r| r.ended.is_some());
         if idle {
             // After the auto-lock the last run was the only reason to keep the database open.
-            self.close_vault(&mut state).await;
+            self.close_vault(state).await;
         }
-        self.wake.notify_one();
+    }
+
+    /// Takes the entries that wait about runs, to be recorded with others.
+    pub(crate) fn take_pending(state: &mut State) -> Vec<Draft> {
+        state.runs.values_mut().flat_map(|run| std::mem::take(&mut run.pending)).collect()
+    }
+
+    /// Whether the end of a run waits to be recorded.
+    pub(crate) fn owes_an_end(state: &State) -> bool {
+        state.runs.values().any(|r| r.ended.is_some_and(|e| e.settled))
     }
 
     async fn unwatched(&self, id: RunId) {
@@ -510,13 +548,11 @@ impl Broker {
     }
 
     /// A connection closed: a process that was about to become a program has done so, or has ended.
-    pub(crate) async fn connection_closed(&self, peer: ProcessId) {
+    pub(crate) async fn connection_closed(self: &Arc<Self>, peer: ProcessId) {
         let mut state = self.state().await;
         let now = now();
-        let (open, runs, _) = state.parts();
-        let Some(run) = runs.values_mut().find(|r| r.process == peer && !r.exec_seen && r.ended.is_none()) else {
-            return;
-        };
+        let found = state.runs.values_mut().find(|r| r.process == peer && !r.exec_seen && r.ended.is_none());
+        let Some(run) = found else { return };
         run.exec_seen = true;
         let seen = std::fs::metadata(format!("/proc/{}/exe", peer.pid)).ok();
         let seen = seen.map(|m| (std::os::unix::fs::MetadataExt::dev(&m), std::os::unix::fs::MetadataExt::ino(&m)));
@@ -531,10 +567,12 @@ impl Broker {
             draft = draft.detail("unverified", why);
         }
         self.events.publish("run", &json!({"run": run.id.to_string(), "state": "started"}));
-        let Some(open) = open else { return };
-        if let Err(e) = open.commit(self, vec![run.row()], vec![draft]).await {
-            tracing::error!(run = %run.id, code = %e.code, "the start of a run could not be recorded");
-        }
+        run.pending.push(draft);
+        let (broker, id) = (Arc::clone(self), run.id);
+        tokio::spawn(async move {
+            tokio::time::sleep(GATHER).await;
+            broker.flush(id).await;
+        });
     }
 
     /// The caller could not become its program.
@@ -547,8 +585,8 @@ impl Broker {
         let id = run.id;
         let live: Vec<usize> =
             (0..run.leases.len()).filter(|n| run.leases.get(*n).is_some_and(|l| l.lease.is_live())).collect();
-        let mut entries: Vec<Draft> =
-            live.into_iter().map(|n| self.take_back(run, n, LeaseEnd::Released, now)).collect();
+        let mut entries = std::mem::take(&mut run.pending);
+        entries.extend(live.into_iter().map(|n| self.take_back(run, n, LeaseEnd::Released, now)));
         entries.push(
             run.draft(Kind::RunEnded, now).outcome(Outcome::Failed).detail("code", Code::RunNotExecutable.name()),
         );
@@ -701,11 +739,7 @@ impl Broker {
             let id = RunId(Uuid::from_bytes(row.id));
             if let Some(known) = state.runs.get(&id) {
                 // The broker lived on while the vault was locked; an end in that time waits to be recorded.
-                if let Some(ended) = known.ended {
-                    entries.push(ended_entry(known, ended));
-                    writes.push(Write::RemoveRun(row.id));
-                    state.runs.remove(&id);
-                } else {
+                if known.ended.is_none() {
                     resumed += 1;
                 }
                 continue;
@@ -738,6 +772,7 @@ impl Broker {
         for (id, pidfd) in pinned {
             self.watch(id, pidfd);
         }
+        self.record_ended(state).await;
         Ok((resumed, warnings))
     }
 }

@@ -252,7 +252,9 @@ impl Broker {
         if let Some(peer) = peer {
             draft = draft.peer(facts(peer));
         }
-        let answer = self.revoke_leases(state, &held, peer, at, vec![draft]).await;
+        let mut entries = Self::take_pending(state);
+        entries.push(draft);
+        let answer = self.revoke_leases(state, &held, peer, at, entries).await;
         if let Some(open) = state.open() {
             self.anchor_to_keyring(open).await;
         }

@@ -9,10 +9,10 @@ use crate::out;
 use crate::table::table;
 use clap::ValueEnum;
 use keyward_api::{
-    BackupRequest, RecoveryAnswer, RekeyRequest, RestoreRequest, SlotAddRequest, SlotKind, SlotMsg, SlotRemoveRequest,
-    UnlockAnswer,
+    BackupRequest, RecoveryAnswer, RekeyAnswer, RekeyRequest, RestoreRequest, SlotAddRequest, SlotKind, SlotMsg,
+    SlotRemoveRequest, UnlockAnswer,
 };
-use keyward_diag::{Code, Fault};
+use keyward_diag::{Code, Fault, plain};
 use std::path::{Path, PathBuf};
 
 /// Change the keys of the vault, keep copies of it
@@ -94,9 +94,15 @@ fn rekey(context: &Context, proof: &ProofArgs) -> Outcome {
     let places = keyward_api::place::Places::current()?;
     let (proof, new_passphrase) = proof.proof_and_new(context, &places)?;
     let request = RekeyRequest { proof, new_passphrase };
-    Broker::open(context)?.unlocked(|client| client.post::<_, ()>("/v1/vault/rekey", &request))?;
+    let answer: RekeyAnswer = Broker::open(context)?.unlocked(|client| client.post("/v1/vault/rekey", &request))?;
     out::say("the vault has a new key and a new passphrase");
     out::say("backups made before still open with the old one; if it leaked, replace the secrets as well");
+    for copy in &answer.older_copies {
+        out::say(&plain(&format!("still under the old passphrase: {copy}"), 400));
+    }
+    if context.json {
+        out::json(&answer)?;
+    }
     Ok(0)
 }
 
