@@ -38,7 +38,7 @@ pub struct AuditQuery {
     /// Not before this time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<String>,
-    /// Not after this time.
+    /// Before this time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until: Option<String>,
 }

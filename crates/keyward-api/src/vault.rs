@@ -168,6 +168,9 @@ pub struct RestoreRequest {
     /// Put it in the place of a vault that is there; that one is moved aside.
     #[serde(default)]
     pub replace: bool,
+    /// Proof of the person for the vault that is there, where it differs from the backup's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub present: Option<Proof>,
 }
 
 fn some_secret<S: serde::Serializer>(text: &Option<SecretText>, s: S) -> Result<S::Ok, S::Error> {

@@ -44,6 +44,8 @@ pub(crate) struct Broker {
     pub(crate) derivation: Mutex<()>,
     pub(crate) derivations: Semaphore,
     pub(crate) stop: watch::Sender<bool>,
+    /// One verification at a time.
+    pub(crate) verifying: Mutex<()>,
     state: Mutex<State>,
     waiting: Semaphore,
     pub(crate) vault_lock: VaultLock,
@@ -83,6 +85,9 @@ pub(crate) struct Open {
     pub(crate) keyring: Option<KeyringAnchor>,
     /// Entries were written since the anchor in the keyring was.
     pub(crate) unanchored: AtomicBool,
+    /// Entries were written since the anchor file was made durable, and when that was.
+    pub(crate) unsynced: AtomicBool,
+    pub(crate) synced: Boot,
 }
 
 /// The anchor in the operating system's keyring.
@@ -125,6 +130,7 @@ impl Open {
     pub(crate) async fn commit(&self, broker: &Broker, writes: Vec<Write>, entries: Vec<Draft>) -> Result<(), Fault> {
         let seqs = self.store.commit(Changes { writes, entries }).await.map_err(|e| e.fault())?;
         self.unanchored.store(true, Ordering::Relaxed);
+        self.unsynced.store(true, Ordering::Relaxed);
         if let Some(seq) = seqs.last() {
             broker.events.publish("audit", &json!({"seq": seq}));
         }
@@ -169,6 +175,7 @@ impl Broker {
             derivation: Mutex::new(()),
             derivations: Semaphore::new(8),
             stop: watch::Sender::new(false),
+            verifying: Mutex::new(()),
             state: Mutex::new(State {
                 vault: Vault::Locked,
                 runs: BTreeMap::new(),

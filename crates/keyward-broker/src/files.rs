@@ -9,7 +9,7 @@ use keyward_diag::{Code, Fault};
 use keyward_secret::SecretBytes;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// The folder with all file deliveries.
@@ -67,19 +67,26 @@ impl Deliveries {
         let _ = std::fs::remove_dir_all(self.run_folder(process));
     }
 
+    /// Removes everything, and gives the processes whose files were there.
+    pub(crate) fn remove_all(&self) -> Vec<ProcessId> {
+        let runs = self.runs();
+        runs.iter().for_each(|process| self.remove_run(*process));
+        runs
+    }
+
+    /// The processes whose files are there.
+    pub(crate) fn runs(&self) -> Vec<ProcessId> {
+        let entries = std::fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let process = |name: std::ffi::OsString| {
+            let (pid, start) = name.to_str()?.split_once('-')?;
+            Some(ProcessId { pid: pid.parse().ok()?, start: start.parse().ok()? })
+        };
+        entries.filter_map(|entry| process(entry.file_name())).collect()
+    }
+
     /// Removes the folders of runs whose process is gone. `alive` says whether one is not.
     pub(crate) fn sweep(&self, alive: impl Fn(ProcessId) -> bool) {
-        let Ok(entries) = std::fs::read_dir(&self.folder) else { return };
-        for entry in entries.flatten() {
-            let name = entry.file_name();
-            let process = name
-                .to_str()
-                .and_then(|n| n.split_once('-'))
-                .and_then(|(pid, start)| Some(ProcessId { pid: pid.parse().ok()?, start: start.parse().ok()? }));
-            if process.is_some_and(|p| !alive(p)) {
-                let _ = std::fs::remove_dir_all(entry.path());
-            }
-        }
+        self.runs().into_iter().filter(|process| !alive(*process)).for_each(|process| self.remove_run(process));
     }
 
     fn run_folder(&self, process: ProcessId) -> PathBuf {
@@ -90,9 +97,20 @@ impl Deliveries {
 fn private(folder: &Path) -> Result<(), Fault> {
     match DirBuilder::new().mode(0o700).create(folder) {
         Ok(()) => Ok(()),
-        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        // One that is there already must be ours alone and no link to another place.
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => match std::fs::symlink_metadata(folder) {
+            Ok(found) if found.is_dir() && found.mode() & 0o077 == 0 && found.uid() == own_uid() => Ok(()),
+            Ok(_) => {
+                Err(Fault::new(Code::DeliveryFolder).cause(format!("{} is not a private folder", folder.display())))
+            }
+            Err(e) => Err(fault(folder, &e)),
+        },
         Err(e) => Err(fault(folder, &e)),
     }
+}
+
+fn own_uid() -> u32 {
+    rustix::process::getuid().as_raw()
 }
 
 trait CreatePrivate: Sized {

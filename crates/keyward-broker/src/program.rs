@@ -26,6 +26,9 @@ pub(crate) fn look(path: &str, allow_privileged: bool) -> Result<Program, Fault>
         return Err(Fault::new(Code::RequestInvalid).cause("the path of the program is not absolute"));
     }
     let file = std::fs::metadata(absolute).map_err(|e| Fault::new(Code::RunNotFound).cause(format!("{path}: {e}")))?;
+    if !file.is_file() {
+        return Err(Fault::new(Code::RunNotExecutable).cause(format!("{path} is not a file")));
+    }
     let head = head(absolute).unwrap_or_default();
     let interpreter = interpreter(&head);
     if !allow_privileged {
@@ -63,7 +66,11 @@ fn refuse_privileged(path: &Path, file: &Metadata) -> Result<(), Fault> {
 fn head(path: &Path) -> Option<Vec<u8>> {
     use std::io::Read;
     let mut head = Vec::with_capacity(256);
-    std::fs::File::open(path).ok()?.take(256).read_to_end(&mut head).ok()?;
+    // The file may have become a pipe meanwhile, which must not hold the broker up.
+    let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
+    let mut open = std::fs::OpenOptions::new();
+    std::os::unix::fs::OpenOptionsExt::custom_flags(open.read(true), flags.bits().cast_signed());
+    open.open(path).ok()?.take(256).read_to_end(&mut head).ok()?;
     Some(head)
 }
 

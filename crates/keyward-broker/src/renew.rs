@@ -1,7 +1,7 @@
 //! Credentials in memory: one exchange at a time for each profile, renewal in the background, and the clock behind both.
 
 use crate::broker::{Broker, Open, State, entry, failed};
-use crate::platform::{BootTimer, now, random_byte};
+use crate::platform::{self, BootTimer, now, random_byte};
 use crate::runs::RunId;
 use keyward_core::audit::Kind;
 use keyward_core::{
@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
 
 /// What a caller gets.
 pub(crate) type Obtained = Result<(Arc<Credential>, Schedule), Fault>;
@@ -25,6 +26,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// The anchor in the keyring is written at most this often.
 const KEYRING_PAUSE: Duration = Duration::from_secs(60);
+
+/// The anchor file is made durable at most this often; a power cut may leave it behind by that much, which is no break.
+const SYNC_PAUSE: Duration = Duration::from_secs(5);
 
 /// How often the end of a run that could not be recorded is tried again.
 const OWED_PAUSE: Duration = Duration::from_secs(5);
@@ -38,6 +42,8 @@ pub(crate) struct Cached {
     failed: Option<(Fault, Boot)>,
     /// Callers that wait for the exchange under way; `None` when none is.
     exchange: Option<Vec<oneshot::Sender<Obtained>>>,
+    /// The task of the exchange under way, which ends with this entry: at lock no issuer works on.
+    task: Option<AbortHandle>,
     /// A number of the profile's state: an exchange that began before a change does not count after it.
     edition: u64,
 }
@@ -113,7 +119,7 @@ impl Broker {
         cached.exchange = Some(Vec::new());
         let (broker, name, order, edition) =
             (Arc::clone(self), name.clone(), Arc::clone(&cached.order), cached.edition);
-        tokio::spawn(async move {
+        let task = tokio::spawn(async move {
             let made = match keyward_issuer::find(order.profile.kind.kind) {
                 Some(issuer) => issuer.issue(&order).await,
                 None => {
@@ -123,11 +129,13 @@ impl Broker {
             let now = now();
             broker.exchanged(&name, edition, made, now).await;
         });
+        cached.task = Some(task.abort_handle());
     }
 
     async fn exchanged(self: &Arc<Self>, name: &Name, edition: u64, made: Result<Credential, IssueError>, now: Now) {
         let mut state = self.state().await;
         let Some(cached) = state.cache.get_mut(name).filter(|c| c.edition == edition) else { return };
+        cached.task = None;
         let waiting = cached.exchange.take().unwrap_or_default();
         let obtained: Obtained = match made {
             Ok(credential) => {
@@ -282,15 +290,38 @@ impl Broker {
             }
             crate::broker::Vault::Open(_) | crate::broker::Vault::Locked => None,
         };
+        // Files of runs from before a crash go with their processes also while the vault is locked.
+        let orphans = !state.opened && self.deliveries().is_ok_and(|d| !d.runs().is_empty());
+        let orphans = orphans.then(|| now().boot.after(OWED_PAUSE));
+        let sync = match &state.vault {
+            crate::broker::Vault::Open(open) if open.unsynced.load(Ordering::Relaxed) => {
+                Some(open.synced.after(SYNC_PAUSE))
+            }
+            crate::broker::Vault::Open(_) | crate::broker::Vault::Locked => None,
+        };
         let owed = (open && Self::owes_an_end(state)).then(|| now().boot.after(OWED_PAUSE));
         let refusals = if open { state.refusals.due() } else { None };
-        expiries.chain(renewals).chain(auto_lock).chain(refusals).chain(anchor).chain(owed).min()
+        expiries
+            .chain(renewals)
+            .chain(auto_lock)
+            .chain(refusals)
+            .chain(anchor)
+            .chain(owed)
+            .chain(orphans)
+            .chain(sync)
+            .min()
     }
 
     /// Does what is due.
     pub(crate) async fn tick(self: &Arc<Self>) {
         let now = now();
         let mut state = self.state().await;
+        if !state.opened
+            && let Ok(deliveries) = self.deliveries()
+        {
+            // The runs are not known yet, but their processes are.
+            deliveries.sweep(|p| platform::pin(p).is_some());
+        }
         self.notice_suspend(&mut state).await;
         self.expire(&mut state, now).await;
         let renewing: Vec<Name> = state
@@ -311,13 +342,26 @@ impl Broker {
         self.flush_refusals(&mut state, now).await;
         self.record_ended(&mut state).await;
         if let Some(open) = state.open()
+            && now.boot >= open.synced.after(SYNC_PAUSE)
+            && open.unsynced.swap(false, Ordering::Relaxed)
+        {
+            open.synced = now.boot;
+            if let Err(e) = open.store.sync_anchor().await {
+                tracing::error!(code = %e.fault().code, "the anchor could not be made durable");
+            }
+        }
+        if let Some(open) = state.open()
             && open.keyring.is_some_and(|k| now.boot >= k.written.after(KEYRING_PAUSE))
         {
             self.anchor_to_keyring(open).await;
         }
         // A credential that is over helps nobody; one that nobody uses is kept until then, for the next run.
         let used: Vec<Name> = state.cache.keys().filter(|name| in_use(&state, name)).cloned().collect();
+        let unlocked = state.open().is_some_and(|o| o.seal.is_some());
         state.cache.retain(|name, c| {
+            if !unlocked {
+                return used.contains(name);
+            }
             used.contains(name)
                 || c.exchange.is_some()
                 || c.credential.as_ref().is_some_and(|(_, s)| s.ends().is_none_or(|e| e > now.boot))
@@ -371,10 +415,18 @@ impl Broker {
     }
 }
 
+impl Drop for Cached {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
+}
+
 impl Cached {
     fn new(order: Arc<Order>) -> Self {
         let edition = u64::from_le_bytes(keyward_crypto::make_array().unwrap_or_default());
-        Self { order, credential: None, backoff: Backoff::default(), failed: None, exchange: None, edition }
+        Self { order, credential: None, backoff: Backoff::default(), failed: None, exchange: None, task: None, edition }
     }
 
     fn backoff_until(&self) -> Option<Boot> {

@@ -23,7 +23,7 @@ const PAGE: u32 = 100;
 const PAGE_MAX: u32 = 1_000;
 
 impl Broker {
-    /// The open database, also after the auto-lock, for reading the log.
+    /// The open database, for reading the log.
     async fn log(&self) -> Result<Arc<Store>, Fault> {
         let mut state = self.state_for_request().await?;
         Ok(Arc::clone(&self.unlocked(&mut state)?.store))
@@ -59,6 +59,9 @@ impl Broker {
 
     /// Verifies the whole log.
     pub(crate) async fn verify(&self) -> Result<VerifyAnswer, Fault> {
+        let Ok(_turn) = self.verifying.try_lock() else {
+            return Err(Fault::new(Code::Busy).cause("the log is being verified"));
+        };
         let store = self.log().await?;
         let mut seen = vec!["file".to_owned()];
         if self.check_keyring_anchor(&store).await? {

@@ -26,8 +26,8 @@ impl Handler for Service {
     }
 
     fn closed(&self, peer: &Peer) {
-        let (broker, process) = (Arc::clone(&self.0), peer.process());
-        tokio::spawn(async move { broker.connection_closed(process).await });
+        let (broker, process, connection) = (Arc::clone(&self.0), peer.process(), peer.connection());
+        tokio::spawn(async move { broker.connection_closed(process, connection).await });
     }
 
     fn stopping(&self) {

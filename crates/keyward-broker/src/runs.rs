@@ -28,6 +28,10 @@ use uuid::Uuid;
 const VARIABLES_MAX: usize = 4096;
 /// Profiles of one run.
 const PROFILES_MAX: usize = 16;
+/// How long the file system of a program may take.
+const LOOK: Duration = Duration::from_secs(5);
+/// Longest path of a program or project, in bytes: an entry with it must fit into the log whatever it holds.
+const PATH_MAX_BYTES: usize = 2048;
 /// How long entries about a run wait for the next one.
 const GATHER: Duration = Duration::from_millis(50);
 /// Live runs.
@@ -63,10 +67,14 @@ pub(crate) struct Run {
     executable: Option<(u64, u64)>,
     pub(crate) project: String,
     pub(crate) started: Now,
-    /// The connection closed, so the process has become its program (or has ended).
+    /// Connection on which the run was asked for.
+    connection: u64,
+    /// That connection closed, so the process has become its program (or has ended).
     exec_seen: bool,
     /// How it ended, while that is not recorded yet.
     pub(crate) ended: Option<Ended>,
+    /// The program could not be executed.
+    aborted: bool,
     /// Entries that wait for the next one of this run, or for [`GATHER`]: they record what has happened, so nothing waits
     /// for them, and a short run costs two commits instead of four.
     pending: Vec<Draft>,
@@ -176,10 +184,12 @@ impl Run {
             app: body.app,
             app_verified: body.app_verified,
             executable: None,
+            connection: 0,
             project: body.project,
             started: Now { boot: boot(body.started_boot_us), wall: Wall(body.started_wall_us) },
             exec_seen: true,
             ended: None,
+            aborted: false,
             pending: Vec::new(),
             leases: leases.collect::<Option<Vec<_>>>()?,
         };
@@ -267,7 +277,7 @@ impl Broker {
     /// Decides and prepares a run: plans, obtains, records, delivers. The caller becomes the program afterwards.
     pub(crate) async fn run_start(self: &Arc<Self>, peer: &Arc<Peer>, request: RunRequest) -> Result<RunAnswer, Fault> {
         check(&request)?;
-        let program = program::look(&request.command.path, request.allow_privileged)?;
+        let program = look(&request).await?;
         let present: BTreeSet<String> = request.variables.iter().cloned().collect();
         let planned = {
             let mut state = self.state_for_request().await?;
@@ -329,10 +339,12 @@ impl Broker {
             app: program.app.clone(),
             app_verified: false,
             executable: program.executable,
+            connection: peer.connection(),
             project: request.command.project.clone(),
             started: now,
             exec_seen: false,
             ended: None,
+            aborted: false,
             pending: Vec::new(),
             leases: Vec::new(),
         };
@@ -548,10 +560,13 @@ impl Broker {
     }
 
     /// A connection closed: a process that was about to become a program has done so, or has ended.
-    pub(crate) async fn connection_closed(self: &Arc<Self>, peer: ProcessId) {
+    pub(crate) async fn connection_closed(self: &Arc<Self>, peer: ProcessId, connection: u64) {
         let mut state = self.state().await;
         let now = now();
-        let found = state.runs.values_mut().find(|r| r.process == peer && !r.exec_seen && r.ended.is_none());
+        let found = state
+            .runs
+            .values_mut()
+            .find(|r| r.process == peer && r.connection == connection && !r.exec_seen && r.ended.is_none());
         let Some(run) = found else { return };
         run.exec_seen = true;
         let seen = std::fs::metadata(format!("/proc/{}/exe", peer.pid)).ok();
@@ -575,26 +590,26 @@ impl Broker {
         });
     }
 
-    /// The caller could not become its program.
+    /// The caller could not become its program: what it holds is taken back. The process stays the root of its run until it
+    /// ends, since it may have kept what it was given.
     pub(crate) async fn run_abort(&self, peer: &Peer, id: &str) -> Result<(), Fault> {
         let mut state = self.state().await;
         let now = now();
         let (open, runs, _) = state.parts();
         let run = runs.values_mut().find(|r| r.id.to_string() == id && r.process == peer.process());
         let run = run.ok_or(Fault::new(Code::RunUnknown))?;
-        let id = run.id;
         let live: Vec<usize> =
             (0..run.leases.len()).filter(|n| run.leases.get(*n).is_some_and(|l| l.lease.is_live())).collect();
-        let mut entries = std::mem::take(&mut run.pending);
-        entries.extend(live.into_iter().map(|n| self.take_back(run, n, LeaseEnd::Released, now)));
-        entries.push(
-            run.draft(Kind::RunEnded, now).outcome(Outcome::Failed).detail("code", Code::RunNotExecutable.name()),
-        );
+        let taken: Vec<Draft> = live.into_iter().map(|n| self.take_back(run, n, LeaseEnd::Released, now)).collect();
+        run.pending.extend(taken);
+        run.aborted = true;
         self.remove_files(run);
-        if let Some(open) = open {
-            open.commit(self, vec![Write::RemoveRun(*id.0.as_bytes())], entries).await?;
+        if let Some(open) = open
+            && !run.pending.is_empty()
+        {
+            open.commit(self, vec![run.row()], run.pending.clone()).await?;
+            run.pending.clear();
         }
-        runs.remove(&id);
         Ok(())
     }
 
@@ -623,10 +638,7 @@ impl Broker {
         };
         {
             let mut state = self.state_for_request().await?;
-            let holds = |run: &Run| run.leases.iter().any(|l| l.profile == name && l.lease.is_live());
-            if run.is_some_and(|id| !state.runs.get(&id).is_some_and(holds)) {
-                return Err(Fault::new(Code::PolicyDenied).cause(format!("the run does not hold `{name}`")));
-            }
+            self.may_hold(&state, run, &name)?;
             let at = now().boot;
             let open = self.delivering(&mut state)?;
             if run.is_none() {
@@ -638,6 +650,8 @@ impl Broker {
             .map_err(|e| Fault::new(Code::DeliveryValue).cause(e))?;
         let mut state = self.state_for_request().await?;
         let now = now();
+        // It may have been taken back while the issuer worked.
+        self.may_hold(&state, run, &name)?;
         let open = self.delivering(&mut state)?;
         let kind = open.profiles.get(&name).map_or("", |p| p.profile.kind.kind).to_owned();
         let mut draft = entry_of(Kind::TokenDelivered, now, peer).profile(name.as_str());
@@ -651,6 +665,18 @@ impl Broker {
             expires_at: schedule.ends().map(|e| now.wall_at(e).to_rfc3339()),
             expires_in_s: schedule.ends().map(|e| e.since(now.boot).as_secs()),
         })
+    }
+
+    /// A run gets what it holds at this moment.
+    fn may_hold(&self, state: &State, run: Option<RunId>, name: &Name) -> Result<(), Fault> {
+        let holds =
+            |run: &Run| run.ended.is_none() && run.leases.iter().any(|l| l.profile == *name && l.lease.is_live());
+        match run {
+            Some(id) if !state.runs.get(&id).is_some_and(holds) => {
+                Err(Fault::new(Code::PolicyDenied).cause(format!("the run does not hold `{name}`")))
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Takes back what a person, or a run for itself, names.
@@ -765,12 +791,12 @@ impl Broker {
                 }
             }
         }
+        for (id, pidfd) in pinned {
+            self.watch(id, pidfd);
+        }
         if !entries.is_empty() {
             let Vault::Open(open) = &state.vault else { return Ok((0, Vec::new())) };
             open.commit(self, writes, entries).await?;
-        }
-        for (id, pidfd) in pinned {
-            self.watch(id, pidfd);
         }
         self.record_ended(state).await;
         Ok((resumed, warnings))
@@ -779,7 +805,10 @@ impl Broker {
 
 fn ended_entry(run: &Run, ended: Ended) -> Draft {
     let seconds = ended.at.boot.since(run.started.boot).as_secs();
-    let draft = run.draft(Kind::RunEnded, ended.at).detail("seconds", seconds);
+    let mut draft = run.draft(Kind::RunEnded, ended.at).detail("seconds", seconds);
+    if run.aborted {
+        draft = draft.outcome(Outcome::Failed).detail("code", Code::RunNotExecutable.name());
+    }
     match ended.exit {
         Some(Exit::Code(code)) => draft.detail("exit", code),
         Some(Exit::Signal(signal)) => draft.detail("signal", signal),
@@ -792,6 +821,17 @@ fn ended_entry(run: &Run, ended: Ended) -> Draft {
 fn names_run(run: &Run, target: &str) -> bool {
     let id = run.id.to_string();
     id == target || (target.len() >= 6 && id.ends_with(target))
+}
+
+/// Looks at the program outside of the runtime's thread, since its file system may not answer.
+async fn look(request: &RunRequest) -> Result<program::Program, Fault> {
+    let (path, allow) = (request.command.path.clone(), request.allow_privileged);
+    let looked = tokio::task::spawn_blocking(move || program::look(&path, allow));
+    match tokio::time::timeout(LOOK, looked).await {
+        Ok(Ok(program)) => program,
+        Ok(Err(_)) => Err(Fault::new(Code::Internal).cause("looking at the program broke off")),
+        Err(_) => Err(Fault::new(Code::RunNotFound).cause("the file system of the program does not answer")),
+    }
 }
 
 fn check(request: &RunRequest) -> Result<(), Fault> {
@@ -807,6 +847,9 @@ fn check(request: &RunRequest) -> Result<(), Fault> {
     }
     if request.reason.as_ref().is_some_and(|r| r.len() > 500) {
         return invalid("the reason is longer than 500 bytes");
+    }
+    if request.command.path.len() > PATH_MAX_BYTES || request.command.project.len() > PATH_MAX_BYTES {
+        return invalid("the path of the program or of the project is longer than 2048 bytes");
     }
     if request.ttl_s == Some(0) {
         return invalid("the time to live is zero");

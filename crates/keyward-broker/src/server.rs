@@ -26,6 +26,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -131,6 +132,8 @@ struct Table {
 struct Open {
     pid: u32,
     close: Arc<Notify>,
+    /// A request other than a stream is under way.
+    busy: Arc<AtomicBool>,
 }
 
 impl Connections {
@@ -159,16 +162,34 @@ impl Connections {
         table.last
     }
 
-    /// Enters a connection, or not when there are too many.
+    /// Closes every connection but one: after a lock nothing that was answered stays in a buffer.
+    pub fn close_all_but(&self, keep: Option<u64>) {
+        for (connection, open) in &self.table().open {
+            if Some(*connection) != keep {
+                open.close.notify_one();
+            }
+        }
+    }
+
+    /// Enters a connection, or not when its process has too many. When there are too many in all, the oldest one without a
+    /// request under way makes room: processes that only hold connections cannot keep a person from locking.
     fn enter(&self, peer: &Peer) -> Option<Entered> {
         let mut table = self.table();
         let of_process = table.open.values().filter(|o| o.pid == peer.process().pid).count();
-        if table.open.len() >= CONNECTIONS_MAX || of_process >= PER_PROCESS_MAX {
+        if of_process >= PER_PROCESS_MAX {
             return None;
         }
-        let close = Arc::new(Notify::new());
-        table.open.insert(peer.connection(), Open { pid: peer.process().pid, close: Arc::clone(&close) });
-        Some(Entered { connections: self.clone(), connection: peer.connection(), close })
+        if table.open.len() >= CONNECTIONS_MAX {
+            let idle =
+                table.open.iter().filter(|(_, o)| !o.busy.load(Ordering::Relaxed)).map(|(connection, _)| *connection);
+            let oldest = idle.min()?;
+            let oldest = table.open.remove(&oldest)?;
+            oldest.close.notify_one();
+        }
+        let (close, busy) = (Arc::new(Notify::new()), Arc::new(AtomicBool::new(false)));
+        let open = Open { pid: peer.process().pid, close: Arc::clone(&close), busy: Arc::clone(&busy) };
+        table.open.insert(peer.connection(), open);
+        Some(Entered { connections: self.clone(), connection: peer.connection(), close, busy })
     }
 }
 
@@ -177,6 +198,7 @@ struct Entered {
     connections: Connections,
     connection: u64,
     close: Arc<Notify>,
+    busy: Arc<AtomicBool>,
 }
 
 impl Drop for Entered {
@@ -277,9 +299,11 @@ async fn connection<H: Handler>(
         phase.set(None);
         let fresh = Arc::new(peer.refresh());
         *asked.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&fresh));
-        let (handler, phase) = (Arc::clone(&handler), phase.clone());
+        let (handler, phase, busy) = (Arc::clone(&handler), phase.clone(), Arc::clone(&entered.busy));
+        busy.store(true, Ordering::Relaxed);
         async move {
             let answer = answer(request, fresh, &*handler).await;
+            busy.store(false, Ordering::Relaxed);
             if !matches!(answer, Answer::Stream { .. }) {
                 phase.set(Some(IDLE_TIME));
             }

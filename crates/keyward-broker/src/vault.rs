@@ -6,12 +6,12 @@ use crate::peer::Peer;
 use crate::platform::{self, now};
 use crate::runs::holds;
 use keyward_api::{
-    BackupRequest, BrokerStatus, InitRequest, LockAnswer, Proof, RecoveryAnswer, RekeyAnswer, RekeyRequest,
+    BackupRequest, BrokerStatus, InitRequest, LockAnswer, LostRun, Proof, RecoveryAnswer, RekeyAnswer, RekeyRequest,
     RestoreRequest, SlotAddRequest, SlotKind, SlotMsg, SlotRemoveRequest, StatusAnswer, UnlockAnswer, UnlockRequest,
     VaultState, VaultStatus,
 };
 use keyward_core::audit::{Kind, Outcome};
-use keyward_core::{Name, Wall};
+use keyward_core::{Name, ProcessId, Wall};
 use keyward_crypto::{KdfParams, SlotFile, VaultKey, calibrate, make_array};
 use keyward_diag::{Code, Fault};
 use keyward_secret::{Passphrase, SecretText};
@@ -135,32 +135,23 @@ impl Broker {
         self.unchanged(&slots)?;
         let at = now();
         if let Some(open) = state.open() {
-            open.seal = Some(key.derive_seal());
-            open.last_action = at.boot;
             let draft = entry_of(Kind::VaultUnlocked, at, peer).detail("by", by).detail("was_open", true);
             open.commit(self, Vec::new(), vec![draft]).await?;
+            open.seal = Some(key.derive_seal());
+            open.last_action = at.boot;
             self.publish_vault("unlocked");
             self.wake.notify_one();
             return Ok(UnlockAnswer { resumed_runs: live(&state), warnings: warnings(state.open()) });
         }
         let (store, health) = Store::open(&self.vault_lock, &slots, &key).await.map_err(|e| e.fault())?;
-        let answer = self.opened_with(&mut state, store, &key, Some((peer, by))).await;
-        match answer {
-            Ok(mut answer) => {
-                if let Health::Sound { past_anchor: 1.. } = health {
-                    answer
-                        .warnings
-                        .push("the broker ended unexpectedly last time; all entries of the log are there".to_owned());
-                }
-                self.publish_vault("unlocked");
-                Ok(answer)
-            }
-            Err(fault) => {
-                // What was not recorded did not happen.
-                self.close_vault(&mut state).await;
-                Err(fault)
-            }
+        let mut answer = self.opened_with(&mut state, store, &key, Some((peer, by))).await?;
+        if let Health::Sound { past_anchor: 1.. } = health {
+            answer
+                .warnings
+                .push("the broker ended unexpectedly last time; all entries of the log are there".to_owned());
         }
+        self.publish_vault("unlocked");
+        Ok(answer)
     }
 
     async fn opened(self: &Arc<Self>, state: &mut State, store: Store, key: &VaultKey) -> Result<UnlockAnswer, Fault> {
@@ -184,6 +175,8 @@ impl Broker {
             last_action: at.boot,
             keyring: keyring_anchor(&load_slots(&self.paths).map_err(|e| e.fault())?),
             unanchored: AtomicBool::new(true),
+            unsynced: AtomicBool::new(true),
+            synced: at.boot,
         };
         let seen = self.compare_keyring_anchor(&open.store, open.keyring).await?;
         self.load_profiles(&mut open).await?;
@@ -210,7 +203,12 @@ impl Broker {
         }
         self.forget_wrong_proofs();
         state.vault = Vault::Open(Box::new(open));
-        let (resumed_runs, mut warnings_of_runs) = self.resume_runs(state).await?;
+        let resumed = self.resume_runs(state).await;
+        if resumed.is_err() {
+            // What was not recorded did not happen.
+            self.close_vault(state).await;
+        }
+        let (resumed_runs, mut warnings_of_runs) = resumed?;
         if let Seen::Silent = seen {
             warnings_of_runs.push("the keyring did not answer, so its anchor of the log was not compared".to_owned());
         }
@@ -235,7 +233,11 @@ impl Broker {
             return Err(Fault::new(Code::VaultAbsent));
         }
         if state.open().is_none() {
-            return Ok(LockAnswer { runs: Vec::new() });
+            // The runs from before a crash are not known, but what they were given as files is.
+            let found = self.deliveries().map(|d| d.remove_all()).unwrap_or_default();
+            return Ok(LockAnswer {
+                runs: found.into_iter().filter(|p| platform::pin(*p).is_some()).map(unknown_run).collect(),
+            });
         }
         let at = now();
         self.flush_refusals(state, at).await;
@@ -259,6 +261,10 @@ impl Broker {
             self.anchor_to_keyring(open).await;
         }
         self.close_vault(state).await;
+        if let Ok(deliveries) = self.deliveries() {
+            deliveries.remove_all();
+        }
+        self.connections.close_all_but(peer.map(Peer::connection));
         answer.map(|a| LockAnswer { runs: a.runs })
     }
 
@@ -282,7 +288,7 @@ impl Broker {
             tracing::error!(code = %e.code, "the auto-lock could not be recorded");
         }
         let used: Vec<Name> =
-            runs.values().flat_map(|r| &r.leases).filter(|l| l.lease.is_live()).map(|l| l.profile.clone()).collect();
+            runs.values().flat_map(|r| &r.leases).filter(|l| l.lease.renews()).map(|l| l.profile.clone()).collect();
         cache.retain(|name, _| used.contains(name));
         if !runs.values().any(|r| r.ended.is_none()) {
             self.close_vault(state).await;
@@ -311,8 +317,8 @@ impl Broker {
         let Some(KeyringAnchor { vault, .. }) = keyring else { return Ok(Seen::Nothing) };
         match keyring::load_anchor(vault).await {
             Ok(bytes) => {
-                store.check_second_anchor(&bytes).await.map_err(|e| e.fault())?;
-                Ok(Seen::Compared)
+                let seen = store.check_second_anchor(&bytes).await.map_err(|e| e.fault())?;
+                Ok(if seen { Seen::Compared } else { Seen::Nothing })
             }
             Err(fault) if fault.code == Code::KeyringMissing => Ok(Seen::Nothing),
             Err(_) => Ok(Seen::Silent),
@@ -331,6 +337,7 @@ impl Broker {
         if let Some(anchor) = anchor
             && let Err(e) = keyring::store_anchor(vault, anchor).await
         {
+            open.unanchored.store(true, Ordering::Relaxed);
             tracing::warn!(code = %e.code, "the anchor was not written to the keyring");
         }
     }
@@ -561,12 +568,15 @@ impl Broker {
     /// Writes a backup.
     pub(crate) async fn backup(&self, peer: &Peer, request: BackupRequest) -> Result<(), Fault> {
         let path = absolute(&request.path)?;
-        let mut state = self.state_for_request().await?;
-        let open = self.unlocked(&mut state)?;
         let slots = load_slots(&self.paths).map_err(|e| e.fault())?;
-        let draft = entry_of(Kind::VaultBackedUp, now(), peer).detail("file", path.display().to_string());
-        open.commit(self, Vec::new(), vec![draft]).await?;
-        open.store.backup(&slots, &path).await.map_err(|e| e.fault())
+        let store = {
+            let mut state = self.state_for_request().await?;
+            let open = self.unlocked(&mut state)?;
+            let draft = entry_of(Kind::VaultBackedUp, now(), peer).detail("file", path.display().to_string());
+            open.commit(self, Vec::new(), vec![draft]).await?;
+            Arc::clone(&open.store)
+        };
+        store.backup(&slots, &path).await.map_err(|e| e.fault())
     }
 
     /// Puts a backup in place and opens it.
@@ -575,6 +585,14 @@ impl Broker {
         if self.vault_exists() && !request.replace {
             return Err(Fault::new(Code::VaultExists)
                 .help("add --replace to put the backup in its place; the vault there is moved aside"));
+        }
+        if !std::fs::metadata(&path).is_ok_and(|m| m.is_file()) {
+            return Err(Fault::new(Code::VaultBackupDamaged).cause(format!("{} is not a file", path.display())));
+        }
+        // Whoever replaces a vault shows that it is theirs; one whose slots are damaged opens for nobody.
+        if let Ok(present) = load_slots(&self.paths) {
+            let proof = request.present.as_ref().unwrap_or(&request.proof);
+            self.prove_with(present, copy(proof)?).await?;
         }
         let read = tokio::task::spawn_blocking(move || Backup::read(&path)).await;
         let backup = read.map_err(|_| Fault::new(Code::Internal))?.map_err(|e| e.fault())?;
@@ -607,6 +625,18 @@ async fn backups(store: &Store) -> Result<Vec<String>, Fault> {
     Ok(files.into_iter().collect())
 }
 
+/// A run from before a crash that lost its files.
+fn unknown_run(process: ProcessId) -> LostRun {
+    let name = std::fs::read_to_string(format!("/proc/{}/comm", process.pid)).unwrap_or_default();
+    LostRun {
+        run: String::new(),
+        app: keyward_diag::plain(name.trim(), 64),
+        pid: process.pid,
+        profiles: Vec::new(),
+        remains: vec!["what was delivered by environment is not known before the vault is opened".to_owned()],
+    }
+}
+
 /// What the broker keeps of the keyring slot, if there is one.
 fn keyring_anchor(slots: &SlotFile) -> Option<KeyringAnchor> {
     let has = slots.has(keyward_crypto::SlotKind::Keyring);
@@ -624,6 +654,18 @@ fn warnings(open: Option<&mut Open>) -> Vec<String> {
         }
         _ => Vec::new(),
     }
+}
+
+/// A second copy of a proof, for two vaults with the same passphrase.
+fn copy(proof: &Proof) -> Result<Proof, Fault> {
+    let text = |t: &SecretText| {
+        // EXPOSE: into a copy that is wiped as the first one is.
+        t.expose(|t| SecretText::new(t.to_owned())).map_err(|e| Fault::new(Code::RequestInvalid).cause(e))
+    };
+    Ok(match proof {
+        Proof::Passphrase(t) => Proof::Passphrase(text(t)?),
+        Proof::Recovery(t) => Proof::Recovery(text(t)?),
+    })
 }
 
 /// A passphrase from the wire, with a final line end dropped.

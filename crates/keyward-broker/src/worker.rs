@@ -22,11 +22,14 @@ pub(crate) fn run() -> Result<(), Fault> {
             word.ready();
             tracing::info!(target: "keyward::worker", pid = std::process::id(), "serving");
         };
-        runtime.block_on(async {
+        let served = runtime.block_on(async {
             // Taken before anything is opened, so that a stop during the start is not lost.
             let mut stop = Stop::new().map_err(|e| start_fault(&e))?;
             keyward_broker::run(places, listener, ready, async move { stop.asked().await }).await
-        })
+        });
+        // A file system or keyring that does not answer must not keep a stopped broker alive.
+        runtime.shutdown_background();
+        served
     });
     match &served {
         Ok(()) => tracing::info!(target: "keyward::worker", "stopped"),

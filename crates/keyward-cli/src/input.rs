@@ -5,9 +5,10 @@
 //! this one through pipes is told at once instead of being made to wait. Called by the commands.
 
 use crate::args::Context;
+use crate::broker::Broker;
 use crate::{out, process};
-use keyward_api::Proof;
 use keyward_api::place::Places;
+use keyward_api::{Proof, SlotMsg};
 use keyward_diag::{Code, Fault, plain};
 use keyward_secret::{PASSPHRASE_MAX_BYTES, Passphrase, SECRET_MAX_BYTES, SecretBytes, SecretError, SecretText};
 use std::io::{IsTerminal, Read};
@@ -82,6 +83,7 @@ impl ProofArgs {
         if let Some([text]) = self.from.given()? {
             return Ok(self.wrap(text));
         }
+        refused_anyway(context)?;
         must_ask(context)?;
         Ok(self.wrap(passphrase(ask(&self.prompt(places))?)?))
     }
@@ -94,9 +96,39 @@ impl ProofArgs {
         if let Some([current, new]) = self.from.given()? {
             return Ok((self.wrap(current), new));
         }
+        refused_anyway(context)?;
         must_ask(context)?;
         let current = passphrase(ask(&self.prompt(places))?)?;
         Ok((self.wrap(current), ask_new()?))
+    }
+
+    /// Reads the proof for a backup and, where it differs, the one for the vault that is there; or asks for both.
+    ///
+    /// # Errors
+    /// [`Code::PassphraseNeeded`] when nothing was given and nobody can be asked.
+    pub(crate) fn proof_and_present(
+        &self,
+        context: &Context,
+        places: &Places,
+    ) -> Result<(Proof, Option<Proof>), Fault> {
+        if let Some(lines) = self.from.lines()? {
+            let mut texts = lines.into_iter().map(passphrase);
+            return match (texts.next(), texts.next(), texts.next()) {
+                (Some(backup), present, None) => {
+                    Ok((self.wrap(backup?), present.transpose()?.map(|text| self.wrap(text))))
+                }
+                (None, ..) | (Some(_), _, Some(_)) => {
+                    let cause = "one line is wanted for the backup's passphrase, and a second for that of the vault that is there";
+                    Err(Fault::new(Code::RequestInvalid).cause(cause))
+                }
+            };
+        }
+        refused_anyway(context)?;
+        must_ask(context)?;
+        let backup = passphrase(ask("Passphrase of the backup: ")?)?;
+        let present = ask(&prompt("Passphrase of the vault that is there, or enter if it is the same", places))?;
+        let present = if present.is_empty() { None } else { Some(self.wrap(passphrase(present)?)) };
+        Ok((self.wrap(backup), present))
     }
 
     /// Whether the proof was named on the command line, so that asking again is of no use.
@@ -198,6 +230,16 @@ fn must_ask(context: &Context) -> Result<(), Fault> {
     if may_ask(context) { Ok(()) } else { Err(Code::PassphraseNeeded.into()) }
 }
 
+/// Fails where the broker refuses this process whatever it proves, as it does inside a run: nobody is asked for a
+/// passphrase that is of no use. Any other fault shows at the request itself.
+fn refused_anyway(context: &Context) -> Result<(), Fault> {
+    let asked: Result<Vec<SlotMsg>, Fault> = Broker::open(context)?.client().get("/v1/vault/slots");
+    match asked {
+        Err(fault) if matches!(fault.code, Code::PolicyDenied | Code::PeerRefused) => Err(fault),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
 fn prompt(what: &str, places: &Places) -> String {
     match &places.home {
         Some(home) => format!("{what} for the vault in {}: ", plain(&home.to_string_lossy(), 400)),
@@ -207,7 +249,10 @@ fn prompt(what: &str, places: &Places) -> String {
 
 fn ask(prompt: &str) -> Result<Vec<u8>, Fault> {
     process::hide();
-    rpassword::prompt_password(prompt).map(String::into_bytes).map_err(|e| Fault::new(Code::InputNeeded).cause(e))
+    let fault = |e| Fault::new(Code::InputNeeded).cause(e);
+    // Before the prompt shows: what is typed or pasted the moment it does must not be shown either.
+    let _silence = process::Silence::begin().map_err(fault)?;
+    rpassword::prompt_password(prompt).map(String::into_bytes).map_err(fault)
 }
 
 fn ask_new() -> Result<SecretText, Fault> {

@@ -1,11 +1,12 @@
 //! What this process does to itself: hides its memory, remembers what it was started with, and becomes the child.
 //!
 //! The start-up code of Rust ignores SIGPIPE and opens `/dev/null` for closed standard descriptors; both are noted before
-//! it runs, so that a child gets what the caller had. Never changes the terminal, the mask of signals, the umask or the
-//! working folder. Called by the commands that handle secrets, and by `run`.
+//! it runs, so that a child gets what the caller had. Never changes the mask of signals, the umask or the working folder,
+//! and the terminal only while a prompt lasts. Called by the commands that handle secrets, and by `run`.
 #![expect(unsafe_code, reason = "signal dispositions, descriptors by number and execve have no safe interface")]
 
 use keyward_diag::{Code, Fault};
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use std::ffi::{CStr, CString, c_char};
 use std::fs::File;
 use std::io;
@@ -43,6 +44,32 @@ extern "C" fn remember() {
 pub(crate) fn hide() {
     #[cfg(target_os = "linux")]
     let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+}
+
+/// The controlling terminal without echo, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Silence {
+    terminal: File,
+    before: Termios,
+}
+
+impl Silence {
+    /// Switches the echo off.
+    pub(crate) fn begin() -> io::Result<Self> {
+        let terminal = File::options().read(true).write(true).open("/dev/tty")?;
+        let before = tcgetattr(&terminal)?;
+        let mut silent = before.clone();
+        silent.local_modes.remove(LocalModes::ECHO);
+        tcsetattr(&terminal, OptionalActions::Now, &silent)?;
+        Ok(Self { terminal, before })
+    }
+}
+
+impl Drop for Silence {
+    fn drop(&mut self) {
+        // A terminal that is gone has no echo to give back.
+        let _ = tcsetattr(&self.terminal, OptionalActions::Now, &self.before);
+    }
 }
 
 /// Makes this process the one that inherits what its descendants leave behind (`PR_SET_CHILD_SUBREAPER`, kept over exec).

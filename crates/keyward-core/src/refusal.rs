@@ -32,7 +32,8 @@ impl Refusals {
 
     /// Counts a refusal.
     pub fn note(&mut self, peer: &str, reason: &str) {
-        let key = (peer.to_owned(), reason.to_owned());
+        // Whoever is refused chose its own path: sixteen of them must fit into an entry.
+        let key = (keyward_diag::plain(peer, 200), reason.to_owned());
         if self.waiting.len() < KEPT || self.waiting.contains_key(&key) {
             *self.waiting.entry(key).or_default() += 1;
         } else {

@@ -295,25 +295,25 @@ impl Store {
         (!self.is_broken()).then_some(bytes)
     }
 
-    /// Compares the log with an anchor of [`Store::second_anchor`] from an earlier time, and says whether they match. One that
-    /// does not is remembered as a break. One of an earlier epoch says nothing: a break was accepted or a backup restored
-    /// since it was written.
+    /// Compares the log with an anchor of [`Store::second_anchor`] from an earlier time. One that does not match is remembered
+    /// as a break. Gives false for one that says nothing: of an earlier epoch (a break was accepted or a backup restored since
+    /// it was written), or not readable under this key (the vault was rekeyed or restored since; it is no better than one
+    /// that was removed).
     ///
     /// # Errors
     /// As [`Store::items`].
     pub async fn check_second_anchor(&self, bytes: &[u8]) -> Result<bool, StoreError> {
         let mut inner = self.inner.lock().await;
         let found = self.keys.anchor.newest(bytes);
-        if let AnchorFile::Found { anchor, .. } = &found
-            && anchor.epoch < inner.epoch
-        {
-            return Ok(true);
+        match &found {
+            AnchorFile::Found { anchor, .. } if anchor.epoch >= inner.epoch => {}
+            AnchorFile::Found { .. } | AnchorFile::Damaged => return Ok(false),
         }
         let verdict = inner.compare_with(Some(found), &self.keys).await?;
         let Some(problem) = verdict.problem else { return Ok(true) };
         inner.remember(vec![problem]).await;
         self.broken.store(true, Ordering::Release);
-        Ok(false)
+        Ok(true)
     }
 
     /// Moves the write-ahead log into the database, makes the anchor durable and closes. Every later call gives

@@ -5,8 +5,14 @@
 #![expect(clippy::panic, reason = "a test fails by panicking")]
 
 mod keyring;
+mod keys;
+mod talk;
+mod wire;
 
 pub use keyring::Keyring;
+pub use keys::{FoundKey, keys};
+pub use talk::Talk;
+pub use wire::{Reply, Wire};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -214,6 +220,15 @@ impl Home {
         status["broker"]["pid"].as_i64().and_then(|p| i32::try_from(p).ok())
     }
 
+    /// The parents of all brokers of this home; a broker that serves has exactly one. A user who cannot see which program
+    /// they run sees the parent of the worker that answers alone.
+    pub fn broker_parents(&self) -> Vec<i32> {
+        match brokers(&self.bin.join("keyward-broker")) {
+            none if none.is_empty() => self.broker_pid().and_then(parent_of).into_iter().collect(),
+            found => found,
+        }
+    }
+
     /// Kills the worker as a crash would, and waits until it is gone.
     #[track_caller]
     pub fn crash_broker(&self) {
@@ -268,16 +283,24 @@ impl Drop for Home {
     }
 }
 
-/// The processes that run this very program file.
+/// The parents of all brokers that run this very program file. The file of a broker, which hides itself, can be read by
+/// the superuser alone; for others there are none.
 fn brokers(program: &Path) -> Vec<i32> {
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok());
     pids.filter(|pid| {
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        line.split(|b| *b == 0).next().is_some_and(|first| first == program.as_os_str().as_encoded_bytes())
-            && alive(*pid)
+        let is_worker = line.split(|b| *b == 0).nth(1) == Some(b"--serve");
+        let file = std::fs::read_link(format!("/proc/{pid}/exe"));
+        !is_worker && file.is_ok_and(|file| file == program) && alive(*pid)
     })
     .collect()
+}
+
+/// The parent of a process; `None` when it is gone.
+fn parent_of(pid: i32) -> Option<i32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit(") ").next()?.split(' ').nth(1)?.parse().ok()
 }
 
 /// Folder of the built programs: two above the running test.

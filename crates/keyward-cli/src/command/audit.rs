@@ -104,7 +104,7 @@ pub(crate) struct Filter {
     /// Not before this time: RFC 3339, a date, or how long ago such as 2h
     #[arg(long, value_name = "TIME", value_parser = time::moment)]
     since: Option<String>,
-    /// Not after this time
+    /// Before this time
     #[arg(long, value_name = "TIME", value_parser = time::moment)]
     until: Option<String>,
 }

@@ -152,12 +152,16 @@ fn backup(context: &Context, file: &Path) -> Outcome {
 fn restore(context: &Context, file: &Path, replace: bool, proof: &ProofArgs) -> Outcome {
     let path = absolute(file)?;
     let mut broker = Broker::open(context)?;
-    if broker.places().data.join("vault.slots").exists() && !replace {
+    let there = broker.places().data.join("vault.slots").exists();
+    if there && !replace {
         let fault = Fault::new(Code::VaultExists).help("add --replace to move it aside");
         return Err(fault.into());
     }
-    let proof = proof.proof(context, broker.places())?;
-    let request = RestoreRequest { path, proof, replace };
+    let (proof, present) = match there {
+        true => proof.proof_and_present(context, broker.places())?,
+        false => (proof.proof(context, broker.places())?, None),
+    };
+    let request = RestoreRequest { path, proof, replace, present };
     let answer: UnlockAnswer = broker.client().post("/v1/vault/restore", &request)?;
     out::say("the backup is in place and open");
     warn(&answer);
