@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
@@ -107,6 +108,9 @@ struct RunRow {
     boot: String,
     app: String,
     app_verified: bool,
+    executable: Option<(u64, u64)>,
+    /// The start of the program is in the log.
+    start_recorded: bool,
     project: String,
     started_boot_us: u64,
     started_wall_us: i64,
@@ -156,6 +160,9 @@ impl Run {
             boot: platform::boot_id().unwrap_or_default(),
             app: self.app.clone(),
             app_verified: self.app_verified,
+            executable: self.executable,
+            // What waits is written together with this row.
+            start_recorded: self.exec_seen,
             project: self.project.clone(),
             started_boot_us: micros(self.started.boot),
             started_wall_us: self.started.wall.0,
@@ -183,11 +190,11 @@ impl Run {
             process: ProcessId { pid: body.pid, start: body.start },
             app: body.app,
             app_verified: body.app_verified,
-            executable: None,
+            executable: body.executable,
             connection: 0,
             project: body.project,
             started: Now { boot: boot(body.started_boot_us), wall: Wall(body.started_wall_us) },
-            exec_seen: true,
+            exec_seen: body.start_recorded,
             ended: None,
             aborted: false,
             pending: Vec::new(),
@@ -568,22 +575,14 @@ impl Broker {
             .values_mut()
             .find(|r| r.process == peer && r.connection == connection && !r.exec_seen && r.ended.is_none());
         let Some(run) = found else { return };
-        run.exec_seen = true;
-        let seen = std::fs::metadata(format!("/proc/{}/exe", peer.pid)).ok();
-        let seen = seen.map(|m| (std::os::unix::fs::MetadataExt::dev(&m), std::os::unix::fs::MetadataExt::ino(&m)));
-        run.app_verified = seen.is_some() && seen == run.executable;
-        let mut draft = run.draft(Kind::RunStarted, now).detail("pid", run.process.pid);
-        if !run.app_verified {
-            let why = match (seen, run.executable) {
-                (None, _) => "the program could not be read after exec",
-                (_, None) => "a script whose interpreter is found at run time",
-                (Some(_), Some(_)) => "the process runs another program than the one it named",
-            };
-            draft = draft.detail("unverified", why);
-        }
+        note_start(run, now);
         self.events.publish("run", &json!({"run": run.id.to_string(), "state": "started"}));
-        run.pending.push(draft);
-        let (broker, id) = (Arc::clone(self), run.id);
+        let id = run.id;
+        self.flush_soon(id);
+    }
+
+    fn flush_soon(self: &Arc<Self>, id: RunId) {
+        let broker = Arc::clone(self);
         tokio::spawn(async move {
             tokio::time::sleep(GATHER).await;
             broker.flush(id).await;
@@ -777,6 +776,10 @@ impl Broker {
             match (boot == this_boot).then(|| platform::pin(run.process)).flatten() {
                 Some(pidfd) => {
                     resumed += 1;
+                    if !run.exec_seen {
+                        note_start(&mut run, now);
+                        self.flush_soon(run.id);
+                    }
                     pinned.push((run.id, pidfd));
                     state.runs.insert(run.id, run);
                 }
@@ -801,6 +804,23 @@ impl Broker {
         self.record_ended(state).await;
         Ok((resumed, warnings))
     }
+}
+
+/// Sees which program the process has become, and notes the entry of it.
+fn note_start(run: &mut Run, now: Now) {
+    run.exec_seen = true;
+    let seen = std::fs::metadata(format!("/proc/{}/exe", run.process.pid)).ok().map(|m| (m.dev(), m.ino()));
+    run.app_verified = seen.is_some() && seen == run.executable;
+    let mut draft = run.draft(Kind::RunStarted, now).detail("pid", run.process.pid);
+    if !run.app_verified {
+        let why = match (seen, run.executable) {
+            (None, _) => "the program could not be read after exec",
+            (_, None) => "a script whose interpreter is found at run time",
+            (Some(_), Some(_)) => "the process runs another program than the one it named",
+        };
+        draft = draft.detail("unverified", why);
+    }
+    run.pending.push(draft);
 }
 
 fn ended_entry(run: &Run, ended: Ended) -> Draft {

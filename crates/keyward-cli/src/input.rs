@@ -251,8 +251,14 @@ fn ask(prompt: &str) -> Result<Vec<u8>, Fault> {
     process::hide();
     let fault = |e| Fault::new(Code::InputNeeded).cause(e);
     // Before the prompt shows: what is typed or pasted the moment it does must not be shown either.
-    let _silence = process::Silence::begin().map_err(fault)?;
-    rpassword::prompt_password(prompt).map(String::into_bytes).map_err(fault)
+    let silence = process::Silence::begin().map_err(fault)?;
+    let typed = rpassword::prompt_password(prompt);
+    drop(silence);
+    if typed.as_ref().is_err_and(|e| e.kind() == std::io::ErrorKind::Interrupted) {
+        // The key for it was pressed: ends as the signal would have, with the terminal as before.
+        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::INT);
+    }
+    typed.map(String::into_bytes).map_err(fault)
 }
 
 fn ask_new() -> Result<SecretText, Fault> {

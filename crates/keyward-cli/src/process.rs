@@ -46,22 +46,27 @@ pub(crate) fn hide() {
     let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
 }
 
-/// The controlling terminal without echo, until it is dropped.
+/// The controlling terminal without echo and with its keys as plain bytes, until it is dropped. The interrupt signal is
+/// ignored meanwhile: it would end this process and leave the terminal so.
 #[derive(Debug)]
 pub(crate) struct Silence {
     terminal: File,
     before: Termios,
+    interrupt: libc::sighandler_t,
 }
 
 impl Silence {
-    /// Switches the echo off.
+    /// Switches the echo and the signals of keys off.
     pub(crate) fn begin() -> io::Result<Self> {
         let terminal = File::options().read(true).write(true).open("/dev/tty")?;
         let before = tcgetattr(&terminal)?;
         let mut silent = before.clone();
-        silent.local_modes.remove(LocalModes::ECHO);
-        tcsetattr(&terminal, OptionalActions::Now, &silent)?;
-        Ok(Self { terminal, before })
+        silent.local_modes.remove(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG);
+        // SAFETY: ignores a signal; no handler is involved.
+        let interrupt = unsafe { libc::signal(libc::SIGINT, libc::SIG_IGN) };
+        let silence = Self { terminal, before, interrupt };
+        tcsetattr(&silence.terminal, OptionalActions::Now, &silent)?;
+        Ok(silence)
     }
 }
 
@@ -69,6 +74,8 @@ impl Drop for Silence {
     fn drop(&mut self) {
         // A terminal that is gone has no echo to give back.
         let _ = tcsetattr(&self.terminal, OptionalActions::Now, &self.before);
+        // SAFETY: sets the disposition that there was before, which is none of a handler of ours.
+        unsafe { libc::signal(libc::SIGINT, self.interrupt) };
     }
 }
 

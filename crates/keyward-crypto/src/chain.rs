@@ -3,7 +3,7 @@
 //! `mac = HMAC-SHA256(audit key, "keyward/audit/v1" ‖ u64be(seq) ‖ prev (32) ‖ u64be(len(body)) ‖ body)`; `prev` of the first
 //! entry is `SHA-256("keyward/genesis/v1" ‖ vault id (16))`. There is no unkeyed form.
 
-use crate::vault_key::scrub_stack;
+use crate::vault_key::{scrub_frames, scrub_stack};
 use hmac::{Hmac, KeyInit, Mac};
 use keyward_secret::Key32;
 use sha2::{Digest, Sha256};
@@ -21,6 +21,14 @@ impl MacKey {
     }
 
     pub(crate) fn mac(&self, parts: &[&[u8]]) -> [u8; 32] {
+        let mac = self.compute(parts);
+        // The states that it worked on are as good as the key.
+        scrub_frames();
+        mac
+    }
+
+    #[inline(never)]
+    fn compute(&self, parts: &[&[u8]]) -> [u8; 32] {
         let mut mac = (*self.0).clone();
         for part in parts {
             mac.update(part);

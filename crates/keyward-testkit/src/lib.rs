@@ -223,9 +223,11 @@ impl Home {
     /// The parents of all brokers of this home; a broker that serves has exactly one. A user who cannot see which program
     /// they run sees the parent of the worker that answers alone.
     pub fn broker_parents(&self) -> Vec<i32> {
+        let line = |pid: &i32| std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let is_parent = |pid: &i32| line(pid).split(|b| *b == 0).nth(1) != Some(b"--serve");
         match brokers(&self.bin.join("keyward-broker")) {
             none if none.is_empty() => self.broker_pid().and_then(parent_of).into_iter().collect(),
-            found => found,
+            found => found.into_iter().filter(is_parent).collect(),
         }
     }
 
@@ -283,18 +285,13 @@ impl Drop for Home {
     }
 }
 
-/// The parents of all brokers that run this very program file. The file of a broker, which hides itself, can be read by
-/// the superuser alone; for others there are none.
+/// The processes, parents and workers, that run this very program file. The file of a broker, which hides itself, can be
+/// read by the superuser alone; for others there are none.
 fn brokers(program: &Path) -> Vec<i32> {
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok());
-    pids.filter(|pid| {
-        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let is_worker = line.split(|b| *b == 0).nth(1) == Some(b"--serve");
-        let file = std::fs::read_link(format!("/proc/{pid}/exe"));
-        !is_worker && file.is_ok_and(|file| file == program) && alive(*pid)
-    })
-    .collect()
+    let runs = |pid: &i32| std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == program);
+    pids.filter(|pid| runs(pid) && alive(*pid)).collect()
 }
 
 /// The parent of a process; `None` when it is gone.

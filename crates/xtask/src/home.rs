@@ -7,7 +7,7 @@
 
 use crate::interrupt;
 use crate::workspace::line_of;
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, set_child_subreaper, waitpid};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, set_child_subreaper, wait, waitpid};
 use serde_json::Value;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -321,7 +321,7 @@ struct Process {
 
 /// Processes below this one that are still there, ended children taken.
 fn left() -> Vec<Process> {
-    while matches!(waitpid(None, WaitOptions::NOHANG), Ok(Some(_))) {}
+    while matches!(wait(WaitOptions::NOHANG), Ok(Some(_))) {}
     let all = processes();
     let mut below = BTreeSet::from([rustix::process::getpid().as_raw_nonzero().get()]);
     loop {
