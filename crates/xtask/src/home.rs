@@ -9,7 +9,7 @@ use crate::interrupt;
 use crate::workspace::line_of;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, set_child_subreaper, wait, waitpid};
 use serde_json::Value;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::{DirBuilder, File};
@@ -40,6 +40,7 @@ pub(crate) struct Home {
     bin: PathBuf,
     hidden: RefCell<Vec<String>>,
     own: RefCell<BTreeSet<i32>>,
+    started: Cell<u32>,
     closed: bool,
 }
 
@@ -74,6 +75,7 @@ impl Home {
             bin: bin.to_owned(),
             hidden: RefCell::default(),
             own: RefCell::default(),
+            started: Cell::new(0),
             closed: false,
             root,
         };
@@ -129,7 +131,8 @@ impl Home {
     /// Starts `command`; what it prints goes into files, so that it can neither block nor be lost.
     pub(crate) fn start(&self, mut command: Command) -> Result<Running<'_>, String> {
         let line = line_of(&command);
-        let file = |kind: &str| self.root.join("out").join(format!("{}.{kind}", self.own.borrow().len()));
+        let number = self.started.replace(self.started.get() + 1);
+        let file = |kind: &str| self.root.join("out").join(format!("{number}.{kind}"));
         let (out, err) = (file("out"), file("err"));
         let create = |path: &Path| File::create(path).map_err(|e| format!("{}: {e}", path.display()));
         command.stdout(create(&out)?).stderr(create(&err)?);

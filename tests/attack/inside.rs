@@ -1,0 +1,177 @@
+//! From inside a run: nothing acts as the person, whatever the process does to look like another one.
+
+use crate::Kept;
+use keyward_testkit::{Home, PASSPHRASE, run, wait_at_most, wait_for};
+use std::path::Path;
+use std::time::Duration;
+
+/// What a process inside a run tries; each line is a command without its output.
+const TRIES: &[&str] = &[
+    "keyward secret list",
+    "keyward secret reveal other --passphrase-stdin",
+    "keyward secret set fresh",
+    "keyward secret set other",
+    "keyward secret remove other",
+    "keyward profile list",
+    "keyward profile show other",
+    "keyward profile add fresh --from $HOME/edit.toml",
+    "keyward profile edit held --from $HOME/edit.toml --passphrase-stdin",
+    "keyward profile remove other",
+    "keyward profile test other",
+    "keyward token other",
+    "keyward lock",
+    "keyward unlock --passphrase-stdin",
+    "keyward audit list",
+    "keyward audit verify",
+    "keyward audit export --passphrase-stdin",
+    "keyward audit accept-break --reason x --passphrase-stdin",
+    "keyward vault slot list",
+    "keyward vault slot add recovery --passphrase-stdin",
+    "keyward vault backup $HOME/copy",
+    "keyward broker stop",
+];
+
+/// A vault with the profiles `held` and `other`, and the passphrase in a file that everything inside can read: knowing it
+/// makes no process inside a run the person.
+fn prepared() -> Home {
+    let home = Home::with_vault();
+    home.static_profile("held", "v4lue-that-the-run-holds", "HELD");
+    home.static_profile("other", "v4lue-that-it-does-not", "OTHER");
+    std::fs::write(home.root.join("passphrase"), PASSPHRASE).unwrap();
+    let edit = "[issuer]\nkind = \"static\"\nsecret = \"secret:other\"\n[delivery]\nenv = { HELD = \"token\" }\n";
+    std::fs::write(home.root.join("edit.toml"), edit).unwrap();
+    home
+}
+
+/// Starts a run of `held` that does `line`.
+fn start(home: &Home, line: &str) -> Kept {
+    Kept::start(home.keyward_command(&["run", "-p", "held", "--", "sh", "-c", line]))
+}
+
+/// As [`start`], to its end. Whoever asks for a passphrase in there waits in vain.
+#[track_caller]
+fn done(home: &Home, line: &str) {
+    let mut run = start(home, line);
+    let mut ended = None;
+    wait_at_most(Duration::from_secs(90), "the end of the run", || {
+        ended = run.0.try_wait().unwrap();
+        ended.is_some()
+    });
+    assert!(ended.is_some_and(|status| status.success()), "{line}");
+}
+
+/// A script that tries everything and writes exit codes and words into `name`, then `name.done`.
+fn script(home: &Home, name: &str) -> String {
+    let mut text = String::new();
+    let out = home.root.join(name);
+    for line in TRIES {
+        text.push_str(&format!("{line} <$HOME/passphrase >>{out}.words 2>&1; echo $? >>{out}\n", out = out.display()));
+    }
+    text.push_str(&format!(
+        "keyward run -p other -- true >>{out}.words 2>&1; echo $? >>{out}\ntouch {out}.done\n",
+        out = out.display()
+    ));
+    let path = home.root.join(format!("{name}.sh"));
+    std::fs::write(&path, text).unwrap();
+    path.display().to_string()
+}
+
+/// Fails unless each try was denied by policy.
+#[track_caller]
+fn denied(home: &Home, name: &str) {
+    let read = |path: &Path| std::fs::read_to_string(path).unwrap();
+    let codes = read(&home.root.join(name));
+    let words = read(&home.root.join(format!("{name}.words")));
+    let codes: Vec<&str> = codes.lines().collect();
+    for (line, code) in TRIES.iter().zip(&codes) {
+        assert_eq!(*code, "4", "{line}: {words}");
+    }
+    assert_eq!((codes.len(), codes.last()), (TRIES.len() + 1, Some(&"125")), "run");
+    assert_eq!(words.matches("[policy.denied]").count(), TRIES.len() + 1, "{words}");
+    assert!(!words.contains("v4lue-that-it-does-not"), "{words}");
+}
+
+#[test]
+fn a_child_is_denied_whatever_it_asks_even_with_the_passphrase() {
+    let home = prepared();
+    let script = script(&home, "plain");
+    done(&home, &format!("sh {script}"));
+    denied(&home, "plain");
+    assert_eq!(home.keyward(&["token", "other"]).exits(0).out, "v4lue-that-it-does-not\n");
+}
+
+#[test]
+fn leaving_the_session_and_two_forks_do_not_leave_the_run() {
+    let home = prepared();
+    let script = script(&home, "away");
+    let ended = home.root.join("away.done");
+    let line = format!(
+        "( setsid nohup sh -c '( sh {script} & )' & ) </dev/null >/dev/null 2>&1; \
+         until [ -e {} ]; do sleep 0.05; done",
+        ended.display()
+    );
+    done(&home, &line);
+    denied(&home, "away");
+}
+
+#[test]
+fn a_terminal_of_its_own_makes_no_person() {
+    let home = prepared();
+    let script = script(&home, "typed");
+    done(&home, &format!("script -qec 'sh {script}' /dev/null"));
+    denied(&home, "typed");
+    // The prompt for a passphrase does not come first: a child that answers it itself is denied all the same.
+    let line = "script -qec 'keyward unlock; echo code $?' /dev/null <$HOME/passphrase >$HOME/pty 2>&1";
+    done(&home, line);
+    let shown = std::fs::read_to_string(home.root.join("pty")).unwrap();
+    assert!(shown.contains("code 4") && shown.contains("policy.denied"), "{shown}");
+}
+
+#[test]
+fn killing_the_broker_frees_no_run() {
+    let home = prepared();
+    let after = script(&home, "opened");
+    let line = format!(
+        "kill -9 $(cat $HOME/worker); until [ -e $HOME/go ]; do sleep 0.05; done; sh {after}; \
+         until [ -e $HOME/end ]; do sleep 0.05; done"
+    );
+    let worker = home.broker_pid().unwrap();
+    std::fs::write(home.root.join("worker"), worker.to_string()).unwrap();
+    let child = start(&home, &line);
+    wait_for("the worker that comes after", || home.broker_pid().is_some_and(|pid| pid != worker));
+    // Before the person has opened the vault the runs are not known, and nobody gets anything.
+    let mut early = home.command("sh");
+    early
+        .arg("-c")
+        .arg("keyward token other; echo $?; keyward secret list; echo $?; keyward run -p other -- true; echo $?");
+    let early = run(early, b"");
+    assert_eq!(early.out, "3\n3\n125\n", "{}", early.err);
+    let opened = home.keyward_in(&["unlock", "--passphrase-stdin"], PASSPHRASE).exits(0);
+    assert!(opened.err.contains("1 run watched again"), "{}", opened.err);
+    std::fs::write(home.root.join("go"), "").unwrap();
+    wait_for("the tries", || home.root.join("opened.done").exists());
+    denied(&home, "opened");
+    std::fs::write(home.root.join("end"), "").unwrap();
+    drop(child);
+}
+
+#[test]
+fn a_run_gets_its_own_token_and_sees_and_revokes_itself_alone() {
+    let home = prepared();
+    let other = Kept::start(home.keyward_command(&["run", "-p", "other", "--", "sleep", "600"]));
+    wait_for("the other run", || home.keyward(&["ps", "--json"]).json()[0]["app_verified"] == true);
+    let line = "keyward token held >$HOME/token 2>&1; keyward ps --json >$HOME/ps; keyward token other 2>$HOME/refused; \
+                echo $? >$HOME/code; keyward revoke --all --json >$HOME/revoked 2>&1; keyward token held; echo $? >$HOME/after";
+    done(&home, line);
+    let read = |name: &str| std::fs::read_to_string(home.root.join(name)).unwrap();
+    assert_eq!(read("token"), "v4lue-that-the-run-holds\n");
+    assert_eq!((read("code").as_str(), read("after").as_str()), ("4\n", "4\n"));
+    assert!(read("refused").contains("[policy.denied]"), "{}", read("refused"));
+    let seen: serde_json::Value = serde_json::from_str(&read("ps")).unwrap();
+    assert_eq!((seen.as_array().unwrap().len(), &seen[0]["leases"][0]["profile"]), (1, &"held".into()));
+    let revoked: serde_json::Value = serde_json::from_str(&read("revoked")).unwrap();
+    assert_eq!(revoked["leases"], 1, "{revoked}");
+    let left = home.keyward(&["ps", "--json"]).json();
+    assert_eq!(left[0]["leases"][0]["state"], "live", "the other run keeps its lease: {left}");
+    drop(other);
+}

@@ -1,0 +1,102 @@
+//! What an attacker would do, done to the built programs. The ledger with a row per attack is `tests/attacks.md`.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod flood;
+mod inside;
+mod leak;
+mod memory;
+mod needle;
+mod place;
+mod process;
+mod program;
+mod screen;
+mod socket;
+mod start;
+mod tamper;
+
+use keyward_testkit::{Home, signal};
+use rustix::process::Signal;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+/// A user that is not the one of the vault.
+const STRANGER: u32 = 61_743;
+
+/// Whether this process is root. If it is not, runs the test `name` anew as root through sudo, and fails when that fails:
+/// only root may read the memory of a broker or act as two users.
+#[track_caller]
+fn is_root(name: &str) -> bool {
+    if rustix::process::getuid().is_root() {
+        return true;
+    }
+    let mut again = Command::new("sudo");
+    again.arg("-n").arg(std::env::current_exe().unwrap()).args(["--exact", name, "--nocapture"]);
+    let done = again.status();
+    assert!(done.is_ok_and(|s| s.success()), "{name} needs root, and failed or did not start through `sudo -n`");
+    false
+}
+
+/// An empty home of an ordinary user, for tests that are root: the one who called sudo, else one without any files.
+fn home_of_a_user() -> (Home, u32) {
+    let uid = std::env::var("SUDO_UID").ok().and_then(|u| u.parse().ok()).unwrap_or(61_742);
+    let mut home = Home::new();
+    home.act_as(uid);
+    (home, uid)
+}
+
+/// The hostile peer, within reach of every user of the home.
+fn peer(home: &Home) -> PathBuf {
+    let built = PathBuf::from(env!("CARGO_BIN_EXE_attack-peer"));
+    let here = home.bin().join("attack-peer");
+    if !here.exists() {
+        std::fs::hard_link(&built, &here).or_else(|_| std::fs::copy(&built, &here).map(drop)).unwrap();
+    }
+    here
+}
+
+/// The parent of a process.
+fn parent_of(pid: i32) -> i32 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    stat.rsplit(')').next().unwrap().split_ascii_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// A process that is killed at the end of the test, however that ends. Its standard input stays open until then.
+struct Kept(Child);
+
+impl Kept {
+    /// Starts it without anything to write to.
+    #[track_caller]
+    fn start(mut command: Command) -> Self {
+        Self(command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+    }
+
+    fn pid(&self) -> i32 {
+        self.0.id().cast_signed()
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        signal(self.pid(), Signal::KILL);
+        // It ends on the signal.
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn the_ledger_names_each_test_and_no_other() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let ledger = std::fs::read_to_string(folder.join("attacks.md")).unwrap();
+    let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let named = ledger.split(|c: char| !word(c) && c != ':').filter(|text| text.contains("::"));
+    let named: std::collections::BTreeSet<&str> = named.collect();
+    let mut written = std::collections::BTreeSet::new();
+    for file in needle::files(&folder.join("attack")) {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let module = file.file_stem().unwrap().to_str().unwrap();
+        let tests = text.split("#[test]\nfn ").skip(1).filter_map(|rest| rest.split('(').next());
+        written.extend(tests.map(|name| format!("{module}::{name}")));
+    }
+    written.retain(|name| !name.starts_with("main::") && !name.starts_with("needle::"));
+    assert_eq!(written.iter().map(String::as_str).collect::<Vec<_>>(), named.into_iter().collect::<Vec<_>>());
+}
