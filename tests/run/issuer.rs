@@ -2,6 +2,7 @@
 
 use crate::{Mint, ask, entries, lease, shell};
 use keyward_testkit::{Home, wait_at_most, wait_for};
+use std::io::Read;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -35,6 +36,7 @@ fn a_file_is_renewed_ahead_of_time_and_never_seen_empty_or_in_parts() {
     let mut child = shell(&home, &["-p", "m"]);
     let path = PathBuf::from(ask(&mut child, "echo $T_FILE"));
     let mut seen = vec![std::fs::read_to_string(&path).unwrap()];
+    let mut opened_before = std::fs::File::open(&path).unwrap();
     wait_at_most(RENEWALS, "two renewals", || {
         // Reads without a pause between two looks of the wait.
         for _ in 0..2_000 {
@@ -48,6 +50,9 @@ fn a_file_is_renewed_ahead_of_time_and_never_seen_empty_or_in_parts() {
         seen.len() >= 3
     });
     assert_eq!(seen[..3], ["m-token-1", "m-token-2", "m-token-3"]);
+    let mut old = String::new();
+    opened_before.read_to_string(&mut old).unwrap();
+    assert_eq!(old, "m-token-1", "whoever had it open still reads the old one whole");
     let now = lease(&home, child.pid());
     assert!(now["state"] == "live" && now["renewals"].as_u64().unwrap() >= 2, "{now}");
     assert!(now["expires_at"].as_str() > now["issued_at"].as_str());

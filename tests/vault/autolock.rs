@@ -1,20 +1,23 @@
 //! Auto-lock: the person's rights end, what runs goes on.
 
 use keyward_testkit::{Home, Talk, wait_at_most, wait_for};
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// Writes the settings of a home in which there is nothing yet.
+fn configure(home: &Home, text: &str) {
+    let config = home.keyward_home().join("config");
+    DirBuilder::new().recursive(true).mode(0o700).create(&config).unwrap();
+    std::fs::write(config.join("config.toml"), text).unwrap();
+}
 
 /// The one test that waits for a minute, the shortest time that the setting takes.
 #[test]
 fn auto_lock_ends_the_persons_rights_and_lets_live_leases_go_on() {
     let home = Home::new();
-    let config = home.keyward_home().join("config");
-    std::fs::create_dir_all(&config).unwrap();
-    std::fs::write(config.join("config.toml"), "auto_lock = \"1m\"\n").unwrap();
-    for folder in [home.keyward_home(), config] {
-        use std::os::unix::fs::PermissionsExt;
-        std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700)).unwrap();
-    }
+    configure(&home, "auto_lock = \"1m\"\n");
     home.init();
     home.static_profile("p", "s3cret", "T");
     let sandbox = home.bin().join("keyward-sandbox");
@@ -66,9 +69,7 @@ fn auto_lock_ends_the_persons_rights_and_lets_live_leases_go_on() {
 fn settings_that_are_not_understood_stop_the_start_with_words() {
     for text in ["auto_lock = \"5s\"", "auto_lock = 5", "autolock = \"5m\"", "auto_lock = \"30h\"", "["] {
         let home = Home::new();
-        let config = home.keyward_home().join("config");
-        std::fs::create_dir_all(&config).unwrap();
-        std::fs::write(config.join("config.toml"), text).unwrap();
+        configure(&home, text);
         let refused = home.keyward_in(&["init", "--passphrase-stdin"], keyward_testkit::PASSPHRASE);
         refused.exits(1).says("config.invalid");
     }

@@ -587,7 +587,7 @@ impl Broker {
                 .help("add --replace to put the backup in its place; the vault there is moved aside"));
         }
         if !std::fs::metadata(&path).is_ok_and(|m| m.is_file()) {
-            return Err(Fault::new(Code::VaultBackupDamaged).cause(format!("{} is not a file", path.display())));
+            return Err(Fault::new(Code::FileUnreadable).cause(format!("{} is not a file", path.display())));
         }
         // Whoever replaces a vault shows that it is theirs; one whose slots are damaged opens for nobody.
         if let Ok(present) = load_slots(&self.paths) {

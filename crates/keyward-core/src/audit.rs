@@ -596,6 +596,13 @@ impl<'k> Verifier<'k> {
                 problem.accepted = true;
             }
         }
+        // What the links do not show, such as an anchor that was ahead, is known from the acceptance alone.
+        for named in &accepted.problems {
+            let accepted = Problem { seq: named.seq, kind: named.kind, accepted: true };
+            if !self.problems.contains(&accepted) {
+                self.problems.push(accepted);
+            }
+        }
         self.named = self.problems.iter().filter(|problem| !problem.accepted).count();
         if accepted.every {
             self.more = 0;
@@ -894,10 +901,20 @@ mod tests {
         log.anchor();
         assert_eq!(log.problems(), []);
         assert!(log.findings().problems[0].accepted, "it stays visible");
+        assert_eq!(log.findings().problems.len(), 1, "once");
         // The same kind elsewhere, and another kind at the same place, are new.
         log.links[3].body[3] ^= 1;
         log.links[1].prev[0] ^= 1;
         assert_eq!(kinds(&log.problems()), [(2, ProblemKind::PrevMismatch), (4, ProblemKind::MacMismatch)]);
+    }
+
+    #[test]
+    fn an_accepted_break_that_no_link_shows_stays_visible() {
+        let mut log = Log::of(4);
+        let behind = Problem::new(4, ProblemKind::HeadBehindAnchor);
+        let head = log.head();
+        log.append(&break_accepted(9, "known", &[behind], 0, head, Some(6), 2));
+        assert_eq!(log.findings().problems, [Problem { accepted: true, ..behind }]);
     }
 
     #[test]

@@ -75,7 +75,7 @@ impl Store {
         problems.extend(verdict.problem);
         let other_epoch = Problem::new(inner.head.seq, ProblemKind::AnchorOtherEpoch);
         let later_slots = load_slots(&self.paths).is_ok_and(|slots| slots.epoch() > inner.epoch);
-        if later_slots && !problems.iter().any(|known| known.is_same(&other_epoch)) {
+        if later_slots && !named(&problems, &other_epoch) {
             problems.push(other_epoch);
         }
         let unmendable = |p: &Problem| matches!(p.kind, ProblemKind::DatabaseDamaged | ProblemKind::DatabaseReplaced);
@@ -86,7 +86,7 @@ impl Store {
             self.broken.store(true, Ordering::Release);
         }
         for problem in &inner.remembered {
-            if !problems.iter().any(|known| known.is_same(problem)) {
+            if !named(&problems, problem) {
                 problems.push(*problem);
             }
         }
@@ -155,6 +155,11 @@ impl Store {
         self.broken.store(false, Ordering::Release);
         Ok(slots)
     }
+}
+
+/// Whether a list has this problem; one that was accepted is another one.
+fn named(problems: &[Problem], wanted: &Problem) -> bool {
+    problems.iter().any(|known| !known.accepted && known.is_same(wanted))
 }
 
 impl Inner {
