@@ -1,6 +1,7 @@
 //! What an attacker would do, done to the built programs. The ledger with a row per attack is `tests/attacks.md`.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod confine;
 mod flood;
 mod inside;
 mod leak;

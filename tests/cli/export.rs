@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 fn exported(args: &[&str]) -> (Home, PathBuf, String) {
     let home = Home::with_vault();
     home.static_profile("p", "s3cret", "T");
-    home.keyward(&["run", "-p", "p", "--reason", "=cmd|x, \"y\"", "--", "true"]).exits(0);
+    // An app whose name a spreadsheet would compute.
+    std::os::unix::fs::symlink("/bin/true", home.root.join("=cmd")).unwrap();
+    home.keyward(&["run", "-p", "p", "--", "./=cmd"]).exits(0);
     let file = home.root.join("log.jsonl");
     let line = [&["audit", "export", "--passphrase-stdin", "--out", file.to_str().unwrap()], args].concat();
     let answer = home.keyward_in(&line, PASSPHRASE).exits(0);
@@ -127,6 +129,7 @@ fn csv_has_one_line_an_entry_and_no_formula() {
     let before_export = home.audit_kinds().iter().position(|k| k == "audit.exported").unwrap();
     assert!(records > before_export, "{records} records, {before_export} entries before the export");
     assert!(!text.contains("trailer") && !text.contains("s3cret"));
+    assert!(text.contains(",'=cmd,"), "{text}");
     for (n, line) in text.lines().skip(1).enumerate() {
         assert!(line.starts_with(&format!("{},20", n + 1)), "{line}");
         assert!(!line.contains(",=") && !line.contains(",+") && !line.contains(",@"), "{line}");

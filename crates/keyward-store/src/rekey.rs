@@ -43,10 +43,11 @@ impl Store {
         entry: Draft,
     ) -> Result<Rekeyed, StoreError> {
         let mut inner = self.inner.lock().await;
-        inner.sync_anchor()?;
-        inner.checkpoint().await?;
+        let anchored = inner.sync_anchor();
         let (head, epoch) = (inner.head, inner.epoch);
+        // Closed also where its log cannot be moved in: the caller opens the file anew.
         inner.close("its key was replaced").await?;
+        anchored?;
         let paths = &self.paths;
         let staged = async {
             clear_staged(paths)?;
