@@ -1,5 +1,5 @@
-//! How fast the log is: appends and verification of N entries (100,000 when no number is given).
-//! `cargo run --release -p keyward-store --example log_speed -- 1000000`
+//! How fast the log is: appends, verification and opening at N entries, as one JSON object.
+//! `cargo run --release -p keyward-store --example audit_speed -- FOLDER 1000000`; the folder is made and removed.
 
 use keyward_core::audit::{Draft, Kind, PeerFacts};
 use keyward_crypto::{KdfParams, SlotFile, VaultKey};
@@ -37,8 +37,12 @@ async fn single(store: &Store) -> Result<Duration, Box<dyn Error>> {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let n = std::env::args().nth(1).map_or(Ok(100_000), |n| n.parse::<u64>())?;
-    let root = std::env::temp_dir().join(format!("keyward-log-speed-{}", std::process::id()));
+    let mut arguments = std::env::args_os().skip(1);
+    let (Some(folder), Some(n)) = (arguments.next(), arguments.next()) else {
+        return Err("FOLDER and N wanted".into());
+    };
+    let root = std::path::PathBuf::from(folder);
+    let n = n.into_string().map_err(|_| "N is a number")?.parse::<u64>()?;
     let lock = VaultLock::acquire(&Paths { data: root.join("data"), state: root.join("state") })?;
     let key = VaultKey::make()?;
     let slots = SlotFile::create([7; 16], &key, &Passphrase::new(b"log speed".to_vec())?, KdfParams::FLOOR)?;
@@ -59,14 +63,16 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let opened = start.elapsed();
     store.close().await?;
     let size = std::fs::metadata(lock.paths().db())?.len();
-    let mut out = std::io::stdout();
-    writeln!(out, "entries           {}", report.entries)?;
-    writeln!(out, "commit, empty log {empty:?}")?;
-    writeln!(out, "commit, full log  {full:?}")?;
-    writeln!(out, "batches of {BATCH}    {:.0} entries/s", n as f64 / filled.as_secs_f64())?;
-    writeln!(out, "verify            {verified:?}, {:.0} entries/s", report.entries as f64 / verified.as_secs_f64())?;
-    writeln!(out, "open              {opened:?}")?;
-    writeln!(out, "file              {} bytes an entry", size / report.entries)?;
+    let said = serde_json::json!({
+        "entries": n,
+        "append_us_at_start": empty.as_secs_f64() * 1e6,
+        "append_us_at_end": full.as_secs_f64() * 1e6,
+        "batched_per_s": n as f64 / filled.as_secs_f64(),
+        "verified_per_s": report.entries as f64 / verified.as_secs_f64(),
+        "open_us": opened.as_secs_f64() * 1e6,
+        "bytes_per_entry": size / report.entries,
+    });
+    writeln!(std::io::stdout(), "{said}")?;
     std::fs::remove_dir_all(&root)?;
     Ok(())
 }
