@@ -214,8 +214,10 @@ fn filter(query: &AuditQuery) -> Result<Filter, Fault> {
     if let Some(asked) = &query.kind
         && !Kind::ALL.iter().any(|k| k.name() == asked || family(k.name(), asked))
     {
-        let kinds: Vec<_> = Kind::ALL.iter().map(|k| k.name()).collect();
-        let cause = format!("there is no kind `{}`; there are: {}", keyward_diag::plain(asked, 40), kinds.join(", "));
+        let mut families: Vec<_> = Kind::ALL.iter().filter_map(|k| k.name().split('.').next()).collect();
+        families.dedup();
+        let cause =
+            format!("there is no kind `{}`; there are: {}", keyward_diag::plain(asked, 40), families.join(", "));
         return Err(invalid(cause));
     }
     let outcome = query

@@ -203,6 +203,11 @@ impl Run {
         Some((run, body.boot))
     }
 
+    /// The places of the leases that hold something.
+    pub(crate) fn live(&self) -> Vec<usize> {
+        self.leases.iter().enumerate().filter(|(_, held)| held.lease.is_live()).map(|(n, _)| n).collect()
+    }
+
     fn draft(&self, kind: Kind, now: Now) -> Draft {
         entry(kind, now).run(self.id.to_string()).app(self.app.clone(), self.app_verified).project(self.project.clone())
     }
@@ -418,12 +423,8 @@ impl Broker {
 
     /// Takes a run back that was recorded but could not be delivered.
     async fn undo(&self, open: &Open, mut run: Run, fault: &Fault, now: Now) {
-        let mut entries: Vec<Draft> = (0..run.leases.len())
-            .filter_map(|n| run.leases.get(n)?.lease.is_live().then_some(n))
-            .collect::<Vec<_>>()
-            .into_iter()
-            .map(|n| self.take_back(&mut run, n, LeaseEnd::Released, now))
-            .collect();
+        let mut entries: Vec<Draft> =
+            run.live().into_iter().map(|n| self.take_back(&mut run, n, LeaseEnd::Released, now)).collect();
         let draft = run.draft(Kind::RunEnded, now).outcome(Outcome::Failed).detail("code", fault.code.name());
         entries.push(draft);
         self.remove_files(&run);
@@ -498,8 +499,11 @@ impl Broker {
         let now = now();
         let Some(run) = state.runs.get_mut(&id) else { return };
         run.ended = Some(Ended { exit: None, at: now, settled: false });
-        let live: Vec<usize> =
-            (0..run.leases.len()).filter(|n| run.leases.get(*n).is_some_and(|l| l.lease.is_live())).collect();
+        if !run.exec_seen && !run.aborted {
+            // It ended before anybody could look.
+            note_start(run, now);
+        }
+        let live = run.live();
         let entries: Vec<Draft> = live.into_iter().map(|n| self.take_back(run, n, LeaseEnd::Released, now)).collect();
         run.pending.extend(entries);
         self.remove_files(run);
@@ -597,8 +601,7 @@ impl Broker {
         let (open, runs, _) = state.parts();
         let run = runs.values_mut().find(|r| r.id.to_string() == id && r.process == peer.process());
         let run = run.ok_or(Fault::new(Code::RunUnknown))?;
-        let live: Vec<usize> =
-            (0..run.leases.len()).filter(|n| run.leases.get(*n).is_some_and(|l| l.lease.is_live())).collect();
+        let live = run.live();
         let taken: Vec<Draft> = live.into_iter().map(|n| self.take_back(run, n, LeaseEnd::Released, now)).collect();
         run.pending.extend(taken);
         run.aborted = true;
@@ -784,9 +787,7 @@ impl Broker {
                     state.runs.insert(run.id, run);
                 }
                 None => {
-                    let live: Vec<usize> = (0..run.leases.len())
-                        .filter(|n| run.leases.get(*n).is_some_and(|l| l.lease.is_live()))
-                        .collect();
+                    let live = run.live();
                     entries.extend(live.into_iter().map(|n| self.take_back(&mut run, n, LeaseEnd::Released, now)));
                     entries.push(run.draft(Kind::RunEnded, now).detail("exit", Value::Null).detail("unseen", true));
                     writes.push(Write::RemoveRun(row.id));

@@ -241,14 +241,7 @@ impl Broker {
         }
         let at = now();
         self.flush_refusals(state, at).await;
-        let held = state.runs.values().filter(|r| holds(r)).map(|run| {
-            (
-                run.id,
-                (0..run.leases.len())
-                    .filter(|n| run.leases.get(*n).is_some_and(|l| l.lease.is_live()))
-                    .collect::<Vec<_>>(),
-            )
-        });
+        let held = state.runs.values().filter(|r| holds(r)).map(|run| (run.id, run.live()));
         let held: Vec<_> = held.collect();
         let mut draft = entry(Kind::VaultLocked, at).detail("runs", held.len());
         if let Some(peer) = peer {

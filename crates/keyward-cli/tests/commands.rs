@@ -297,7 +297,10 @@ fn secrets_travel_as_they_are_and_binary_ones_in_base64() {
 
 #[test]
 fn passphrases_come_from_standard_input_or_a_descriptor() {
-    let home = Home::new(|_, _| (204, String::new()));
+    let home = Home::new(|line, _| match line {
+        "POST /v1/vault/rekey" => (200, json!({"older_copies": []}).to_string()),
+        _ => (200, "[]".to_owned()),
+    });
     let rekey = ["vault", "rekey", "--passphrase-stdin"];
     out(&home.keyward_with(&rekey, b"old pass\nnew pass\n"));
     let sent = home.seen().pop().unwrap().body;
@@ -308,7 +311,9 @@ new pass
 E"#;
     out(&home.command("sh").args(["-c", by_fd]).output().unwrap());
     assert_eq!(home.seen().pop().unwrap().body["proof"], json!({"recovery": "KEY"}));
-    let before = home.seen().len();
+    // Before it asks a person, a command looks whether it would be refused anyway; that sends nothing.
+    let acts = || home.seen().iter().filter(|s| !s.line.starts_with("GET ")).count();
+    let before = acts();
     for (args, input, exit, code) in [
         (&rekey[..], &b"only one\n"[..], 1, "request.invalid"),
         (&rekey, b"a\nb\nc\n", 1, "request.invalid"),
@@ -325,7 +330,7 @@ E"#;
         assert_eq!(output.status.code(), Some(exit), "{args:?}: {}", err(&output));
         assert!(err(&output).contains(code), "{args:?}: {}", err(&output));
     }
-    assert_eq!(home.seen().len(), before, "nothing was sent");
+    assert_eq!(acts(), before, "nothing was sent");
 }
 
 #[test]
