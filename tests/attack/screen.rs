@@ -29,6 +29,7 @@ fn hostile_names_of_programs_folders_and_reasons_are_shown_escaped() {
     run.arg(&program).arg("600").current_dir(&folder);
     let run = crate::Kept::start(run);
     wait_for("the run", || home.keyward(&["ps", "--json"]).json()[0]["app_verified"] == true);
+    wait_for("its entry", || home.audit_kinds().iter().any(|kind| kind == "run.started"));
     let shown = home.keyward(&["ps"]).exits(0).out;
     harmless("ps", &shown);
     assert!(shown.contains("app\\u{1b}") && shown.contains("project\\u{1b}"), "{shown}");

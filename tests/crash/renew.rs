@@ -2,7 +2,7 @@
 
 use crate::broker::Fallible;
 use crate::{COMMIT, entries, is_sound};
-use keyward_testkit::{Talk, wait_at_most};
+use keyward_testkit::{Talk, wait_at_most, wait_for};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,8 +22,13 @@ impl Reader {
         let ends = Arc::clone(&over);
         let thread = std::thread::spawn(move || {
             let mut seen = BTreeSet::new();
-            while !ends.load(Ordering::Relaxed) {
+            loop {
+                // What stands there at the end is read as well.
+                let last = ends.load(Ordering::Relaxed);
                 seen.extend(std::fs::read_to_string(&path).ok());
+                if last {
+                    break;
+                }
                 std::thread::sleep(Duration::from_millis(2));
             }
             seen
@@ -55,6 +60,9 @@ fn a_renewal_is_recorded_before_the_file_changes() {
         child.send(b"echo $T_FILE\n");
         let path = PathBuf::from(child.line());
         let reader = Reader::of(path.clone());
+        // The next commit after that is the first renewal.
+        let started = || entries(&vault.home, "run.started").iter().any(|e| e["detail"]["pid"] == child.pid());
+        wait_for("the entry of the start", started);
         let before = vault.home.broker_pid().unwrap();
         vault.arm(point);
         vault.died(point, before);

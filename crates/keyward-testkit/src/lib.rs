@@ -6,6 +6,7 @@
 
 mod keyring;
 mod keys;
+mod keys_of_terminal;
 mod talk;
 mod wire;
 
@@ -165,6 +166,7 @@ impl Home {
         command.env("PATH", path).env("HOME", &self.root).env("XDG_RUNTIME_DIR", &self.runtime);
         command.env("KEYWARD_HOME", self.keyward_home()).env("KEYWARD_LOG", "trace").env("RUST_LOG", "trace");
         command.envs(self.more.iter().map(|(k, v)| (k, v)));
+        keys_of_terminal::default_signals(&mut command);
         if let Some(uid) = self.user {
             command.uid(uid).gid(uid);
         }
