@@ -39,6 +39,7 @@ struct Row {
 ///
 /// Fails when a target is missed, naming it; the table is written all the same.
 pub(crate) fn bench(workspace: &Workspace, quick: bool) -> Result<(), String> {
+    let load = read(Path::new("/proc/loadavg"))?;
     let bin = workspace.target.join("dist");
     dist(workspace, &bin, false)?;
     interrupt::watch();
@@ -47,7 +48,7 @@ pub(crate) fn bench(workspace: &Workspace, quick: bool) -> Result<(), String> {
     let closed = home.close();
     let rows = measured?;
     closed?;
-    let page = page(&rows)?;
+    let page = page(&rows, load.split(' ').next().unwrap_or_default())?;
     print!("{page}");
     if !quick {
         replace(&workspace.root.join("crates/BENCH.md"), page.as_bytes(), 0o644)?;
@@ -66,21 +67,21 @@ fn measure(workspace: &Workspace, home: &Home, rounds: &Rounds) -> Result<Vec<Ro
     let file = home.root.join("project/bench.toml");
     std::fs::write(&file, profile).map_err(|e| format!("{}: {e}", file.display()))?;
     home.keyward(&["profile", "add", "bench", "--from", "bench.toml"], "", 0)?;
-    let sync = sync_time(&home.root)?;
+    let disk = Disk::of(&home.root)?;
 
-    rows.push(overhead(home, rounds, "+ 2.0 ms", 2.0, sync)?);
+    rows.push(overhead(home, rounds, "+ 2.0 ms", 2.0, &disk)?);
     rows.push(parallel_sets(home)?);
     rows.push(resident(home)?);
     rows.push(growth(home, rounds)?);
     fill(home, rounds.entries)?;
-    rows.push(overhead(home, rounds, "+ 2.3 ms", 2.3, sync)?);
+    rows.push(overhead(home, rounds, "+ 2.3 ms", 2.3, &disk)?);
     rows.push(verify_rate(home)?);
-    rows.push(append_ratio(workspace, home, rounds, sync)?);
+    rows.push(append_ratio(workspace, home, rounds, &disk)?);
     Ok(rows)
 }
 
 /// `keyward run` against a bare exec of the same program, in interleaved pairs.
-fn overhead(home: &Home, rounds: &Rounds, target: &'static str, most_ms: f64, sync: Duration) -> Result<Row, String> {
+fn overhead(home: &Home, rounds: &Rounds, target: &'static str, most_ms: f64, disk: &Disk) -> Result<Row, String> {
     let entries = entries(home)?;
     let mut run = run_true(home);
     let mut bare = home.command("/bin/true");
@@ -88,14 +89,15 @@ fn overhead(home: &Home, rounds: &Rounds, target: &'static str, most_ms: f64, sy
     for _ in 0..10 {
         timed(&mut run)?;
     }
-    let (mut floors, mut extras) = (Vec::new(), Vec::new());
+    let (mut floors, mut extras, mut syncs) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..rounds.pairs {
         let floor = timed(&mut bare)?;
         extras.push(timed(&mut run)? - floor);
         floors.push(floor);
+        syncs.push(disk.timed()?);
         interrupted()?;
     }
-    let (floor, extra) = (median(&mut floors), median(&mut extras));
+    let (floor, extra, sync) = (median(&mut floors), median(&mut extras), median(&mut syncs));
     Ok(Row {
         what: format!(
             "`keyward run -p P -- /bin/true` over bare exec, {entries} audit entries, median of {}",
@@ -103,7 +105,7 @@ fn overhead(home: &Home, rounds: &Rounds, target: &'static str, most_ms: f64, sy
         ),
         target,
         measured: format!("+ {extra:.2} ms"),
-        floor: format!("bare exec {floor:.2} ms; write and fdatasync of 4 KiB {:.2} ms", ms(sync)),
+        floor: format!("bare exec {floor:.2} ms; write and fdatasync of 4 KiB {sync:.2} ms"),
         met: extra <= most_ms,
     })
 }
@@ -182,10 +184,10 @@ fn growth(home: &Home, rounds: &Rounds) -> Result<Row, String> {
     let ratio = grown as f64 / bytes.max(1) as f64;
     Ok(Row {
         what: format!("growth of the database by {} runs", rounds.runs),
-        target: "the audit entries alone: ≤ 1.5 times their exported bytes",
+        target: "the audit entries alone: no more than their bytes as exported",
         measured: format!("{} KiB for {entries} entries, {ratio:.2} times their bytes", grown / 1024),
         floor: format!("entries as exported {} KiB", bytes / 1024),
-        met: ratio <= 1.5,
+        met: ratio <= 1.0,
     })
 }
 
@@ -252,12 +254,13 @@ fn verify_rate(home: &Home) -> Result<Row, String> {
 
 /// Time of one append to an empty log and to a long one, from the example `audit_speed` of keyward-store. It takes a folder
 /// and a number of entries and prints `{"append_us_at_start": …, "append_us_at_end": …, "entries": …}`.
-fn append_ratio(workspace: &Workspace, home: &Home, rounds: &Rounds, sync: Duration) -> Result<Row, String> {
+fn append_ratio(workspace: &Workspace, home: &Home, rounds: &Rounds, disk: &Disk) -> Result<Row, String> {
+    let mut syncs = (0..101).map(|_| disk.timed()).collect::<Result<Vec<_>, _>>()?;
     let mut row = Row {
         what: format!("append to a log of {} entries over append to an empty one", rounds.appends),
         target: "ratio ≤ 1.2",
         measured: "not measured: keyward-store has no example `audit_speed`".into(),
-        floor: format!("write and fdatasync of 4 KiB {:.2} ms", ms(sync)),
+        floor: format!("write and fdatasync of 4 KiB {:.2} ms", median(&mut syncs)),
         met: false,
     };
     if !workspace.root.join("crates/keyward-store/examples/audit_speed.rs").exists() {
@@ -315,19 +318,26 @@ fn timed(command: &mut Command) -> Result<f64, String> {
     Ok(ms(begin.elapsed()))
 }
 
-/// Median time of a write of 4 KiB with fdatasync on the file system of `folder`: no durable append can be quicker.
-fn sync_time(folder: &Path) -> Result<Duration, String> {
-    let path = folder.join("sync");
-    let fault = |e: std::io::Error| format!("{}: {e}", path.display());
-    let file = std::fs::File::create(&path).map_err(fault)?;
-    let mut times = Vec::new();
-    for n in 0..200_u64 {
-        let begin = Instant::now();
-        file.write_all_at(&[0x5a; 4096], n * 4096).and_then(|()| file.sync_data()).map_err(fault)?;
-        times.push(begin.elapsed());
+/// A file of one block, written again and again in place: no durable append can be quicker.
+struct Disk(std::fs::File);
+
+impl Disk {
+    fn of(folder: &Path) -> Result<Self, String> {
+        let path = folder.join("sync");
+        let disk = Self(std::fs::File::create(&path).map_err(|e| format!("{}: {e}", path.display()))?);
+        // The first write allocates the block.
+        disk.timed().map(|_| disk)
     }
-    times.sort_unstable();
-    Ok(times[times.len() / 2])
+
+    /// Milliseconds of a write of 4 KiB with fdatasync.
+    fn timed(&self) -> Result<f64, String> {
+        let begin = Instant::now();
+        self.0
+            .write_all_at(&[0x5a; 4096], 0)
+            .and_then(|()| self.0.sync_data())
+            .map_err(|e| format!("fdatasync: {e}"))?;
+        Ok(ms(begin.elapsed()))
+    }
 }
 
 fn interrupted() -> Result<(), String> {
@@ -343,7 +353,7 @@ fn median(times: &mut [f64]) -> f64 {
     times[times.len() / 2]
 }
 
-fn page(rows: &[Row]) -> Result<String, String> {
+fn page(rows: &[Row], load: &str) -> Result<String, String> {
     let date = output(Command::new("date").args(["-u", "+%F"]))?;
     let kernel = read(Path::new("/proc/sys/kernel/osrelease"))?;
     let processor = read(Path::new("/proc/cpuinfo"))?;
@@ -354,8 +364,8 @@ fn page(rows: &[Row]) -> Result<String, String> {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let mut text = format!(
         "# Figures\n\n\
-         Written by `cargo xtask bench`, on {}, on {cores} cores of {model}, Linux {}. Release binaries, one run; each floor was\n\
-         measured in that run. The log was filled by `keyward run` through the broker.\n\n\
+         Written by `cargo xtask bench`, on {}, on {cores} cores of {model}, Linux {}; load average before it: {load}.\n\
+         Release binaries, one run; each floor was measured beside its figure. The log was filled by `keyward run` through the broker.\n\n\
          | What | Target | Measured | Floor |\n|---|---|---|---|\n",
         date.trim(),
         kernel.trim()
@@ -379,7 +389,7 @@ mod tests {
     #[test]
     fn a_missed_target_shows_in_the_table() {
         let row = |met| Row { what: "a".into(), target: "≤ 1", measured: "2".into(), floor: "–".into(), met };
-        assert!(page(&[row(false)]).is_ok_and(|text| text.contains("| a | ≤ 1 | 2 **missed** | – |")));
-        assert!(page(&[row(true)]).is_ok_and(|text| !text.contains("missed")));
+        assert!(page(&[row(false)], "0.00").is_ok_and(|text| text.contains("| a | ≤ 1 | 2 **missed** | – |")));
+        assert!(page(&[row(true)], "0.00").is_ok_and(|text| !text.contains("missed")));
     }
 }
