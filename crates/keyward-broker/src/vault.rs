@@ -105,7 +105,7 @@ impl Broker {
         }
         let first = entry_of(Kind::VaultInitialised, now(), peer).detail("recovery_key", request.recovery);
         let store = Store::create(&self.vault_lock, &slots, &key, first).await.map_err(|e| e.fault())?;
-        self.opened(&mut state, store, &key).await?;
+        self.opened(&mut state, store, &key, None).await?;
         self.publish_vault("unlocked");
         Ok(RecoveryAnswer { recovery_key })
     }
@@ -144,7 +144,7 @@ impl Broker {
             return Ok(UnlockAnswer { resumed_runs: live(&state), warnings: warnings(state.open()) });
         }
         let (store, health) = Store::open(&self.vault_lock, &slots, &key).await.map_err(|e| e.fault())?;
-        let mut answer = self.opened_with(&mut state, store, &key, Some((peer, by))).await?;
+        let mut answer = self.opened(&mut state, store, &key, Some((peer, by))).await?;
         if let Health::Sound { past_anchor: 1.. } = health {
             answer
                 .warnings
@@ -154,12 +154,8 @@ impl Broker {
         Ok(answer)
     }
 
-    async fn opened(self: &Arc<Self>, state: &mut State, store: Store, key: &VaultKey) -> Result<UnlockAnswer, Fault> {
-        self.opened_with(state, store, key, None).await
-    }
-
     /// Takes an opened database into the state: profiles, runs, and the entries that were waiting.
-    async fn opened_with(
+    async fn opened(
         self: &Arc<Self>,
         state: &mut State,
         store: Store,
@@ -599,7 +595,7 @@ impl Broker {
         let restored = restored.await.map_err(|e| e.fault())?;
         let slots = load_slots(&self.paths).map_err(|e| e.fault())?;
         let (store, _) = Store::open(&self.vault_lock, &slots, &key).await.map_err(|e: StoreError| e.fault())?;
-        let mut answer = self.opened_with(&mut state, store, &key, Some((peer, "restore"))).await?;
+        let mut answer = self.opened(&mut state, store, &key, Some((peer, "restore"))).await?;
         if let Some(old) = restored.moved_to {
             answer.warnings.push(format!("the vault that was there lies in {}", old.display()));
         }
