@@ -1,6 +1,6 @@
 //! What a run would get, before anything is issued.
 
-use crate::{DeliveryMode, Families, Profile};
+use crate::{DeliveryMode, Families, HandOver, Profile};
 use keyward_diag::{Code, Fault};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -29,8 +29,8 @@ impl Choice {
 pub struct PlannedDelivery {
     /// The profile.
     pub profile: Profile,
-    /// How.
-    pub mode: DeliveryMode,
+    /// How, and in which variables.
+    pub hand_over: HandOver,
     /// Who chose that.
     pub choice: Choice,
     /// Longest life of the lease.
@@ -71,9 +71,10 @@ pub fn plan(
     present: &BTreeSet<String>,
     families: &Families,
 ) -> Result<Plan, Fault> {
+    let hand_overs: Vec<HandOver> = profiles.iter().map(|p| p.hand_over(deliver)).collect();
     let mut owner: BTreeMap<String, String> = BTreeMap::new();
-    for profile in &profiles {
-        for variable in &profile.delivery.variables {
+    for (profile, hand_over) in profiles.iter().zip(&hand_overs) {
+        for variable in hand_over.carriers.iter().chain(hand_over.plain.keys()) {
             if let Some(other) = owner.insert(variable.clone(), profile.name.to_string()) {
                 let cause = format!("`{variable}` is set by `{other}` and by `{}`", profile.name);
                 return Err(Fault::new(Code::DeliveryConflict).cause(cause));
@@ -81,17 +82,19 @@ pub fn plan(
         }
     }
     let mut unset: Vec<Unset> = Vec::new();
-    for (variable, profile) in &owner {
-        for (shadow, why) in families.shadows(variable) {
+    for (profile, hand_over) in profiles.iter().zip(&hand_overs) {
+        let shadows = hand_over.carriers.iter().flat_map(|variable| families.shadows(variable));
+        for (shadow, why) in shadows.chain(hand_over.clears.iter().copied()) {
             let seen = unset.iter().any(|u| u.variable == shadow);
             if present.contains(shadow) && !owner.contains_key(shadow) && !seen {
-                unset.push(Unset { variable: shadow.to_owned(), profile: profile.clone(), why: why.to_owned() });
+                let profile = profile.name.to_string();
+                unset.push(Unset { variable: shadow.to_owned(), profile, why: why.to_owned() });
             }
         }
     }
     unset.sort_by(|a, b| a.variable.cmp(&b.variable));
-    let deliveries = profiles.into_iter().map(|profile| PlannedDelivery {
-        mode: deliver.unwrap_or(profile.delivery.mode),
+    let deliveries = profiles.into_iter().zip(hand_overs).map(|(profile, hand_over)| PlannedDelivery {
+        hand_over,
         choice: if deliver.is_some() { Choice::Caller } else { Choice::Profile },
         ttl: ttl.map_or(profile.max_ttl, |t| t.min(profile.max_ttl)),
         profile,
@@ -103,13 +106,14 @@ pub fn plan(
 mod tests {
     #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
     use super::*;
-    use crate::{FieldSpec, KindRole, KindSpec, Name, Shape};
+    use crate::{FieldSpec, KindRole, KindSpec, Name, Shape, Usual};
 
     const STATIC: KindSpec = KindSpec {
         kind: "static",
         role: KindRole::Issuer,
         about: "",
         fields: &[FieldSpec { name: "secret", shape: Shape::Text, required: true, secret: true, about: "" }],
+        usual: Usual::NONE,
     };
 
     fn families() -> Families {
@@ -154,7 +158,7 @@ mod tests {
         let short = Duration::from_secs(60);
         let plan1 = plan(vec![profile("a", "X")], Some(DeliveryMode::File), Some(short), &BTreeSet::new(), &families())
             .unwrap();
-        assert_eq!((plan1.deliveries[0].ttl, plan1.deliveries[0].mode), (short, DeliveryMode::File));
+        assert_eq!((plan1.deliveries[0].ttl, plan1.deliveries[0].hand_over.mode), (short, DeliveryMode::File));
         let long = plan(vec![profile("a", "X")], None, Some(short * 600), &BTreeSet::new(), &families()).unwrap();
         assert_eq!(long.deliveries[0].ttl, Duration::from_secs(3600));
     }

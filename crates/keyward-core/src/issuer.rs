@@ -1,11 +1,12 @@
 //! The port to the issuers, and what one makes.
 
-use crate::{KindSpec, Profile};
+use crate::{KindSpec, Profile, Wall};
 use keyward_diag::{Code, Fault};
 use keyward_secret::SecretBytes;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What an issuer made. In memory only.
@@ -16,6 +17,8 @@ pub struct Credential {
     pub life: Option<Duration>,
     /// Scope, where the issuer says one.
     pub scope: Option<String>,
+    /// What may be shown and recorded about the exchange, by name: the request id, claims of the assertion.
+    pub facts: BTreeMap<&'static str, String>,
 }
 
 impl fmt::Debug for Credential {
@@ -30,6 +33,10 @@ pub struct Order {
     pub profile: Profile,
     /// The stored secrets that the profile refers to.
     pub secrets: BTreeMap<String, SecretBytes>,
+    /// The assertion that a requester supplied, for an identity source that cannot be read from here.
+    pub supplied: Option<SecretBytes>,
+    /// The memory of assertions that may be presented once.
+    pub once: Arc<dyn Once>,
 }
 
 impl fmt::Debug for Order {
@@ -38,27 +45,54 @@ impl fmt::Debug for Order {
     }
 }
 
+/// Remembers assertions that may be presented once, for longer than this process lives.
+pub trait Once: Send + Sync {
+    /// Records durably that an assertion is about to be presented, and says whether it never was before. `digest` names it
+    /// without telling it; from `until` on it need not be remembered.
+    ///
+    /// # Errors
+    /// The reason why it could not be recorded; then it must not be presented.
+    fn present(&self, digest: [u8; 32], until: Wall) -> Pin<Box<dyn Future<Output = Result<bool, Fault>> + Send + '_>>;
+}
+
+/// What a failure asks of the next try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// It may pass by itself; not to be tried again before the time that the issuer named, if it named one.
+    Passing(Option<Duration>),
+    /// The issuer refused what it was given: trying again without a change is pointless.
+    Refused,
+    /// The identity source has no assertion that was not presented before. Nothing was sent.
+    NoAssertion,
+}
+
 /// Why no credential was made. Causes never quote what the issuer printed or answered where that could hold a secret.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("{code}: {cause}")]
+#[error("{fault}")]
 pub struct IssueError {
-    /// Names the class: [`Code::IssuerFailed`], [`Code::IssuerTimeout`], [`Code::IssuerAnswer`], [`Code::SecretUnknown`].
-    pub code: Code,
-    /// One sentence.
-    pub cause: String,
-    /// Trying again without a change is pointless.
-    pub permanent: bool,
+    /// The words.
+    pub fault: Fault,
+    /// What it asks of the next try.
+    pub failure: Failure,
 }
 
 impl IssueError {
-    /// The words of the error.
-    pub fn fault(&self) -> Fault {
-        Fault::new(self.code).cause(&self.cause)
+    /// A failure that may pass by itself, with one cause.
+    pub fn passing(code: Code, cause: impl fmt::Display) -> Self {
+        Self { fault: Fault::new(code).cause(cause), failure: Failure::Passing(None) }
+    }
+
+    /// A failure that stays until something changes, with one cause.
+    pub fn refused(code: Code, cause: impl fmt::Display) -> Self {
+        Self { fault: Fault::new(code).cause(cause), failure: Failure::Refused }
     }
 }
 
 /// An exchange under way.
 pub type Issuing<'a> = Pin<Box<dyn Future<Output = Result<Credential, IssueError>> + Send + 'a>>;
+
+/// A look at an identity source under way.
+pub type Looking<'a> = Pin<Box<dyn Future<Output = Option<[u8; 32]>> + Send + 'a>>;
 
 /// A kind of source that makes credentials. Stateless: caching, single flight and retries are the broker's.
 pub trait Issuer: Send + Sync {
@@ -71,5 +105,11 @@ pub trait Issuer: Send + Sync {
     /// Whether `issue` asks something outside of the vault, so that its answer is worth keeping and renewing.
     fn exchanges(&self) -> bool {
         true
+    }
+
+    /// A digest of what the identity source holds, where looking at it costs nothing and asks nobody: when it changes, an
+    /// exchange that was refused is worth another try.
+    fn look<'a>(&'a self, _order: &'a Order) -> Looking<'a> {
+        Box::pin(std::future::ready(None))
     }
 }

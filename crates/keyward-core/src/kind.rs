@@ -32,6 +32,18 @@ pub enum Shape {
     Program,
     /// A table of environment variables; a text `"secret:NAME"` stands for a stored secret.
     Variables,
+    /// The section of an identity source: its `kind` and that kind's fields.
+    Identity,
+    /// An `https` URL, or an `http` one whose parsed host is loopback; without user, query and fragment.
+    Url,
+    /// An absolute path.
+    Path,
+    /// The name of an environment variable.
+    Variable,
+    /// A UUID as 8-4-4-4-12 hexadecimal digits.
+    Uuid,
+    /// An identifier that begins with the text and goes on in ASCII letters and digits (at most 100), or one of the words.
+    Tagged(&'static str, &'static [&'static str]),
 }
 
 /// A field.
@@ -60,4 +72,33 @@ pub struct KindSpec {
     pub about: &'static str,
     /// Its fields.
     pub fields: &'static [FieldSpec],
+    /// How its credential is handed over where a profile does not say; for an identity source [`Usual::NONE`].
+    pub usual: Usual,
+}
+
+/// How the credentials of a kind reach the programs that use them.
+#[derive(Debug, Clone, Copy)]
+pub struct Usual {
+    /// Variables that hold the credential where a profile names none.
+    pub variables: &'static [&'static str],
+    /// The SDKs of the kind read their credential from a folder with configuration and credential files, again and again.
+    pub sdk_files: bool,
+    /// The one place where the credential is valid.
+    pub endpoint: Option<Endpoint>,
+}
+
+impl Usual {
+    /// Nothing is usual: each profile says it.
+    pub const NONE: Self = Self { variables: &[], sdk_files: false, endpoint: None };
+}
+
+/// A setting that says where a credential is valid, and the variable by which clients learn it.
+#[derive(Debug, Clone, Copy)]
+pub struct Endpoint {
+    /// Field of the profile.
+    pub field: &'static str,
+    /// Variable that sends the clients there.
+    pub variable: &'static str,
+    /// Where clients go by themselves.
+    pub default: &'static str,
 }

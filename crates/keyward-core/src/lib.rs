@@ -5,6 +5,7 @@
 
 pub mod audit;
 mod delivery;
+mod endpoint;
 mod issuer;
 mod kind;
 mod lease;
@@ -18,11 +19,12 @@ mod unlock;
 mod variable;
 
 pub use delivery::{Choice, Plan, PlannedDelivery, Unset, plan};
-pub use issuer::{Credential, IssueError, Issuer, Issuing, Order};
-pub use kind::{FieldSpec, KindRole, KindSpec, Shape};
+pub use endpoint::check_url;
+pub use issuer::{Credential, Failure, IssueError, Issuer, Issuing, Looking, Once, Order};
+pub use kind::{Endpoint, FieldSpec, KindRole, KindSpec, Shape, Usual};
 pub use lease::{Lease, LeaseEnd, LeaseState};
 pub use name::{Name, NameError};
-pub use profile::{Delivery, DeliveryMode, Profile, ProfileError, SecretRef};
+pub use profile::{Delivery, DeliveryMode, Form, HandOver, Identity, Profile, ProfileError, SDK_PROFILE, SecretRef};
 pub use refusal::{Refusals, RefusedCount};
 pub use renewal::{Backoff, Freshness, Schedule};
 pub use role::{ProcessId, Role, Root, role};

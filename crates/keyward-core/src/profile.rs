@@ -1,9 +1,9 @@
 //! Profiles: how a credential is obtained and how it is handed over.
 
 use crate::time::{parse_duration, render_duration};
-use crate::{Families, FieldSpec, KindSpec, Name, Shape, VariableError, check_variable};
+use crate::{Families, FieldSpec, KindRole, KindSpec, Name, Shape, VariableError, check_url, check_variable};
 use keyward_diag::{Code, Fault, plain};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 use toml::{Table, Value};
@@ -62,6 +62,43 @@ pub struct Delivery {
     pub variables: BTreeSet<String>,
 }
 
+/// What a file delivery consists of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// One file with the credential's bytes; the variable holds its path.
+    Bytes,
+    /// The folder that Anthropic's SDKs and Claude Code read: `configs/NAME.json` and `credentials/NAME.json`; the variable
+    /// holds the folder's path.
+    SdkFiles,
+}
+
+/// What one profile gives to a child, before anything is issued.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HandOver {
+    /// How the credential reaches the child.
+    pub mode: DeliveryMode,
+    /// What a file delivery consists of.
+    pub form: Form,
+    /// Variables that hold the credential, or its path.
+    pub carriers: BTreeSet<String>,
+    /// Variables beside it that hold no secret.
+    pub plain: BTreeMap<String, String>,
+    /// Variables that would send the credential elsewhere or choose another, each with what it is.
+    pub clears: Vec<(&'static str, &'static str)>,
+}
+
+/// Name of the profile in files for SDKs.
+pub const SDK_PROFILE: &str = "keyward";
+
+/// Where an assertion comes from.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// Description of the source.
+    pub kind: &'static KindSpec,
+    /// Its settings, checked against the description.
+    pub settings: Table,
+}
+
 /// A reference `secret:NAME`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SecretRef(pub Name);
@@ -75,6 +112,8 @@ pub struct Profile {
     pub kind: &'static KindSpec,
     /// Settings of the issuer, checked against the description.
     pub settings: Table,
+    /// Where the assertion comes from, for an issuer that takes one.
+    pub identity: Option<Identity>,
     /// Where the credential goes.
     pub delivery: Delivery,
     /// Longest life of a lease.
@@ -159,13 +198,22 @@ impl Profile {
 
         let kind = match issuer.remove("kind") {
             None => return Err(ProfileError::Incomplete(vec!["issuer.kind".to_owned()])),
-            Some(Value::String(word)) => kinds.iter().find(|k| k.kind == word).copied().ok_or_else(|| {
-                let names: Vec<_> = kinds.iter().map(|k| k.kind).collect();
-                invalid(format!("there is no issuer `{}`; {}", plain(&word, 40), nearest(&word, &names)))
-            })?,
-            Some(_) => return Err(invalid("issuer.kind is not text")),
+            Some(word) => find(kinds, KindRole::Issuer, &word, "issuer")?,
         };
-        let provider = settings(&issuer, kind)?;
+        let takes_identity = kind.fields.iter().find(|f| f.shape == Shape::Identity).map(|f| f.name);
+        let given_identity = takes_identity.and_then(|name| issuer.remove(name));
+        let mut absent = missing(&issuer, kind);
+        let identity = match (takes_identity, given_identity) {
+            (Some(_), Some(Value::Table(table))) => identity(table, kinds, &mut absent)?,
+            (Some(name), Some(_)) => return Err(invalid(format!("`issuer.{name}` is not a section"))),
+            (Some(name), None) => {
+                // Named as a whole and by its first field, which says how to go on.
+                absent.push(format!("issuer.{name}.kind"));
+                None
+            }
+            (None, _) => None,
+        };
+        let provider = settings(&issuer, kind, "issuer.")?;
 
         let mode = match delivery.remove("mode") {
             None => None,
@@ -187,10 +235,15 @@ impl Profile {
                 })?;
                 BTreeSet::from([usual.to_owned()])
             }
-            (None, None) => return Err(ProfileError::Incomplete(missing(&issuer, kind, Some("delivery.env")))),
+            (None, None) if !kind.usual.variables.is_empty() => {
+                kind.usual.variables.iter().map(|v| (*v).to_owned()).collect()
+            }
+            (None, None) => {
+                absent.push("delivery.env".to_owned());
+                BTreeSet::new()
+            }
         };
 
-        let absent = missing(&issuer, kind, None);
         if !absent.is_empty() {
             return Err(ProfileError::Incomplete(absent));
         }
@@ -206,14 +259,54 @@ impl Profile {
             Some(_) => return Err(invalid("limits.max_ttl is not text such as \"1h\"")),
         };
         known(&limits, &[], "limits.", &["max_ttl"])?;
-        let delivery = Delivery { mode: mode.unwrap_or(DeliveryMode::Env), variables };
-        Ok(Self { name, kind, settings: issuer, delivery, max_ttl, given })
+        // Variables without a mode mean `env`; nothing at all means the strongest that the kind's clients can take.
+        let strongest = if kind.usual.sdk_files && !given.variables { DeliveryMode::File } else { DeliveryMode::Env };
+        let delivery = Delivery { mode: mode.unwrap_or(strongest), variables };
+        Ok(Self { name, kind, settings: issuer, identity, delivery, max_ttl, given })
+    }
+
+    /// What the profile gives to a child, with the delivery that the caller asks for or its own.
+    pub fn hand_over(&self, deliver: Option<DeliveryMode>) -> HandOver {
+        let mode = deliver.unwrap_or(self.delivery.mode);
+        let own_file = self.given.variables && self.given.mode == Some(DeliveryMode::File);
+        let mut out = HandOver {
+            mode,
+            form: Form::Bytes,
+            carriers: self.delivery.variables.clone(),
+            plain: BTreeMap::new(),
+            clears: Vec::new(),
+        };
+        if mode == DeliveryMode::File && self.kind.usual.sdk_files && !own_file {
+            out.form = Form::SdkFiles;
+            out.carriers = BTreeSet::from(["ANTHROPIC_CONFIG_DIR".to_owned()]);
+            out.plain.insert("ANTHROPIC_PROFILE".to_owned(), SDK_PROFILE.to_owned());
+        }
+        if let Some(endpoint) = self.kind.usual.endpoint {
+            match self.text(endpoint.field).filter(|url| url.trim_end_matches('/') != endpoint.default) {
+                Some(url) => {
+                    out.plain.insert(endpoint.variable.to_owned(), url.trim_end_matches('/').to_owned());
+                }
+                None => out.clears.push((endpoint.variable, "sends the credential to another host")),
+            }
+        }
+        out
+    }
+
+    /// Where the credential is valid, for an issuer that says so.
+    pub fn endpoint(&self) -> Option<&str> {
+        let endpoint = self.kind.usual.endpoint?;
+        Some(self.text(endpoint.field).unwrap_or(endpoint.default).trim_end_matches('/'))
     }
 
     /// Writes the profile as a file that [`Profile::parse`] reads to the same profile.
     pub fn to_toml(&self) -> String {
         let mut issuer = Table::from_iter([("kind".to_owned(), Value::String(self.kind.kind.to_owned()))]);
         issuer.extend(self.settings.clone());
+        if let Some(identity) = &self.identity {
+            let mut table = Table::from_iter([("kind".to_owned(), Value::String(identity.kind.kind.to_owned()))]);
+            table.extend(identity.settings.clone());
+            issuer.insert("identity".to_owned(), Value::Table(table));
+        }
         let mut file = Table::from_iter([("issuer".to_owned(), Value::Table(issuer))]);
         let mut delivery = Table::new();
         if let Some(mode) = self.given.mode {
@@ -236,35 +329,112 @@ impl Profile {
     /// The stored secrets that the profile refers to.
     pub fn secrets(&self) -> BTreeSet<SecretRef> {
         let inner = |v: &Value| v.as_table().map(|t| t.values().filter_map(secret_ref).collect::<Vec<_>>());
-        let refs = self.settings.values().flat_map(|v| inner(v).unwrap_or_else(|| secret_ref(v).into_iter().collect()));
-        refs.collect()
+        let own = self.settings.values();
+        let all = own.chain(self.identity.iter().flat_map(|identity| identity.settings.values()));
+        all.flat_map(|v| inner(v).unwrap_or_else(|| secret_ref(v).into_iter().collect())).collect()
     }
 
-    /// A text setting.
+    /// A text setting of the issuer.
     pub fn text(&self, field: &str) -> Option<&str> {
-        self.settings.get(field).and_then(Value::as_str)
+        text(&self.settings, field)
     }
 
-    /// A duration setting.
+    /// A duration setting of the issuer.
     pub fn duration(&self, field: &str) -> Option<Duration> {
-        self.text(field).and_then(|t| parse_duration(t).ok())
+        duration(&self.settings, field)
     }
 
-    /// A list setting.
+    /// A list setting of the issuer.
     pub fn list(&self, field: &str) -> Vec<&str> {
-        self.settings.get(field).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect()
+        list(&self.settings, field)
     }
 
-    /// A table setting: name, and either plain text or a reference.
+    /// A table setting of the issuer: name, and either plain text or a reference.
     pub fn table(&self, field: &str) -> Vec<(&str, Result<&str, SecretRef>)> {
-        let table = self.settings.get(field).and_then(Value::as_table).into_iter().flatten();
-        table.filter_map(|(k, v)| Some((k.as_str(), secret_ref(v).map_or(Ok(v.as_str()?), Err)))).collect()
+        pairs(&self.settings, field)
     }
 
-    /// The secret that a field refers to.
+    /// The secret that a field of the issuer refers to.
     pub fn secret(&self, field: &str) -> Option<SecretRef> {
         self.settings.get(field).and_then(secret_ref)
     }
+}
+
+impl Identity {
+    /// A text setting of the source.
+    pub fn text(&self, field: &str) -> Option<&str> {
+        text(&self.settings, field)
+    }
+
+    /// A duration setting of the source.
+    pub fn duration(&self, field: &str) -> Option<Duration> {
+        duration(&self.settings, field)
+    }
+
+    /// A list setting of the source.
+    pub fn list(&self, field: &str) -> Vec<&str> {
+        list(&self.settings, field)
+    }
+
+    /// A table setting of the source: name, and either plain text or a reference.
+    pub fn table(&self, field: &str) -> Vec<(&str, Result<&str, SecretRef>)> {
+        pairs(&self.settings, field)
+    }
+
+    /// The secret that a field of the source refers to.
+    pub fn secret(&self, field: &str) -> Option<SecretRef> {
+        self.settings.get(field).and_then(secret_ref)
+    }
+}
+
+fn text<'a>(settings: &'a Table, field: &str) -> Option<&'a str> {
+    settings.get(field).and_then(Value::as_str)
+}
+
+fn duration(settings: &Table, field: &str) -> Option<Duration> {
+    text(settings, field).and_then(|t| parse_duration(t).ok())
+}
+
+fn list<'a>(settings: &'a Table, field: &str) -> Vec<&'a str> {
+    settings.get(field).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect()
+}
+
+fn pairs<'a>(settings: &'a Table, field: &str) -> Vec<(&'a str, Result<&'a str, SecretRef>)> {
+    let table = settings.get(field).and_then(Value::as_table).into_iter().flatten();
+    table.filter_map(|(k, v)| Some((k.as_str(), secret_ref(v).map_or(Ok(v.as_str()?), Err)))).collect()
+}
+
+/// The kind that a profile names.
+fn find(
+    kinds: &[&'static KindSpec],
+    role: KindRole,
+    word: &Value,
+    what: &str,
+) -> Result<&'static KindSpec, ProfileError> {
+    let Some(word) = word.as_str() else { return Err(invalid(format!("the kind of the {what} is not text"))) };
+    let of_role = || kinds.iter().filter(|k| k.role == role);
+    of_role().find(|k| k.kind == word).copied().ok_or_else(|| {
+        let names: Vec<_> = of_role().map(|k| k.kind).collect();
+        invalid(format!("there is no {what} `{}`; {}", plain(word, 40), nearest(word, &names)))
+    })
+}
+
+/// Reads the section of an identity source; adds the required fields that it lacks to `absent`.
+fn identity(
+    mut table: Table,
+    kinds: &[&'static KindSpec],
+    absent: &mut Vec<String>,
+) -> Result<Option<Identity>, ProfileError> {
+    const AT: &str = "issuer.identity.";
+    let Some(word) = table.remove("kind") else {
+        absent.push(format!("{AT}kind"));
+        return Ok(None);
+    };
+    let kind = find(kinds, KindRole::Identity, &word, "identity source")?;
+    settings(&table, kind, AT)?;
+    let lacking = kind.fields.iter().filter(|f| f.required && !table.contains_key(f.name));
+    absent.extend(lacking.map(|f| format!("{AT}{}", f.name)));
+    Ok(Some(Identity { kind, settings: table }))
 }
 
 fn secret_ref(value: &Value) -> Option<SecretRef> {
@@ -299,41 +469,64 @@ fn nearest(word: &str, names: &[&str]) -> String {
     }
 }
 
-fn missing(issuer: &Table, kind: &KindSpec, more: Option<&str>) -> Vec<String> {
-    let absent = kind.fields.iter().filter(|f| f.required && !issuer.contains_key(f.name));
-    absent.map(|f| format!("issuer.{}", f.name)).chain(more.map(str::to_owned)).collect()
+fn missing(issuer: &Table, kind: &KindSpec) -> Vec<String> {
+    let required = kind.fields.iter().filter(|f| f.required && f.shape != Shape::Identity);
+    required.filter(|f| !issuer.contains_key(f.name)).map(|f| format!("issuer.{}", f.name)).collect()
 }
 
-/// Checks the settings of an issuer; gives the provider, where there is one.
-fn settings(issuer: &Table, kind: &KindSpec) -> Result<Option<String>, ProfileError> {
-    known(issuer, kind.fields, "issuer.", &["kind"])?;
+/// Checks the settings of an issuer or identity source; gives the provider, where there is one.
+fn settings(table: &Table, kind: &KindSpec, prefix: &str) -> Result<Option<String>, ProfileError> {
+    known(table, kind.fields, prefix, &["kind"])?;
     for field in kind.fields {
-        let Some(value) = issuer.get(field.name) else { continue };
-        let at = format!("issuer.{}", field.name);
+        let Some(value) = table.get(field.name) else { continue };
+        let at = format!("{prefix}{}", field.name);
         if field.secret && secret_ref(value).is_none() {
             return Err(ProfileError::Invalid(
                 format!("`{at}` must name a stored secret: \"secret:NAME\""),
                 Some("store it with `keyward secret set NAME`, then write \"secret:NAME\" in its place".to_owned()),
             ));
         }
-        match (field.shape, value) {
-            (Shape::Text, Value::String(text)) if !text.is_empty() && !text.contains('\0') => {}
-            (Shape::OneOf(words), Value::String(text)) if words.contains(&text.as_str()) => {}
-            (Shape::OneOf(words), _) => return Err(invalid(format!("`{at}` is one of: {}", words.join(", ")))),
-            (Shape::Duration, Value::String(text)) => {
-                parse_duration(text).map_err(|e| invalid(format!("`{at}`: {e}")))?;
-            }
-            (Shape::Program, Value::Array(list)) => program(list, &at)?,
-            (Shape::Variables, Value::Table(table)) => inherited(table, &at)?,
-            (Shape::Text, _) => return Err(invalid(format!("`{at}` is not text"))),
-            (Shape::Duration, _) => return Err(invalid(format!("`{at}` is not a duration such as \"30s\""))),
-            (Shape::Program, _) => {
-                return Err(invalid(format!("`{at}` is not a list such as [\"/usr/bin/mint\", \"--json\"]")));
-            }
-            (Shape::Variables, _) => return Err(invalid(format!("`{at}` is not a table of variables"))),
-        }
+        setting(field.shape, value, &at)?;
     }
-    Ok(issuer.get("provider").and_then(Value::as_str).map(str::to_owned))
+    Ok(table.get("provider").and_then(Value::as_str).map(str::to_owned))
+}
+
+/// Checks one setting against its shape.
+fn setting(shape: Shape, value: &Value, at: &str) -> Result<(), ProfileError> {
+    let not = |what: &str| Err(invalid(format!("`{at}` is not {what}")));
+    let text = value.as_str().filter(|t| !t.is_empty() && !t.contains('\0'));
+    match (shape, value, text) {
+        (Shape::Text, _, Some(_)) => Ok(()),
+        (Shape::Text, _, None) => not("text"),
+        (Shape::OneOf(words), _, Some(text)) if words.contains(&text) => Ok(()),
+        (Shape::OneOf(words), _, _) => Err(invalid(format!("`{at}` is one of: {}", words.join(", ")))),
+        (Shape::Duration, _, Some(text)) => parse_duration(text).map(drop).map_err(|e| invalid(format!("`{at}`: {e}"))),
+        (Shape::Duration, _, None) => not("a duration such as \"30s\""),
+        (Shape::Program, Value::Array(list), _) => program(list, at),
+        (Shape::Program, _, _) => not("a list such as [\"/usr/bin/mint\", \"--json\"]"),
+        (Shape::Variables, Value::Table(table), _) => inherited(table, at),
+        (Shape::Variables, _, _) => not("a table of variables"),
+        (Shape::Url, _, Some(text)) => check_url(text).map(drop).map_err(|e| invalid(format!("`{at}`: {e}"))),
+        (Shape::Url, _, None) => not("a URL"),
+        (Shape::Path, _, Some(text)) if text.starts_with('/') => Ok(()),
+        (Shape::Path, _, _) => not("an absolute path"),
+        (Shape::Variable, _, Some(text)) => check_variable(text).map_err(ProfileError::Variable),
+        (Shape::Variable, _, None) => not("the name of a variable"),
+        (Shape::Uuid, _, Some(text)) if text.len() == 36 && uuid::Uuid::try_parse(text).is_ok() => Ok(()),
+        (Shape::Uuid, _, _) => not("a UUID such as \"00000000-0000-0000-0000-000000000000\""),
+        (Shape::Tagged(tag, words), _, Some(text)) if is_tagged(text, tag) || words.contains(&text) => Ok(()),
+        (Shape::Tagged(tag, words), _, _) => {
+            let or: Vec<String> = words.iter().map(|w| format!(" or \"{w}\"")).collect();
+            not(&format!("an identifier such as \"{tag}01AbC…\"{}", or.concat()))
+        }
+        // Read by `identity`, and taken out before the settings are checked.
+        (Shape::Identity, _, _) => not("known here"),
+    }
+}
+
+fn is_tagged(text: &str, tag: &str) -> bool {
+    text.strip_prefix(tag)
+        .is_some_and(|rest| (1..=100).contains(&rest.len()) && rest.bytes().all(|b| b.is_ascii_alphanumeric()))
 }
 
 fn program(list: &[Value], at: &str) -> Result<(), ProfileError> {
@@ -385,8 +578,45 @@ fn variables(table: Table) -> Result<BTreeSet<String>, ProfileError> {
 mod tests {
     #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
     use super::*;
-    use crate::KindRole;
+    use crate::{Endpoint, Usual};
 
+    const FEDERATION: KindSpec = KindSpec {
+        kind: "federation",
+        role: KindRole::Issuer,
+        about: "",
+        fields: &[
+            FieldSpec { name: "base_url", shape: Shape::Url, required: false, secret: false, about: "" },
+            FieldSpec { name: "rule", shape: Shape::Tagged("fdrl_", &[]), required: true, secret: false, about: "" },
+            FieldSpec {
+                name: "space",
+                shape: Shape::Tagged("wrkspc_", &["default"]),
+                required: false,
+                secret: false,
+                about: "",
+            },
+            FieldSpec { name: "organization", shape: Shape::Uuid, required: true, secret: false, about: "" },
+            FieldSpec { name: "identity", shape: Shape::Identity, required: true, secret: false, about: "" },
+        ],
+        usual: Usual {
+            variables: &["ANTHROPIC_AUTH_TOKEN"],
+            sdk_files: true,
+            endpoint: Some(Endpoint {
+                field: "base_url",
+                variable: "ANTHROPIC_BASE_URL",
+                default: "https://api.anthropic.com",
+            }),
+        },
+    };
+    const FILE: KindSpec = KindSpec {
+        kind: "file",
+        role: KindRole::Identity,
+        about: "",
+        fields: &[
+            FieldSpec { name: "path", shape: Shape::Path, required: true, secret: false, about: "" },
+            FieldSpec { name: "key", shape: Shape::Text, required: false, secret: true, about: "" },
+        ],
+        usual: Usual::NONE,
+    };
     const STATIC: KindSpec = KindSpec {
         kind: "static",
         role: KindRole::Issuer,
@@ -395,6 +625,7 @@ mod tests {
             FieldSpec { name: "secret", shape: Shape::Text, required: true, secret: true, about: "" },
             FieldSpec { name: "provider", shape: Shape::Text, required: false, secret: false, about: "" },
         ],
+        usual: Usual::NONE,
     };
     const COMMAND: KindSpec = KindSpec {
         kind: "command",
@@ -405,11 +636,12 @@ mod tests {
             FieldSpec { name: "env", shape: Shape::Variables, required: false, secret: false, about: "" },
             FieldSpec { name: "timeout", shape: Shape::Duration, required: false, secret: false, about: "" },
         ],
+        usual: Usual::NONE,
     };
 
     fn parse(text: &str) -> Result<Profile, ProfileError> {
         let families = Families::built_in().unwrap_or_else(|e| panic!("{e}"));
-        Profile::parse(Name::parse("p").unwrap(), text, &[&STATIC, &COMMAND], &families)
+        Profile::parse(Name::parse("p").unwrap(), text, &[&STATIC, &COMMAND, &FEDERATION, &FILE], &families)
     }
 
     fn refused(text: &str) -> String {
@@ -489,6 +721,77 @@ mod tests {
         ] {
             assert!(refused(text).contains(want), "{text}\n{}", refused(text));
         }
+    }
+
+    const FEDERATED: &str = "[issuer]\nkind = \"federation\"\nrule = \"fdrl_01A\"\norganization = \"00000000-0000-0000-0000-000000000000\"\n";
+
+    #[test]
+    fn an_identity_source_is_read_checked_and_written_back() {
+        let p = parse(&format!("{FEDERATED}[issuer.identity]\nkind = \"file\"\npath = \"/t\"\nkey = \"secret:k\""))
+            .unwrap();
+        let identity = p.identity.as_ref().unwrap();
+        assert_eq!((identity.kind.kind, identity.text("path")), ("file", Some("/t")));
+        assert_eq!(p.secrets().len(), 1);
+        assert_eq!(parse(&p.to_toml()).unwrap().to_toml(), p.to_toml());
+        let file = |more: &str| format!("{FEDERATED}[issuer.identity]\n{more}");
+        for (text, want) in [
+            (file("kind = \"fil\""), "there is no identity source `fil`; did you mean `file`?"),
+            (file("kind = \"static\""), "there is no identity source `static`"),
+            (file("kind = \"file\"\npath = \"t\""), "`issuer.identity.path` is not an absolute path"),
+            (
+                file("kind = \"file\"\npath = \"/t\"\npaht = \"/t\""),
+                "`issuer.identity.paht` is not known; did you mean `path`?",
+            ),
+            (file("kind = \"file\"\npath = \"/t\"\nkey = \"hunter2\""), "must name a stored secret"),
+            ("[issuer]\nkind = \"file\"".to_owned(), "there is no issuer `file`"),
+            ("[issuer]\nkind = \"federation\"\nidentity = 1".to_owned(), "`issuer.identity` is not a section"),
+        ] {
+            assert!(refused(&text).contains(want), "{text}\n{}", refused(&text));
+        }
+        let all = refused("[issuer]\nkind = \"federation\"");
+        for field in ["issuer.rule", "issuer.organization", "issuer.identity.kind"] {
+            assert!(all.contains(field), "{all}");
+        }
+        assert!(refused(&file("kind = \"file\"")).contains("`issuer.identity.path` is missing"));
+    }
+
+    #[test]
+    fn identifiers_and_urls_have_their_shapes() {
+        let rule = |rule: &str| format!("[issuer]\nkind = \"federation\"\nrule = {rule}");
+        for bad in ["\"fdrl\"", "\"fdrl_\"", "\"fdrl_a b\"", "\"svac_01\"", "\"fdrl_ä\"", "1", "\"\""] {
+            assert!(refused(&rule(bad)).contains("is not an identifier such as \"fdrl_"), "{bad}");
+        }
+        let more = |field: &str| format!("{FEDERATED}{field}\n[issuer.identity]\nkind = \"file\"\npath = \"/t\"");
+        assert!(parse(&more("space = \"default\"")).is_ok());
+        assert!(refused(&more("space = \"defaults\"")).contains("or \"default\""));
+        assert!(refused(&more("base_url = \"http://api.example\"")).contains("base_url"));
+        assert!(refused("[issuer]\nkind = \"federation\"\norganization = \"0\"").contains("is not a UUID"));
+    }
+
+    #[test]
+    fn a_federated_profile_takes_the_files_of_the_sdks_unless_it_says_otherwise() {
+        let of = |base: &str, delivery: &str| {
+            parse(&format!("{FEDERATED}{base}\n[issuer.identity]\nkind = \"file\"\npath = \"/t\"\n{delivery}")).unwrap()
+        };
+        let names = |h: &HandOver| h.carriers.iter().chain(h.plain.keys()).cloned().collect::<Vec<_>>();
+        let usual = of("", "").hand_over(None);
+        assert_eq!((usual.mode, usual.form), (DeliveryMode::File, Form::SdkFiles));
+        assert_eq!(names(&usual), ["ANTHROPIC_CONFIG_DIR", "ANTHROPIC_PROFILE"]);
+        assert_eq!(usual.clears.first().map(|c| c.0), Some("ANTHROPIC_BASE_URL"));
+
+        let elsewhere = of("base_url = \"http://127.0.0.1:9/\"", "[delivery]\nmode = \"env\"").hand_over(None);
+        assert_eq!(names(&elsewhere), ["ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_BASE_URL"]);
+        assert_eq!(elsewhere.plain["ANTHROPIC_BASE_URL"], "http://127.0.0.1:9");
+        assert!(elsewhere.clears.is_empty());
+
+        let own = of("", "[delivery]\nmode = \"file\"\nenv = { T = \"token\" }").hand_over(None);
+        assert_eq!((own.form, names(&own)), (Form::Bytes, vec!["T".to_owned()]));
+        let asked = of("", "[delivery]\nenv = { T = \"token\" }");
+        assert_eq!(
+            (asked.hand_over(None).mode, names(&asked.hand_over(None))),
+            (DeliveryMode::Env, vec!["T".to_owned()])
+        );
+        assert_eq!(asked.hand_over(Some(DeliveryMode::File)).form, Form::SdkFiles, "a path is no token");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! When a credential is renewed, and how long a failing issuer is left alone.
 
-use crate::Boot;
+use crate::{Boot, Failure};
 use std::time::Duration;
 
 /// How urgent a renewal is.
@@ -62,30 +62,70 @@ impl Schedule {
     }
 }
 
-/// Pause after failures: 1 s doubling to 60 s, each shortened by up to a quarter at random so that brokers do not march in
-/// step.
+/// Longest time that an issuer may ask to be left alone.
+const ASKED_MAX: Duration = Duration::from_secs(3600);
+
+/// Pause after a refusal: keys and rules that were changed a moment ago take up to a minute to be known everywhere.
+const REFUSED_PAUSE: Duration = Duration::from_secs(30);
+
+/// Pause before an identity source is looked at again.
+const ASSERTION_PAUSE: Duration = Duration::from_secs(5);
+
+/// Refusals in a row after which an issuer is left alone until something changes.
+const REFUSALS_MAX: u32 = 3;
+
+/// How a failing issuer is left alone.
+///
+/// Failures that may pass: 1 s doubling to 60 s, each shortened by up to a quarter at random so that brokers do not march
+/// in step, and never less than the issuer asked for (at most an hour). Refusals: 30 s each, and after three in a row
+/// nothing until something changes. A missing assertion: 5 s.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Backoff {
     failures: u32,
+    refusals: u32,
     until: Option<Boot>,
+    asked: bool,
 }
 
 impl Backoff {
     /// Counts a failure at `now`; `jitter` is a random number in 0..=255.
-    pub fn failed(&mut self, now: Boot, jitter: u8) {
-        let base = Duration::from_secs(1 << self.failures.min(6)).min(Duration::from_secs(60));
-        self.failures = self.failures.saturating_add(1);
-        self.until = Some(now.after(base - base * u32::from(jitter) / 1024));
+    pub fn failed(&mut self, now: Boot, failure: Failure, jitter: u8) {
+        let shorter = |base: Duration| base - base * u32::from(jitter) / 1024;
+        self.asked = false;
+        let pause = match failure {
+            Failure::Passing(asked) => {
+                let base = Duration::from_secs(1 << self.failures.min(6)).min(Duration::from_secs(60));
+                self.failures = self.failures.saturating_add(1);
+                self.asked = asked.is_some();
+                asked.unwrap_or_default().min(ASKED_MAX).max(shorter(base))
+            }
+            Failure::Refused => {
+                self.refusals = self.refusals.saturating_add(1);
+                shorter(REFUSED_PAUSE)
+            }
+            Failure::NoAssertion => ASSERTION_PAUSE,
+        };
+        self.until = Some(now.after(pause));
     }
 
-    /// Forgets the failures.
-    pub fn succeeded(&mut self) {
+    /// Forgets the failures: one succeeded, or something changed.
+    pub fn forget(&mut self) {
         *self = Self::default();
     }
 
-    /// When the next try may be made; `None` means at once.
+    /// When the next try may be made in the background; `None` means at once.
     pub fn until(self, now: Boot) -> Option<Boot> {
         self.until.filter(|at| *at > now)
+    }
+
+    /// How long the issuer itself asked to be left alone from `now` on; holds also for people who wait.
+    pub fn asked(self, now: Boot) -> Option<Duration> {
+        self.until(now).filter(|_| self.asked).map(|at| at.since(now))
+    }
+
+    /// The issuer refused three times in a row: it is not asked again until something changes.
+    pub fn given_up(self) -> bool {
+        self.refusals >= REFUSALS_MAX
     }
 }
 
@@ -114,12 +154,40 @@ mod tests {
     fn pauses_double_to_a_minute_and_a_success_forgets() {
         let mut b = Backoff::default();
         for want in [1, 2, 4, 8, 16, 32, 60, 60] {
-            b.failed(at(0), 0);
-            assert_eq!(b.until(at(0)), Some(at(want)));
+            b.failed(at(0), Failure::Passing(None), 0);
+            assert_eq!((b.until(at(0)), b.asked(at(0))), (Some(at(want)), None));
         }
-        b.failed(at(0), 255);
+        b.failed(at(0), Failure::Passing(None), 255);
         assert!(b.until(at(0)).is_some_and(|t| t > at(45) && t < at(60)));
-        b.succeeded();
+        b.forget();
         assert_eq!(b.until(at(0)), None);
+    }
+
+    #[test]
+    fn what_the_issuer_asks_for_is_kept_within_an_hour() {
+        let mut b = Backoff::default();
+        b.failed(at(10), Failure::Passing(Some(Duration::from_secs(90))), 255);
+        assert_eq!((b.until(at(10)), b.asked(at(30))), (Some(at(100)), Some(Duration::from_secs(70))));
+        b.failed(at(0), Failure::Passing(Some(Duration::from_secs(1 << 40))), 0);
+        assert_eq!(b.until(at(0)), Some(at(3600)));
+        b.failed(at(0), Failure::Passing(Some(Duration::ZERO)), 0);
+        assert_eq!(b.until(at(0)), Some(at(4)), "a zero does not shorten the pause");
+    }
+
+    #[test]
+    fn three_refusals_end_it_and_other_failures_do_not() {
+        let mut b = Backoff::default();
+        for _ in 0..20 {
+            b.failed(at(0), Failure::Passing(None), 0);
+            b.failed(at(0), Failure::NoAssertion, 0);
+            assert!(!b.given_up());
+        }
+        assert_eq!(b.until(at(0)), Some(at(5)));
+        for given_up in [false, false, true] {
+            b.failed(at(0), Failure::Refused, 0);
+            assert_eq!((b.given_up(), b.until(at(0))), (given_up, Some(at(30))));
+        }
+        b.forget();
+        assert!(!b.given_up());
     }
 }

@@ -7,10 +7,11 @@
 //! as OAuth endpoints (RFC 6749 section 5.1) and cloud tools print them. What it prints is never quoted anywhere.
 
 use jiff::Timestamp;
-use keyward_core::{Credential, FieldSpec, IssueError, Issuer, Issuing, KindRole, KindSpec, Order, Shape};
+use keyward_core::{Credential, FieldSpec, IssueError, Issuer, Issuing, KindRole, KindSpec, Order, Shape, Usual};
 use keyward_diag::Code;
 use keyward_secret::{SECRET_MAX_BYTES, SecretText};
 use rustix::process::{Pid, Signal, kill_process_group};
+use std::collections::BTreeMap;
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
@@ -51,6 +52,7 @@ static SPEC: KindSpec = KindSpec {
             about: "how long it may take, 30s when left out, at most 2m",
         },
     ],
+    usual: Usual::NONE,
 };
 
 impl Issuer for Command {
@@ -74,7 +76,7 @@ struct Printed {
 }
 
 fn failed(code: Code, cause: impl Into<String>) -> IssueError {
-    IssueError { code, cause: cause.into(), permanent: false }
+    IssueError::passing(code, cause.into())
 }
 
 async fn run(order: &Order) -> Result<Vec<u8>, IssueError> {
@@ -92,10 +94,8 @@ async fn run(order: &Order) -> Result<Vec<u8>, IssueError> {
         match value {
             Ok(text) => command.env(name, text),
             Err(reference) => {
-                let secret = order.secrets.get(reference.0.as_str()).ok_or_else(|| IssueError {
-                    code: Code::SecretUnknown,
-                    cause: format!("the profile refers to `{}`", reference.0),
-                    permanent: true,
+                let secret = order.secrets.get(reference.0.as_str()).ok_or_else(|| {
+                    IssueError::refused(Code::SecretUnknown, format!("the profile refers to `{}`", reference.0))
                 })?;
                 // EXPOSE: the profile gives this secret to this program.
                 secret.expose(|bytes| {
@@ -107,10 +107,9 @@ async fn run(order: &Order) -> Result<Vec<u8>, IssueError> {
         };
     }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0).kill_on_drop(true);
-    let mut child = command.spawn().map_err(|e| IssueError {
-        permanent: true,
-        ..failed(Code::IssuerFailed, format!("{program} did not start: {e}"))
-    })?;
+    let mut child = command
+        .spawn()
+        .map_err(|e| IssueError::refused(Code::IssuerFailed, format!("{program} did not start: {e}")))?;
     let group = Group(child.id().and_then(|id| Pid::from_raw(id.cast_signed())));
     let stdout = child.stdout.take().ok_or_else(|| failed(Code::IssuerFailed, "no pipe"))?;
     let mut output = Vec::with_capacity(OUTPUT_MAX_BYTES + 1);
@@ -176,7 +175,12 @@ fn read(output: &[u8]) -> Result<Credential, IssueError> {
     };
     let life =
         life.ok_or_else(|| wrong("its token is over already, or its life is not a number of seconds or a time"))?;
-    Ok(Credential { token, life: Some(life.min(LIFE_MAX)), scope: printed.scope.map(|s| keyward_diag::plain(&s, 200)) })
+    Ok(Credential {
+        token,
+        life: Some(life.min(LIFE_MAX)),
+        scope: printed.scope.map(|s| keyward_diag::plain(&s, 200)),
+        facts: BTreeMap::new(),
+    })
 }
 
 #[cfg(test)]
@@ -187,12 +191,25 @@ mod tests {
     use keyward_secret::SecretBytes;
     use std::collections::BTreeMap;
 
+    /// No assertion is presented here.
+    struct Never;
+
+    impl keyward_core::Once for Never {
+        fn present(
+            &self,
+            _digest: [u8; 32],
+            _until: keyward_core::Wall,
+        ) -> std::pin::Pin<Box<dyn Future<Output = Result<bool, keyward_diag::Fault>> + Send + '_>> {
+            Box::pin(std::future::ready(Ok(false)))
+        }
+    }
+
     fn order(argv: &[&str], more: &str) -> Order {
         let text =
             format!("[issuer]\nkind = \"command\"\nargv = {argv:?}\n{more}\n[delivery]\nenv = {{ T = \"token\" }}");
         let profile = Profile::parse(Name::parse("p").unwrap(), &text, &crate::kinds(), &Families::built_in().unwrap());
         let secrets = BTreeMap::from([("s".to_owned(), SecretBytes::new(b"hunter2".to_vec()).unwrap())]);
-        Order { profile: profile.unwrap(), secrets }
+        Order { profile: profile.unwrap(), secrets, supplied: None, once: std::sync::Arc::new(Never) }
     }
 
     async fn issue(argv: &[&str], more: &str) -> Result<Credential, IssueError> {
@@ -245,16 +262,16 @@ mod tests {
             ("kill -9 $$", Code::IssuerFailed),
         ] {
             let error = issue(&shell(script), "").await.unwrap_err();
-            assert_eq!(error.code, code, "{script}: {error}");
+            assert_eq!(error.fault.code, code, "{script}: {error}");
             assert!(!error.to_string().contains("SEKRIT"), "{error}");
         }
-        assert_eq!(issue(&["/nonexistent/mint"], "").await.unwrap_err().code, Code::IssuerFailed);
+        assert_eq!(issue(&["/nonexistent/mint"], "").await.unwrap_err().fault.code, Code::IssuerFailed);
     }
 
     #[tokio::test]
     async fn a_program_that_hangs_is_ended_with_all_that_it_started() {
         let error = issue(&shell("sleep 977 & echo $! >/dev/null; sleep 977"), "timeout = \"1s\"").await.unwrap_err();
-        assert_eq!(error.code, Code::IssuerTimeout);
+        assert_eq!(error.fault.code, Code::IssuerTimeout);
         let left = std::process::Command::new("pgrep").args(["-xf", "sleep 977"]).status().unwrap();
         assert!(!left.success(), "a process of the program is left");
     }

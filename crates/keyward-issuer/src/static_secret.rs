@@ -3,8 +3,9 @@
 //! The weakest issuer: the credential does not end by itself. What Keyward adds is the seal at rest, the grant, the lease
 //! and the log.
 
-use keyward_core::{Credential, FieldSpec, IssueError, Issuer, Issuing, KindRole, KindSpec, Order, Shape};
+use keyward_core::{Credential, FieldSpec, IssueError, Issuer, Issuing, KindRole, KindSpec, Order, Shape, Usual};
 use keyward_diag::Code;
+use std::collections::BTreeMap;
 
 /// Issuer `static`.
 pub(crate) struct StaticSecret;
@@ -29,6 +30,7 @@ static SPEC: KindSpec = KindSpec {
             about: "whose key it is (anthropic, openai, github, …): gives the usual variable",
         },
     ],
+    usual: Usual::NONE,
 };
 
 impl Issuer for StaticSecret {
@@ -39,12 +41,11 @@ impl Issuer for StaticSecret {
     fn issue<'a>(&'a self, order: &'a Order) -> Issuing<'a> {
         Box::pin(async move {
             let name = order.profile.secret("secret").map(|r| r.0.to_string()).unwrap_or_default();
-            let token = order.secrets.get(&name).ok_or_else(|| IssueError {
-                code: Code::SecretUnknown,
-                cause: format!("the profile refers to `{name}`"),
-                permanent: true,
-            })?;
-            Ok(Credential { token: token.dangerous_copy(), life: None, scope: None })
+            let token = order
+                .secrets
+                .get(&name)
+                .ok_or_else(|| IssueError::refused(Code::SecretUnknown, format!("the profile refers to `{name}`")))?;
+            Ok(Credential { token: token.dangerous_copy(), life: None, scope: None, facts: BTreeMap::new() })
         })
     }
 
