@@ -21,8 +21,8 @@ pub use audit::{
 };
 pub use openapi::openapi;
 pub use profile::{
-    FieldMsg, KindMsg, ProfileMsg, ProfilePutRequest, ProfileTestAnswer, SecretMsg, SecretPutRequest,
-    SecretRevealAnswer,
+    ExchangeMsg, FieldMsg, KindMsg, ProfileMsg, ProfilePutRequest, ProfileTestAnswer, ProfileTestRequest, SecretMsg,
+    SecretPutRequest, SecretRevealAnswer, SuppliedAssertion,
 };
 pub use route::{Method, ROUTES, Route, RouteId, find};
 pub use run::{

@@ -4,6 +4,7 @@ use crate::{DeliveryMode, Proof};
 use keyward_secret::{SecretText, secret_text};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// A profile. Never holds a secret: secrets are named, not quoted.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -18,6 +19,15 @@ pub struct ProfileMsg {
     pub variables: Vec<String>,
     /// Longest life of a lease, in seconds.
     pub max_ttl_s: u64,
+    /// Kind of its identity source, for an issuer that takes an assertion.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
+    /// Variable of the caller that holds the assertion, where the identity source is one that only callers can read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity_variable: Option<String>,
+    /// The last exchange since the broker started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_exchange: Option<ExchangeMsg>,
     /// The profile as a file: what `profile add --from` takes.
     pub toml: String,
     /// When it was added.
@@ -39,6 +49,48 @@ pub struct ProfilePutRequest {
     pub proof: Option<Proof>,
 }
 
+/// An exchange with an issuer, without the credential.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct ExchangeMsg {
+    /// When it ended.
+    pub at: String,
+    /// A credential was made.
+    pub ok: bool,
+    /// Name of the error, where none was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// Scope of the credential, where the issuer says one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
+    /// Life of the credential in seconds at that time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_in_s: Option<u64>,
+    /// What may be shown about it: `request_id`, `assertion_subject`, ….
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub facts: BTreeMap<String, String>,
+}
+
+/// An assertion out of a variable of the caller, for a profile whose identity source is `env-token`.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SuppliedAssertion {
+    /// Name of the variable.
+    pub variable: String,
+    /// What it holds.
+    #[serde(serialize_with = "secret_text::serialize")]
+    #[schemars(with = "String")]
+    pub assertion: SecretText,
+}
+
+/// Body of `POST /v1/profiles/{name}/test`.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ProfileTestRequest {
+    /// Assertions that only the caller has.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub assertions: Vec<SuppliedAssertion>,
+}
+
 /// Answer of `POST /v1/profiles/{name}/test`: what a real exchange gave, never the bytes.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct ProfileTestAnswer {
@@ -50,6 +102,9 @@ pub struct ProfileTestAnswer {
     pub scope: Option<String>,
     /// Life of the credential in seconds; absent when it does not end by itself.
     pub expires_in_s: Option<u64>,
+    /// What may be shown about the exchange: `request_id`, `assertion_subject`, ….
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub facts: BTreeMap<String, String>,
 }
 
 /// A field of an issuer or identity source.

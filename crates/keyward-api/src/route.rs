@@ -2,10 +2,10 @@
 
 use crate::{
     AcceptBreakRequest, AuditEntryMsg, AuditPage, BackupRequest, ExportRequest, InitRequest, KindMsg, LockAnswer,
-    ProfileMsg, ProfilePutRequest, ProfileTestAnswer, Proof, RecoveryAnswer, RekeyAnswer, RekeyRequest, RestoreRequest,
-    RevokeAnswer, RevokeRequest, RunAnswer, RunMsg, RunRequest, SecretMsg, SecretPutRequest, SecretRevealAnswer,
-    SlotAddRequest, SlotMsg, SlotRemoveRequest, StatusAnswer, TokenAnswer, TokenRequest, UnlockAnswer, UnlockRequest,
-    VerifyAnswer,
+    ProfileMsg, ProfilePutRequest, ProfileTestAnswer, ProfileTestRequest, Proof, RecoveryAnswer, RekeyAnswer,
+    RekeyRequest, RestoreRequest, RevokeAnswer, RevokeRequest, RunAnswer, RunMsg, RunRequest, SecretMsg,
+    SecretPutRequest, SecretRevealAnswer, SlotAddRequest, SlotMsg, SlotRemoveRequest, StatusAnswer, TokenAnswer,
+    TokenRequest, UnlockAnswer, UnlockRequest, VerifyAnswer,
 };
 use schemars::{Schema, SchemaGenerator};
 
@@ -111,7 +111,7 @@ routes! {
     Profile Get "/v1/profiles/{name}" none (json ProfileMsg) "Show a profile"
     ProfileEdit Put "/v1/profiles/{name}" ProfilePutRequest empty "Change a profile"
     ProfileRemove Delete "/v1/profiles/{name}" none empty "Remove a profile"
-    ProfileTest Post "/v1/profiles/{name}/test" none (json ProfileTestAnswer) "Make a real exchange and say what it gave"
+    ProfileTest Post "/v1/profiles/{name}/test" ProfileTestRequest (json ProfileTestAnswer) "Make a real exchange and say what it gave"
     RunStart Post "/v1/runs" RunRequest (json RunAnswer) "Become a run, or say what it would get"
     RunAbort Post "/v1/runs/{run}/abort" none empty "Say that exec failed"
     Runs Get "/v1/runs" none (json Vec<RunMsg>) "List the live runs and their leases"

@@ -37,7 +37,7 @@ pub struct CommandMsg {
 }
 
 /// Body of `POST /v1/runs`.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RunRequest {
     /// Profiles by name; empty means the only one there is.
@@ -61,6 +61,9 @@ pub struct RunRequest {
     /// Run a program that has rights of another user or capabilities.
     #[serde(default)]
     pub allow_privileged: bool,
+    /// Assertions that only the caller has.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub assertions: Vec<crate::SuppliedAssertion>,
 }
 
 /// A variable that the child must have.
@@ -176,11 +179,17 @@ pub struct RunMsg {
 }
 
 /// Body of `POST /v1/token`.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TokenRequest {
     /// Profile.
     pub profile: String,
+    /// The caller saw the credential refused: one that was made before is dropped and exchanged anew, once.
+    #[serde(default)]
+    pub refresh: bool,
+    /// Assertions that only the caller has.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub assertions: Vec<crate::SuppliedAssertion>,
 }
 
 /// Answer of `POST /v1/token`.

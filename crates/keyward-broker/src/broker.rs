@@ -12,11 +12,12 @@ use crate::platform;
 use crate::renew::Cached;
 use crate::runs::{Run, RunId};
 use crate::server::Connections;
+use keyward_api::ExchangeMsg;
 use keyward_api::place::Places;
 use keyward_core::audit::{Draft, Kind, Outcome, PeerFacts};
 use keyward_core::{Boot, Families, KindSpec, Name, Now, Profile, Refusals, Role, Root, Tries, Wall, role};
 use keyward_diag::{Code, Fault};
-use keyward_secret::Key32;
+use keyward_secret::{Key32, SecretBytes};
 use keyward_store::{Changes, Item, Paths, Store, VaultLock, Write};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -56,6 +57,10 @@ pub(crate) struct State {
     pub(crate) vault: Vault,
     pub(crate) runs: BTreeMap<RunId, Run>,
     pub(crate) cache: BTreeMap<Name, Cached>,
+    /// The last exchange of each profile.
+    pub(crate) exchanges: BTreeMap<Name, ExchangeMsg>,
+    /// Assertions out of variables of callers, by the variable.
+    pub(crate) supplied: BTreeMap<String, SecretBytes>,
     pub(crate) refusals: Refusals,
     pub(crate) tries: Tries,
     /// The vault was opened since the broker started, so that all live runs are known.
@@ -104,6 +109,16 @@ pub(crate) struct StoredProfile {
     pub(crate) profile: Profile,
     pub(crate) created: Wall,
     pub(crate) updated: Wall,
+}
+
+impl Vault {
+    /// The open vault, auto-locked or not.
+    pub(crate) fn opened(&self) -> Option<&Open> {
+        match self {
+            Self::Open(open) => Some(open),
+            Self::Locked => None,
+        }
+    }
 }
 
 impl State {
@@ -180,6 +195,8 @@ impl Broker {
                 vault: Vault::Locked,
                 runs: BTreeMap::new(),
                 cache: BTreeMap::new(),
+                exchanges: BTreeMap::new(),
+                supplied: BTreeMap::new(),
                 refusals: Refusals::default(),
                 tries: Tries::default(),
                 opened: false,

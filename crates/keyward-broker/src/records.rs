@@ -3,12 +3,13 @@
 use crate::broker::{Broker, Open, StoredProfile, entry_of};
 use crate::peer::Peer;
 use crate::platform::now;
+use crate::renew::identity_variable;
 use crate::runs::wire_mode;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use keyward_api::{
-    FieldMsg, KindMsg, ProfileMsg, ProfilePutRequest, ProfileTestAnswer, Proof, RevokeRequest, SecretMsg,
-    SecretPutRequest, SecretRevealAnswer,
+    ExchangeMsg, FieldMsg, KindMsg, ProfileMsg, ProfilePutRequest, ProfileTestAnswer, ProfileTestRequest, Proof,
+    RevokeRequest, SecretMsg, SecretPutRequest, SecretRevealAnswer,
 };
 use keyward_core::audit::{Kind, Outcome};
 use keyward_core::{Name, Profile, ProfileError, Role, Wall};
@@ -174,15 +175,19 @@ impl Broker {
     /// All profiles, by name.
     pub(crate) async fn profiles(&self) -> Result<Vec<ProfileMsg>, Fault> {
         let mut state = self.state_for_request().await?;
-        Ok(self.unlocked(&mut state)?.profiles.values().map(profile_message).collect())
+        self.unlocked(&mut state)?;
+        let state = &mut *state;
+        let (open, exchanges) = (state.vault.opened(), &state.exchanges);
+        let stored = open.into_iter().flat_map(|open| open.profiles.values());
+        Ok(stored.map(|p| profile_message(p, exchanges.get(&p.profile.name))).collect())
     }
 
     /// One profile.
     pub(crate) async fn profile(&self, name: &str) -> Result<ProfileMsg, Fault> {
         let name = Name::parse(name).map_err(|e| e.fault())?;
         let mut state = self.state_for_request().await?;
-        let open = self.unlocked(&mut state)?;
-        open.profiles.get(&name).map(profile_message).ok_or_else(|| no_profile(&name))
+        let stored = self.unlocked(&mut state)?.profiles.get(&name).cloned().ok_or_else(|| no_profile(&name))?;
+        Ok(profile_message(&stored, state.exchanges.get(&name)))
     }
 
     /// Adds a profile.
@@ -256,12 +261,19 @@ impl Broker {
         open.commit(self, vec![Write::RemoveProfile(stored.id)], vec![draft]).await?;
         open.profiles.remove(&name);
         state.cache.remove(&name);
+        state.exchanges.remove(&name);
         Ok(())
     }
 
     /// Makes a real exchange and says what it gave.
-    pub(crate) async fn profile_test(&self, peer: &Peer, name: &str) -> Result<ProfileTestAnswer, Fault> {
+    pub(crate) async fn profile_test(
+        self: &Arc<Self>,
+        peer: &Peer,
+        name: &str,
+        request: ProfileTestRequest,
+    ) -> Result<ProfileTestAnswer, Fault> {
         let name = Name::parse(name).map_err(|e| e.fault())?;
+        self.supply(request.assertions).await?;
         let made = self.try_profile(&name).await;
         let mut state = self.state_for_request().await?;
         let at = now();
@@ -274,8 +286,10 @@ impl Broker {
             Err(fault) => draft.outcome(Outcome::Failed).detail("code", fault.code.name()),
         };
         open.commit(self, Vec::new(), vec![draft]).await?;
-        let made = made?;
-        Ok(ProfileTestAnswer { ok: true, kind, scope: made.scope, expires_in_s: made.life.map(|l| l.as_secs()) })
+        let (made, _) = made?;
+        let facts = made.facts.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect();
+        let life = made.life.map(|l| l.as_secs());
+        Ok(ProfileTestAnswer { ok: true, kind, scope: made.scope.clone(), expires_in_s: life, facts })
     }
 }
 
@@ -288,14 +302,18 @@ fn message(info: &ItemInfo) -> SecretMsg {
     }
 }
 
-fn profile_message(stored: &StoredProfile) -> ProfileMsg {
+fn profile_message(stored: &StoredProfile, last_exchange: Option<&ExchangeMsg>) -> ProfileMsg {
     let profile = &stored.profile;
+    let usual = profile.hand_over(None);
     ProfileMsg {
         name: profile.name.to_string(),
         issuer: profile.kind.kind.to_owned(),
         delivery: wire_mode(profile.delivery.mode),
-        variables: profile.delivery.variables.iter().cloned().collect(),
+        variables: usual.carriers.into_iter().chain(usual.plain.into_keys()).collect(),
         max_ttl_s: profile.max_ttl.as_secs(),
+        identity: profile.identity.as_ref().map(|i| i.kind.kind.to_owned()),
+        identity_variable: identity_variable(profile).map(str::to_owned),
+        last_exchange: last_exchange.cloned(),
         toml: profile.to_toml(),
         created_at: stored.created.to_rfc3339(),
         updated_at: stored.updated.to_rfc3339(),

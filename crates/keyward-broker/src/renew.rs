@@ -3,17 +3,21 @@
 use crate::broker::{Broker, Open, State, entry, failed};
 use crate::platform::{self, BootTimer, now, random_byte};
 use crate::runs::RunId;
+use keyward_api::{ExchangeMsg, SuppliedAssertion};
 use keyward_core::audit::Kind;
 use keyward_core::{
-    Backoff, Boot, Credential, DeliveryMode, Freshness, IssueError, LeaseEnd, Name, Now, Order, Profile, Schedule,
+    Backoff, Boot, Credential, DeliveryMode, Failure, Freshness, IssueError, LeaseEnd, Name, Now, Once, Order, Profile,
+    Schedule, Wall,
 };
 use keyward_crypto::ItemRef;
 use keyward_diag::{Code, Fault};
-use keyward_store::StoreError;
+use keyward_secret::SecretBytes;
+use keyward_store::{StoreError, Write};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::pin::Pin;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
@@ -23,6 +27,12 @@ pub(crate) type Obtained = Result<(Arc<Credential>, Schedule), Fault>;
 
 /// Shortest time between two exchanges of a profile that people ask for, after a failure.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// A credential that was made because its forerunner was refused is not dropped again for this long.
+const ANEW_PAUSE: Duration = Duration::from_secs(10);
+
+/// How often the identity source of a profile that was refused is looked at, while a run needs it.
+const LOOK_PAUSE: Duration = Duration::from_secs(5);
 
 /// The anchor in the keyring is written at most this often.
 const KEYRING_PAUSE: Duration = Duration::from_secs(60);
@@ -40,6 +50,14 @@ pub(crate) struct Cached {
     credential: Option<(Arc<Credential>, Schedule)>,
     backoff: Backoff,
     failed: Option<(Fault, Boot)>,
+    /// The last refusal, until an exchange succeeds or something changes.
+    refused: Option<Fault>,
+    /// What the identity source held when it was last refused.
+    seen: Option<[u8; 32]>,
+    /// When it is looked at next, after the issuer was given up.
+    look_at: Boot,
+    /// When the credential was last made because a caller saw its forerunner refused.
+    anew: Option<Boot>,
     /// Callers that wait for the exchange under way; `None` when none is.
     exchange: Option<Vec<oneshot::Sender<Obtained>>>,
     /// The task of the exchange under way, which ends with this entry: at lock no issuer works on.
@@ -48,28 +66,69 @@ pub(crate) struct Cached {
     edition: u64,
 }
 
+/// Why a credential is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Want {
+    /// To use it: one that is good is taken from the cache.
+    Good,
+    /// A caller saw the one of the cache refused.
+    Anew,
+    /// To see what an exchange gives, also where the issuer was given up.
+    Trial,
+}
+
 /// The profile's credential, or the answer to wait for.
 enum Next {
     Now(Obtained),
     Wait(oneshot::Receiver<Obtained>),
+    /// The issuer was given up; worth another try when the identity source changed since.
+    GivenUp(Arc<Order>, Option<[u8; 32]>, Fault),
 }
 
 impl Broker {
     /// The credential of a profile: from the cache, from an exchange under way, or from a new one.
     pub(crate) async fn obtain(self: &Arc<Self>, name: &Name) -> Obtained {
-        let next = {
-            let mut state = self.state_for_request().await?;
-            self.next(&mut state, name).await?
+        self.obtain_for(name, Want::Good).await
+    }
+
+    /// As [`Broker::obtain`], for a caller that saw the credential refused: exchanges anew, unless that was done a moment
+    /// ago. The former credential stays in use until there is another one, since a caller can be wrong.
+    pub(crate) async fn obtain_anew(self: &Arc<Self>, name: &Name) -> Obtained {
+        self.obtain_for(name, Want::Anew).await
+    }
+
+    /// Makes an exchange to see what it gives. What it gives is kept: an assertion that may be presented once is not spent
+    /// for nothing.
+    pub(crate) async fn try_profile(self: &Arc<Self>, name: &Name) -> Obtained {
+        self.obtain_for(name, Want::Trial).await
+    }
+
+    async fn obtain_for(self: &Arc<Self>, name: &Name, want: Want) -> Obtained {
+        let next = self.next(&mut *self.state_for_request().await?, name, want).await?;
+        let next = match next {
+            Next::GivenUp(order, seen, fault) => {
+                let held = look(&order).await;
+                if held.is_none() || held == seen {
+                    return Err(fault);
+                }
+                let mut state = self.state_for_request().await?;
+                if let Some(cached) = state.cache.get_mut(name) {
+                    cached.forget_failures();
+                }
+                self.next(&mut state, name, want).await?
+            }
+            next => next,
         };
         match next {
             Next::Now(obtained) => obtained,
             Next::Wait(answer) => {
                 answer.await.unwrap_or_else(|_| Err(Fault::new(Code::VaultLocked).cause("it was locked meanwhile")))
             }
+            Next::GivenUp(_, _, fault) => Err(fault),
         }
     }
 
-    async fn next(self: &Arc<Self>, state: &mut State, name: &Name) -> Result<Next, Fault> {
+    async fn next(self: &Arc<Self>, state: &mut State, name: &Name, want: Want) -> Result<Next, Fault> {
         let now = now();
         let open = self.delivering(state)?;
         let profile = open.profiles.get(name).map(|p| p.profile.clone());
@@ -77,37 +136,56 @@ impl Broker {
             profile.ok_or_else(|| Fault::new(Code::ProfileUnknown).cause(format!("no profile is named `{name}`")))?;
         let issuer = keyward_issuer::find(profile.kind.kind).ok_or(Fault::new(Code::Internal))?;
         if !issuer.exchanges() {
-            let order = order(open, profile)?;
-            let credential = issuer.issue(&order).await.map_err(|e| e.fault())?;
+            let order = self.order(state, profile)?;
+            let credential = issuer.issue(&order).await.map_err(|e| e.fault)?;
             let schedule = Schedule::new(now.boot, credential.life);
             return Ok(Next::Now(Ok((Arc::new(credential), schedule))));
         }
         if !state.cache.contains_key(name) {
-            let order = Arc::new(order(self.delivering(state)?, profile)?);
+            let order = Arc::new(self.order(state, profile)?);
             state.cache.insert(name.clone(), Cached::new(order));
         }
         let Some(cached) = state.cache.get_mut(name) else { return Err(Fault::new(Code::Internal)) };
         if let Some((credential, schedule)) = &cached.credential {
             let freshness = schedule.freshness(now.boot);
-            if freshness != Freshness::Mandatory {
+            let good = match want {
+                Want::Good => true,
+                Want::Anew => cached.anew.is_some_and(|at| now.boot.since(at) < ANEW_PAUSE),
+                Want::Trial => false,
+            };
+            if good && freshness != Freshness::Mandatory {
                 let found = (Arc::clone(credential), *schedule);
-                if freshness == Freshness::Advisory
-                    && cached.exchange.is_none()
-                    && cached.backoff.until(now.boot).is_none()
-                {
+                if freshness == Freshness::Advisory && cached.may_renew(now.boot) {
                     self.exchange(name, cached);
                 }
                 return Ok(Next::Now(Ok(found)));
             }
         }
-        if let Some((fault, at)) = &cached.failed
-            && cached.exchange.is_none()
-            && now.boot.since(*at) < PAUSE
-        {
-            return Ok(Next::Now(Err(fault.clone())));
-        }
         if cached.exchange.is_none() {
+            if want != Want::Trial {
+                if cached.backoff.given_up() {
+                    let fault = cached.refused.clone().unwrap_or_else(|| Fault::new(Code::IssuerRefused));
+                    let fault = fault.cause(format!(
+                        "it refused three times in a row and is not asked again until the profile, a secret of it or the \
+                         assertion changes; `keyward profile test {name}` tries at once"
+                    ));
+                    return Ok(Next::GivenUp(Arc::clone(&cached.order), cached.seen, fault));
+                }
+                let recent = cached.failed.as_ref().filter(|(_, at)| now.boot.since(*at) < PAUSE);
+                if let Some((fault, _)) = recent {
+                    return Ok(Next::Now(Err(fault.clone())));
+                }
+                if let (Some(left), Some((fault, _))) = (cached.backoff.asked(now.boot), &cached.failed) {
+                    let seconds = left.as_secs().max(1);
+                    return Ok(Next::Now(Err(fault
+                        .clone()
+                        .cause(format!("it asked to be left alone for {seconds} s")))));
+                }
+            }
             self.exchange(name, cached);
+        }
+        if want == Want::Anew {
+            cached.anew = Some(now.boot);
         }
         let (answer, wait) = oneshot::channel();
         cached.exchange.get_or_insert_default().push(answer);
@@ -120,21 +198,32 @@ impl Broker {
         let (broker, name, order, edition) =
             (Arc::clone(self), name.clone(), Arc::clone(&cached.order), cached.edition);
         let task = tokio::spawn(async move {
+            // Looked at first: what changes while the issuer decides is a change.
+            let seen = look(&order).await;
             let made = match keyward_issuer::find(order.profile.kind.kind) {
                 Some(issuer) => issuer.issue(&order).await,
-                None => {
-                    Err(IssueError { code: Code::Internal, cause: "the issuer is gone".to_owned(), permanent: true })
-                }
+                None => Err(IssueError::refused(Code::Internal, "the issuer is gone")),
             };
             let now = now();
-            broker.exchanged(&name, edition, made, now).await;
+            broker.exchanged(&name, edition, made, seen, now).await;
         });
         cached.task = Some(task.abort_handle());
     }
 
-    async fn exchanged(self: &Arc<Self>, name: &Name, edition: u64, made: Result<Credential, IssueError>, now: Now) {
+    async fn exchanged(
+        self: &Arc<Self>,
+        name: &Name,
+        edition: u64,
+        made: Result<Credential, IssueError>,
+        seen: Option<[u8; 32]>,
+        now: Now,
+    ) {
         let mut state = self.state().await;
-        let Some(cached) = state.cache.get_mut(name).filter(|c| c.edition == edition) else { return };
+        if state.cache.get(name).is_none_or(|c| c.edition != edition) {
+            return;
+        }
+        self.record_exchange(&mut state, name, &made, now).await;
+        let Some(cached) = state.cache.get_mut(name) else { return };
         cached.task = None;
         let waiting = cached.exchange.take().unwrap_or_default();
         let obtained: Obtained = match made {
@@ -142,14 +231,11 @@ impl Broker {
                 let schedule = Schedule::new(now.boot, credential.life);
                 let credential = Arc::new(credential);
                 cached.credential = Some((Arc::clone(&credential), schedule));
-                cached.backoff.succeeded();
-                cached.failed = None;
+                cached.forget_failures();
                 Ok((credential, schedule))
             }
             Err(error) => {
-                let fault = error.fault();
-                cached.backoff.failed(now.boot, random_byte());
-                cached.failed = Some((fault.clone(), now.boot));
+                let fault = cached.note_failure(error, seen, now.boot);
                 Err(fault)
             }
         };
@@ -159,6 +245,99 @@ impl Broker {
             let _ = answer.send(obtained.as_ref().map(|(c, s)| (Arc::clone(c), *s)).map_err(Clone::clone));
         }
         self.wake.notify_one();
+    }
+
+    /// Records an exchange. What it made is delivered under entries of its own, so one that cannot be recorded here is told
+    /// and nothing more.
+    async fn record_exchange(&self, state: &mut State, name: &Name, made: &Result<Credential, IssueError>, now: Now) {
+        let (draft, message) = match made {
+            Ok(credential) => {
+                let facts: BTreeMap<String, String> =
+                    credential.facts.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect();
+                let life = credential.life.map(|l| l.as_secs());
+                let mut draft = entry(Kind::ExchangeMade, now).profile(name.as_str());
+                for (fact, text) in &facts {
+                    draft = draft.detail(fact, text.clone());
+                }
+                if let Some(scope) = &credential.scope {
+                    draft = draft.detail("scope", scope.clone());
+                }
+                if let Some(life) = life {
+                    draft = draft.detail("expires_in_s", life);
+                }
+                let (ok, code, scope) = (true, None, credential.scope.clone());
+                let at = now.wall.to_rfc3339();
+                (draft, ExchangeMsg { at, ok, code, scope, expires_in_s: life, facts })
+            }
+            Err(error) => {
+                let (code, at) = (Some(error.fault.code.name().to_owned()), now.wall.to_rfc3339());
+                let message =
+                    ExchangeMsg { at, ok: false, code, scope: None, expires_in_s: None, facts: BTreeMap::new() };
+                (failed(Kind::ExchangeFailed, now, &error.fault).profile(name.as_str()), message)
+            }
+        };
+        state.exchanges.insert(name.clone(), message);
+        let Some(open) = state.open() else { return };
+        if let Err(e) = open.commit(self, Vec::new(), vec![draft]).await {
+            tracing::error!(profile = %name, code = %e.code, "an exchange could not be recorded");
+        }
+    }
+
+    /// Takes assertions that only a caller has, for the profiles whose identity source is such a variable.
+    ///
+    /// # Errors
+    /// [`Code::VaultLocked`] and the like; [`Code::IdentityInvalid`] for one that is no credential at all.
+    pub(crate) async fn supply(self: &Arc<Self>, assertions: Vec<SuppliedAssertion>) -> Result<(), Fault> {
+        if assertions.is_empty() {
+            return Ok(());
+        }
+        let mut state = self.state_for_request().await?;
+        for SuppliedAssertion { variable, assertion } in assertions {
+            let open = self.delivering(&mut state)?;
+            let profiles: Vec<Profile> = open
+                .profiles
+                .values()
+                .filter(|p| identity_variable(&p.profile) == Some(variable.as_str()))
+                .map(|p| p.profile.clone())
+                .collect();
+            let assertion = assertion.into_bytes();
+            // EXPOSE: compared with the one that is there.
+            let same = |known: &SecretBytes| known.expose(|a| assertion.expose(|b| a == b));
+            if profiles.is_empty() || state.supplied.get(&variable).is_some_and(same) {
+                continue;
+            }
+            state.supplied.insert(variable, assertion);
+            for profile in profiles {
+                let name = profile.name.clone();
+                let order = Arc::new(self.order(&mut state, profile)?);
+                if let Some(cached) = state.cache.get_mut(&name) {
+                    cached.order = order;
+                    cached.forget_failures();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Gathers what an issuer needs: the profile, the secrets that it names, opened, and what a caller supplied.
+    fn order(self: &Arc<Self>, state: &mut State, profile: Profile) -> Result<Order, Fault> {
+        let supplied = identity_variable(&profile).and_then(|v| state.supplied.get(v));
+        let supplied = supplied.map(SecretBytes::dangerous_copy);
+        let open = self.unlocked(state)?;
+        let mut secrets = BTreeMap::new();
+        let seal = open.seal.as_ref().ok_or(Fault::new(Code::VaultLocked))?;
+        for reference in profile.secrets() {
+            let name = reference.0;
+            let item = open.secrets.get(name.as_str()).ok_or_else(|| {
+                let cause = format!("profile `{}` refers to `{name}`", profile.name);
+                Fault::new(Code::SecretUnknown).cause(cause).help(format!("store it with `keyward secret set {name}`"))
+            })?;
+            let at = ItemRef { id: item.info.id, generation: item.info.generation, kind: &item.info.kind };
+            let secret = keyward_crypto::open(seal, &at, &item.sealed).map_err(|e| StoreError::from(e).fault())?;
+            secrets.insert(name.to_string(), secret);
+        }
+        let once = Arc::new(Presented { broker: Arc::downgrade(self), profile: profile.name.clone() });
+        Ok(Order { profile, secrets, supplied, once })
     }
 
     /// Puts a renewed credential into the files of the leases that hold it; recorded first.
@@ -176,7 +355,7 @@ impl Broker {
         for (id, n) in held {
             let Some(run) = runs.get_mut(&id) else { continue };
             let renewed = match obtained {
-                Ok((credential, schedule)) => self.renew_lease(open, run, n, credential, *schedule, now).await,
+                Ok(made) => self.renew_lease(open, run, n, made, now).await,
                 Err(fault) => Err(fault.clone()),
             };
             let (app, verified, process) = (run.app.clone(), run.app_verified, run.process);
@@ -205,8 +384,7 @@ impl Broker {
         open: &Open,
         run: &mut crate::runs::Run,
         n: usize,
-        credential: &Credential,
-        schedule: Schedule,
+        made: &(Arc<Credential>, Schedule),
         now: Now,
     ) -> Result<(), Fault> {
         if open.store.is_broken() {
@@ -214,7 +392,7 @@ impl Broker {
         }
         let Some(held) = run.leases.get_mut(n) else { return Ok(()) };
         let before = held.lease.clone();
-        held.lease.renewed(schedule);
+        held.lease.renewed(made.1);
         let ends = now.wall_at(held.lease.ends()).to_rfc3339();
         let draft = entry(Kind::LeaseRenewed, now)
             .run(run.id.to_string())
@@ -224,28 +402,18 @@ impl Broker {
             .project(run.project.clone())
             .detail("expires_at", ends)
             .detail("renewals", held.lease.renewals);
-        let (process, lease_id) = (run.process, held.id.to_string());
+        let name = held.profile.clone();
         let row = run.row();
-        let written = match open.record_delivery(self, vec![row], vec![draft]).await {
-            Ok(()) => self.deliveries().and_then(|d| d.write(process, &lease_id, &credential.token)),
-            Err(e) => Err(e),
-        };
+        let recorded = open.record_delivery(self, vec![row], vec![draft]).await;
+        let written = recorded.and_then(|()| {
+            let profile = &open.profiles.get(&name).ok_or(Fault::new(Code::ProfileUnknown))?.profile;
+            let held = run.leases.get(n).ok_or(Fault::new(Code::Internal))?;
+            self.write_files(run.process, held, profile, made, now)
+        });
         if let (Err(_), Some(held)) = (&written, run.leases.get_mut(n)) {
             held.lease = before;
         }
         written
-    }
-
-    /// Makes an exchange that nothing is kept of, for `profile test`.
-    pub(crate) async fn try_profile(&self, name: &Name) -> Result<Credential, Fault> {
-        let order = {
-            let mut state = self.state_for_request().await?;
-            let open = self.delivering(&mut state)?;
-            let profile = open.profiles.get(name).map(|p| p.profile.clone());
-            order(open, profile.ok_or(Fault::new(Code::ProfileUnknown))?)?
-        };
-        let issuer = keyward_issuer::find(order.profile.kind.kind).ok_or(Fault::new(Code::Internal))?;
-        issuer.issue(&order).await.map_err(|e| e.fault())
     }
 
     /// Forgets what was made from profiles that changed, or whose secrets did, and renews what is in use.
@@ -259,9 +427,9 @@ impl Broker {
                 .flat_map(|r| &r.leases)
                 .any(|l| l.profile == *name && l.lease.is_live() && l.lease.mode == DeliveryMode::File);
             if in_use {
-                match self.next(state, name).await {
+                match self.next(state, name, Want::Good).await {
                     Ok(Next::Now(obtained)) => self.renew_leases(state, name, &obtained, now).await,
-                    Ok(Next::Wait(_)) => {}
+                    Ok(Next::Wait(_) | Next::GivenUp(..)) => {}
                     Err(fault) => self.renew_leases(state, name, &Err(fault), now).await,
                 }
             }
@@ -273,10 +441,13 @@ impl Broker {
         let expiries =
             state.runs.values().flat_map(|r| &r.leases).filter(|l| l.lease.is_live()).map(|l| l.lease.ends());
         let renewals =
-            state.cache.iter().filter(|(name, c)| c.exchange.is_none() && in_use(state, name)).map(|(_, c)| {
+            state.cache.iter().filter(|(name, c)| c.exchange.is_none() && in_use(state, name)).filter_map(|(_, c)| {
+                if c.backoff.given_up() {
+                    return c.seen.map(|_| c.look_at);
+                }
                 let at = c.credential.as_ref().and_then(|(_, s)| s.advisory_at());
                 let base = at.unwrap_or(Boot(Duration::ZERO));
-                c.backoff_until().map_or(base, |b| b.max(base))
+                Some(c.backoff_until().map_or(base, |b| b.max(base)))
             });
         let (open, auto_lock) = match &state.vault {
             crate::broker::Vault::Open(open) => {
@@ -327,9 +498,10 @@ impl Broker {
         let renewing: Vec<Name> = state
             .cache
             .iter()
-            .filter(|(name, c)| c.exchange.is_none() && c.wants_renewal(now.boot) && in_use(&state, name))
+            .filter(|(name, c)| c.wants_renewal(now.boot) && in_use(&state, name))
             .map(|(name, _)| name.clone())
             .collect();
+        self.look_again(&mut state, now.boot);
         for name in renewing {
             if let Some(cached) = state.cache.get_mut(&name) {
                 self.exchange(&name, cached);
@@ -366,6 +538,36 @@ impl Broker {
                 || c.exchange.is_some()
                 || c.credential.as_ref().is_some_and(|(_, s)| s.ends().is_none_or(|e| e > now.boot))
         });
+    }
+
+    /// Looks at the identity sources of profiles that were refused and that runs need.
+    fn look_again(self: &Arc<Self>, state: &mut State, now: Boot) {
+        let due: Vec<Name> = state
+            .cache
+            .iter()
+            .filter(|(name, c)| {
+                let waits = c.backoff.given_up() && c.exchange.is_none() && c.seen.is_some() && now >= c.look_at;
+                waits && in_use(state, name)
+            })
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in due {
+            let Some(cached) = state.cache.get_mut(&name) else { continue };
+            cached.look_at = now.after(LOOK_PAUSE);
+            let (broker, order, edition) = (Arc::clone(self), Arc::clone(&cached.order), cached.edition);
+            tokio::spawn(async move {
+                let held = look(&order).await;
+                let mut state = broker.state().await;
+                let cached = state.cache.get_mut(&name).filter(|c| c.edition == edition && c.backoff.given_up());
+                if let Some(cached) = cached
+                    && held.is_some()
+                    && held != cached.seen
+                {
+                    cached.forget_failures();
+                    broker.wake.notify_one();
+                }
+            });
+        }
     }
 
     /// Records the refusals that wait, if an entry is due.
@@ -426,17 +628,118 @@ impl Drop for Cached {
 impl Cached {
     fn new(order: Arc<Order>) -> Self {
         let edition = u64::from_le_bytes(keyward_crypto::make_array().unwrap_or_default());
-        Self { order, credential: None, backoff: Backoff::default(), failed: None, exchange: None, task: None, edition }
+        Self {
+            order,
+            credential: None,
+            backoff: Backoff::default(),
+            failed: None,
+            refused: None,
+            seen: None,
+            look_at: Boot(Duration::ZERO),
+            anew: None,
+            exchange: None,
+            task: None,
+            edition,
+        }
+    }
+
+    /// Something changed, or an exchange succeeded: the next try begins anew.
+    fn forget_failures(&mut self) {
+        self.backoff.forget();
+        (self.failed, self.refused, self.seen) = (None, None, None);
+    }
+
+    /// Counts a failure; gives the words for those who wait.
+    fn note_failure(&mut self, error: IssueError, seen: Option<[u8; 32]>, now: Boot) -> Fault {
+        self.backoff.failed(now, error.failure, random_byte());
+        let fault = match (error.failure, self.refused.clone()) {
+            (Failure::Refused, _) => {
+                (self.refused, self.seen) = (Some(error.fault.clone()), seen);
+                error.fault
+            }
+            // The assertion went with the try that was refused: why it was is the better word.
+            (Failure::NoAssertion, Some(refused)) => refused
+                .cause("the assertion can be presented once and went with that try; Keyward waits for another one"),
+            (Failure::NoAssertion, None) | (Failure::Passing(_), _) => error.fault,
+        };
+        self.failed = Some((fault.clone(), now));
+        fault
     }
 
     fn backoff_until(&self) -> Option<Boot> {
         self.backoff.until(Boot(Duration::ZERO))
     }
 
+    /// No exchange is under way and none is held back.
+    fn may_renew(&self, now: Boot) -> bool {
+        self.exchange.is_none() && !self.backoff.given_up() && self.backoff.until(now).is_none()
+    }
+
     fn wants_renewal(&self, now: Boot) -> bool {
         let due = self.credential.as_ref().is_none_or(|(_, s)| s.freshness(now) != Freshness::Fresh);
-        due && self.backoff.until(now).is_none()
+        due && self.may_renew(now)
     }
+}
+
+/// Remembers in the vault which assertions were presented.
+struct Presented {
+    broker: Weak<Broker>,
+    profile: Name,
+}
+
+/// Where the vault keeps the digests of the assertions that were presented: 32 bytes of digest and 8 of the time, in
+/// microseconds since 1970 UTC and big-endian, from which on it may forget.
+const PRESENTED: &str = "once.presented";
+const PRESENTED_BYTES: usize = 40;
+/// Most digests that are kept; then those that end first go.
+const PRESENTED_MAX: usize = 4096;
+
+impl Once for Presented {
+    fn present(&self, digest: [u8; 32], until: Wall) -> Pin<Box<dyn Future<Output = Result<bool, Fault>> + Send + '_>> {
+        Box::pin(async move {
+            let broker = self.broker.upgrade().ok_or(Fault::new(Code::Internal))?;
+            let mut state = broker.state().await;
+            let open = state.open().ok_or(Fault::new(Code::VaultLocked))?;
+            let now = now();
+            let stored = open.store.meta(PRESENTED).await.map_err(|e| e.fault())?.unwrap_or_default();
+            let Some(kept) = remember(&stored, digest, until, now.wall) else { return Ok(false) };
+            let draft = entry(Kind::AssertionPresented, now)
+                .profile(self.profile.as_str())
+                .detail("assertion", hex::encode(digest.get(..8).unwrap_or_default()));
+            open.record_delivery(&broker, vec![Write::PutMeta(PRESENTED.to_owned(), kept)], vec![draft]).await?;
+            Ok(true)
+        })
+    }
+}
+
+/// Adds a digest to those that are stored, without those that may be forgotten; `None` when it is there already.
+fn remember(stored: &[u8], digest: [u8; 32], until: Wall, now: Wall) -> Option<Vec<u8>> {
+    let (records, _) = stored.as_chunks::<PRESENTED_BYTES>();
+    if records.iter().any(|r| r.starts_with(&digest)) {
+        return None;
+    }
+    let ends = |r: &[u8; PRESENTED_BYTES]| r.last_chunk::<8>().map_or(0, |b| i64::from_be_bytes(*b));
+    let mut kept: Vec<[u8; PRESENTED_BYTES]> = records.iter().filter(|r| ends(r) > now.0).copied().collect();
+    if kept.len() >= PRESENTED_MAX {
+        kept.sort_unstable_by_key(ends);
+        kept.drain(..kept.len() + 1 - PRESENTED_MAX);
+    }
+    let mut record = [0; PRESENTED_BYTES];
+    record.split_at_mut(32).0.copy_from_slice(&digest);
+    record.split_at_mut(32).1.copy_from_slice(&until.0.to_be_bytes());
+    kept.push(record);
+    Some(kept.concat())
+}
+
+/// What the identity source of an order holds, where looking at it costs nothing.
+async fn look(order: &Order) -> Option<[u8; 32]> {
+    keyward_issuer::find(order.profile.kind.kind)?.look(order).await
+}
+
+/// The variable of the caller that holds the assertion of a profile, where that is its identity source.
+pub(crate) fn identity_variable(profile: &Profile) -> Option<&str> {
+    let identity = profile.identity.as_ref().filter(|i| i.kind.kind == "env-token")?;
+    Some(identity.text("variable").unwrap_or("ANTHROPIC_IDENTITY_TOKEN"))
 }
 
 /// Whether a live lease wants this profile's credential kept fresh.
@@ -446,23 +749,6 @@ pub(crate) fn in_use(state: &State, name: &Name) -> bool {
         .values()
         .flat_map(|r| &r.leases)
         .any(|l| l.profile == *name && l.lease.is_live() && l.lease.mode == DeliveryMode::File)
-}
-
-/// Gathers what an issuer needs: the profile and the secrets that it names, opened.
-fn order(open: &Open, profile: Profile) -> Result<Order, Fault> {
-    let mut secrets = BTreeMap::new();
-    let seal = open.seal.as_ref().ok_or(Fault::new(Code::VaultLocked))?;
-    for reference in profile.secrets() {
-        let name = reference.0;
-        let item = open.secrets.get(name.as_str()).ok_or_else(|| {
-            let fault = Fault::new(Code::SecretUnknown).cause(format!("profile `{}` refers to `{name}`", profile.name));
-            fault.help(format!("store it with `keyward secret set {name}`"))
-        })?;
-        let at = ItemRef { id: item.info.id, generation: item.info.generation, kind: &item.info.kind };
-        let secret = keyward_crypto::open(seal, &at, &item.sealed).map_err(|e| StoreError::from(e).fault())?;
-        secrets.insert(name.to_string(), secret);
-    }
-    Ok(Order { profile, secrets })
 }
 
 /// Runs what is due, for ever. Sleeps on the clock that runs through suspend.
@@ -477,5 +763,31 @@ pub(crate) async fn clock(broker: Arc<Broker>, timer: BootTimer) {
             () = timer.sleep_until(due) => {}
         }
         broker.tick().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_assertion_is_remembered_until_it_may_be_forgotten() {
+        let at = |s: i64| Wall(s * 1_000_000);
+        let one = remember(&[], [1; 32], at(100), at(0)).unwrap_or_default();
+        assert_eq!(one.len(), PRESENTED_BYTES);
+        assert_eq!(remember(&one, [1; 32], at(100), at(0)), None);
+        // Also when its time is over: what is there is never presented again.
+        assert_eq!(remember(&one, [1; 32], at(300), at(200)), None);
+        let two = remember(&one, [2; 32], at(150), at(50)).unwrap_or_default();
+        assert_eq!(two.len(), 2 * PRESENTED_BYTES);
+        let three = remember(&two, [3; 32], at(900), at(120)).unwrap_or_default();
+        assert_eq!(three.len(), 2 * PRESENTED_BYTES, "the first may be forgotten");
+        assert_eq!(remember(&three, [2; 32], at(1), at(120)), None);
+        let full = (0..PRESENTED_MAX as u32 + 10).fold(Vec::new(), |stored, n| {
+            let mut digest = [0; 32];
+            digest.split_at_mut(4).0.copy_from_slice(&n.to_be_bytes());
+            remember(&stored, digest, at(1_000_000 + i64::from(n)), at(0)).unwrap_or_default()
+        });
+        assert_eq!(full.len(), PRESENTED_MAX * PRESENTED_BYTES);
     }
 }

@@ -85,14 +85,11 @@ impl Broker {
             RouteId::Profile => json(&self.profile(part).await?),
             RouteId::ProfileEdit => empty(self.profile_edit(&peer, part, read(&body)?).await),
             RouteId::ProfileRemove => empty(self.profile_remove(&peer, part).await),
-            RouteId::ProfileTest => json(&self.profile_test(&peer, part).await?),
+            RouteId::ProfileTest => json(&self.profile_test(&peer, part, read(&body)?).await?),
             RouteId::RunStart => json(&self.run_start(&peer, read(&body)?).await?),
             RouteId::RunAbort => empty(self.run_abort(&peer, part).await),
             RouteId::Runs => json(&self.runs(role).await),
-            RouteId::Token => {
-                let asked: keyward_api::TokenRequest = read(&body)?;
-                json(&self.token(&peer, role, &asked.profile).await?)
-            }
+            RouteId::Token => json(&self.token(&peer, role, read(&body)?).await?),
             RouteId::Revoke => json(&self.revoke(&peer, role, read(&body)?).await?),
             RouteId::Audit => json(&self.audit(parse_query(query)?).await?),
             RouteId::AuditVerify => json(&self.verify().await?),

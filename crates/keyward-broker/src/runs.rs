@@ -1,16 +1,18 @@
 //! Runs: from the request to the end of the process, with what each holds.
 
 use crate::broker::{Broker, Open, State, Vault, entry, entry_of, facts};
+use crate::files::SdkFiles;
 use crate::peer::Peer;
 use crate::platform::{self, Exit, Watch, now};
 use crate::program;
 use keyward_api::{
     DeliveredMsg, LeaseMsg, LostRun, PlanMsg, RevokeAnswer, RevokeRequest, RunAnswer, RunMsg, RunRequest, SetVariable,
-    TokenAnswer, UnsetVariable,
+    TokenAnswer, TokenRequest, UnsetVariable,
 };
 use keyward_core::audit::{Draft, Kind, Outcome};
 use keyward_core::{
-    Boot, Credential, DeliveryMode, Lease, LeaseEnd, LeaseState, Name, Now, Plan, ProcessId, Role, Schedule, Wall, plan,
+    Boot, Credential, DeliveryMode, Form, Lease, LeaseEnd, LeaseState, Name, Now, Plan, PlannedDelivery, ProcessId,
+    Profile, Role, Schedule, Wall, plan,
 };
 use keyward_diag::{Code, Fault};
 use keyward_secret::{SecretBytes, SecretText};
@@ -88,6 +90,8 @@ pub(crate) struct HeldLease {
     pub(crate) profile: Name,
     pub(crate) lease: Lease,
     pub(crate) variables: Vec<String>,
+    /// What a file delivery consists of.
+    pub(crate) form: Form,
 }
 
 /// The end of a run.
@@ -129,6 +133,9 @@ struct LeaseRow {
     life_us: Option<u64>,
     renewals: u64,
     variables: Vec<String>,
+    /// The file delivery is the folder that SDKs read.
+    #[serde(default)]
+    sdk_files: bool,
 }
 
 fn micros(at: Boot) -> u64 {
@@ -153,6 +160,7 @@ impl Run {
             life_us: held.lease.credential.ends().map(|e| micros(e) - micros(held.lease.credential.received())),
             renewals: held.lease.renewals,
             variables: held.variables.clone(),
+            sdk_files: held.form == Form::SdkFiles,
         });
         let row = RunRow {
             pid: self.process.pid,
@@ -183,7 +191,9 @@ impl Run {
             if !l.live {
                 lease.end(LeaseEnd::Revoked);
             }
-            Some(HeldLease { id: LeaseId(l.id), profile: Name::parse(&l.profile).ok()?, lease, variables: l.variables })
+            let form = if l.sdk_files { Form::SdkFiles } else { Form::Bytes };
+            let profile = Name::parse(&l.profile).ok()?;
+            Some(HeldLease { id: LeaseId(l.id), profile, lease, variables: l.variables, form })
         });
         let run = Self {
             id: RunId(Uuid::from_bytes(row.id)),
@@ -283,12 +293,17 @@ fn core_mode(mode: keyward_api::DeliveryMode) -> DeliveryMode {
 }
 
 /// A credential that was obtained for one of the planned deliveries.
-type Obtained = (Arc<Credential>, Schedule);
+pub(crate) type Obtained = (Arc<Credential>, Schedule);
 
 impl Broker {
     /// Decides and prepares a run: plans, obtains, records, delivers. The caller becomes the program afterwards.
-    pub(crate) async fn run_start(self: &Arc<Self>, peer: &Arc<Peer>, request: RunRequest) -> Result<RunAnswer, Fault> {
+    pub(crate) async fn run_start(
+        self: &Arc<Self>,
+        peer: &Arc<Peer>,
+        mut request: RunRequest,
+    ) -> Result<RunAnswer, Fault> {
         check(&request)?;
+        self.supply(std::mem::take(&mut request.assertions)).await?;
         let program = look(&request).await?;
         let present: BTreeSet<String> = request.variables.iter().cloned().collect();
         let planned = {
@@ -308,7 +323,7 @@ impl Broker {
         let mut obtained = Vec::with_capacity(planned.deliveries.len());
         for delivery in &planned.deliveries {
             let credential = self.obtain(&delivery.profile.name).await?;
-            if delivery.mode == DeliveryMode::Env {
+            if delivery.hand_over.mode == DeliveryMode::Env {
                 credential_text(&credential.0)?;
             }
             obtained.push(credential);
@@ -364,8 +379,9 @@ impl Broker {
             run.leases.push(HeldLease {
                 id: LeaseId(Uuid::now_v7()),
                 profile: delivery.profile.name.clone(),
-                lease: Lease::issue(delivery.mode, *schedule, delivery.ttl, now.boot),
-                variables: delivery.profile.delivery.variables.iter().cloned().collect(),
+                lease: Lease::issue(delivery.hand_over.mode, *schedule, delivery.ttl, now.boot),
+                variables: delivery.hand_over.carriers.iter().cloned().collect(),
+                form: delivery.hand_over.form,
             });
         }
         let digest = hex::encode(open.store.args_digest(&request.command.args));
@@ -374,8 +390,8 @@ impl Broker {
         open.record_delivery(self, vec![run.row()], entries).await?;
         keyward_store::fault("deliver.after");
 
-        for (held, (credential, _)) in run.leases.iter().zip(&obtained) {
-            let set = self.hand_over(run.process, held, credential);
+        for ((held, delivery), obtained) in run.leases.iter().zip(&planned.deliveries).zip(&obtained) {
+            let set = self.hand_over(run.process, held, delivery, obtained, now);
             match set {
                 Ok(variables) => answer.set.extend(variables),
                 Err(fault) => {
@@ -400,25 +416,47 @@ impl Broker {
         Ok(answer)
     }
 
-    /// Writes the file of a lease, or gives the variables that hold the credential itself.
+    /// Writes the files of a lease, or gives the variables that hold the credential itself.
     fn hand_over(
         &self,
         process: ProcessId,
         held: &HeldLease,
-        credential: &Credential,
+        delivery: &PlannedDelivery,
+        obtained: &Obtained,
+        now: Now,
     ) -> Result<Vec<SetVariable>, Fault> {
+        let text = |text: String| SecretText::new(text).map_err(|e| Fault::new(Code::Internal).cause(e));
         let texts: Result<Vec<SecretText>, Fault> = match held.lease.mode {
-            DeliveryMode::Env => held.variables.iter().map(|_| credential_text(credential)).collect(),
+            DeliveryMode::Env => held.variables.iter().map(|_| credential_text(&obtained.0)).collect(),
             DeliveryMode::File => {
-                let deliveries = self.deliveries()?;
-                let id = held.id.to_string();
-                deliveries.write(process, &id, &credential.token)?;
-                let path = deliveries.path(process, &id).display().to_string();
-                let text = || SecretText::new(path.clone()).map_err(|e| Fault::new(Code::Internal).cause(e));
-                held.variables.iter().map(|_| text()).collect()
+                self.write_files(process, held, &delivery.profile, obtained, now)?;
+                let path = self.deliveries()?.path(process, &held.id.to_string()).display().to_string();
+                held.variables.iter().map(|_| text(path.clone())).collect()
             }
         };
-        Ok(held.variables.iter().zip(texts?).map(|(name, secret)| SetVariable { name: name.clone(), secret }).collect())
+        let carriers = held.variables.iter().zip(texts?).map(|(name, secret)| Ok((name.clone(), secret)));
+        let plain = delivery.hand_over.plain.iter().map(|(name, content)| Ok((name.clone(), text(content.clone())?)));
+        carriers.chain(plain).map(|pair| pair.map(|(name, secret)| SetVariable { name, secret })).collect()
+    }
+
+    /// Writes or replaces the files of a lease.
+    pub(crate) fn write_files(
+        &self,
+        process: ProcessId,
+        held: &HeldLease,
+        profile: &Profile,
+        (credential, schedule): &Obtained,
+        now: Now,
+    ) -> Result<(), Fault> {
+        let (deliveries, id) = (self.deliveries()?, held.id.to_string());
+        match held.form {
+            Form::Bytes => deliveries.write(process, &id, &credential.token),
+            Form::SdkFiles => {
+                let ends = schedule.ends().map(|at| now.wall_at(at));
+                let files = SdkFiles { token: &credential.token, ends, endpoint: profile.endpoint() };
+                deliveries.write_sdk(process, &id, &files)
+            }
+        }
     }
 
     /// Takes a run back that was recorded but could not be delivered.
@@ -631,9 +669,9 @@ impl Broker {
         self: &Arc<Self>,
         peer: &Peer,
         role: Role<RunId>,
-        name: &str,
+        request: TokenRequest,
     ) -> Result<TokenAnswer, Fault> {
-        let name = Name::parse(name).map_err(|e| e.fault())?;
+        let name = Name::parse(&request.profile).map_err(|e| e.fault())?;
         let run = match role {
             Role::InsideRun(run) => Some(run),
             Role::Requester | Role::None => None,
@@ -647,7 +685,15 @@ impl Broker {
                 open.last_action = at;
             }
         }
-        let (credential, schedule) = self.obtain(&name).await?;
+        if !request.assertions.is_empty() {
+            if run.is_some() {
+                let cause = "a run cannot choose the assertion by which its credential is made";
+                return Err(Fault::new(Code::PolicyDenied).cause(cause));
+            }
+            self.supply(request.assertions).await?;
+        }
+        let (credential, schedule) =
+            if request.refresh { self.obtain_anew(&name).await? } else { self.obtain(&name).await? };
         let token = SecretText::from_bytes(credential.token.dangerous_copy())
             .map_err(|e| Fault::new(Code::DeliveryValue).cause(e))?;
         let mut state = self.state_for_request().await?;
@@ -910,10 +956,10 @@ fn answer(planned: &Plan) -> RunAnswer {
     let plan = planned.deliveries.iter().map(|d| PlanMsg {
         profile: d.profile.name.to_string(),
         issuer: d.profile.kind.kind.to_owned(),
-        delivery: wire_mode(d.mode),
+        delivery: wire_mode(d.hand_over.mode),
         chosen_by: d.choice.word().to_owned(),
-        variables: d.profile.delivery.variables.iter().cloned().collect(),
-        gives_away: d.mode.gives_away().to_owned(),
+        variables: d.hand_over.carriers.iter().chain(d.hand_over.plain.keys()).cloned().collect(),
+        gives_away: d.hand_over.mode.gives_away().to_owned(),
         ttl_s: d.ttl.as_secs(),
     });
     let unset = planned.unset.iter().map(|u| UnsetVariable {

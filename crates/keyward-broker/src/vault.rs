@@ -334,6 +334,8 @@ impl Broker {
     /// Closes the database and wipes every key and credential.
     pub(crate) async fn close_vault(&self, state: &mut State) {
         state.cache.clear();
+        state.exchanges.clear();
+        state.supplied.clear();
         if let Vault::Open(open) = std::mem::replace(&mut state.vault, Vault::Locked)
             && let Err(e) = open.store.close().await
         {

@@ -6,11 +6,13 @@
 use crate::args::Context;
 use crate::{input, out, process};
 use keyward_api::place::Places;
-use keyward_api::{UnlockAnswer, UnlockRequest};
+use keyward_api::{ProfileMsg, SuppliedAssertion, UnlockAnswer, UnlockRequest};
 use keyward_client::{Client, Method, Start};
 use keyward_diag::{Code, Fault, plain};
+use keyward_secret::SecretText;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::collections::BTreeSet;
 
 /// A connection to the broker of this user and home.
 pub(crate) struct Broker<'c> {
@@ -68,6 +70,25 @@ impl<'c> Broker<'c> {
         call(&mut self.client)
     }
 
+    /// As [`Broker::unlocked`], for calls that may lead to an exchange: where the assertion of a profile stands in a variable
+    /// of this process and the broker lacks it or holds an old one, the call is repeated with it.
+    ///
+    /// # Errors
+    /// Those of the call.
+    pub(crate) fn supplying<T>(
+        &mut self,
+        mut call: impl FnMut(&mut Client, Vec<SuppliedAssertion>) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        let fault = match self.unlocked(|client| call(client, Vec::new())) {
+            Err(fault) if wants_assertion(fault.code) => fault,
+            answer => return answer,
+        };
+        let profiles: Vec<ProfileMsg> = self.client.get("/v1/profiles")?;
+        let variables: BTreeSet<String> = profiles.into_iter().filter_map(|p| p.identity_variable).collect();
+        let assertions: Vec<_> = variables.into_iter().filter_map(supplied).collect();
+        if assertions.is_empty() { Err(fault) } else { call(&mut self.client, assertions) }
+    }
+
     /// Opens the vault with what `request` asks for; a wrong passphrase may be typed again.
     ///
     /// # Errors
@@ -96,6 +117,17 @@ impl<'c> Broker<'c> {
     pub(crate) fn into_client(self) -> Client {
         self.client
     }
+}
+
+/// Whether a failure may pass with the assertion that this process has.
+fn wants_assertion(code: Code) -> bool {
+    matches!(code, Code::IdentityNeeded | Code::IdentitySpent | Code::IdentityInvalid | Code::IssuerRefused)
+}
+
+/// The assertion in a variable of this process, if there is one.
+fn supplied(variable: String) -> Option<SuppliedAssertion> {
+    let assertion = SecretText::new(std::env::var(&variable).ok()?).ok()?;
+    Some(SuppliedAssertion { variable, assertion })
 }
 
 /// `POST` without a body. `()` as answer stands for none.

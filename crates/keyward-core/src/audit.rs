@@ -107,6 +107,12 @@ named! {
         RunEnded "run.ended"
         /// A run could not be watched any longer.
         RunUnwatched "run.unwatched"
+        /// An assertion that may be presented once is about to be.
+        AssertionPresented "assertion.presented"
+        /// An issuer made a credential.
+        ExchangeMade "exchange.made"
+        /// An issuer made none.
+        ExchangeFailed "exchange.failed"
         /// A credential was obtained for a run.
         LeaseIssued "lease.issued"
         /// A lease was renewed.

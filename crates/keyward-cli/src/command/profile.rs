@@ -2,13 +2,15 @@
 
 use super::Outcome;
 use crate::args::Context;
-use crate::broker::{Broker, act, name};
+use crate::broker::{Broker, name};
 use crate::input::{ProofArgs, text_file};
 use crate::table::{pairs, table};
 use crate::{out, time};
 use clap::ValueEnum;
 use keyward_api::place::Places;
-use keyward_api::{BODY_MAX_BYTES, DeliveryMode, KindMsg, ProfileMsg, ProfilePutRequest, ProfileTestAnswer};
+use keyward_api::{
+    BODY_MAX_BYTES, DeliveryMode, KindMsg, ProfileMsg, ProfilePutRequest, ProfileTestAnswer, ProfileTestRequest,
+};
 use keyward_diag::{Code, Fault, plain};
 use std::path::PathBuf;
 
@@ -177,7 +179,8 @@ fn show(context: &Context, profile: &str, toml: bool) -> Outcome {
 
 fn test(context: &Context, profile: &str) -> Outcome {
     let path = format!("/v1/profiles/{}/test", name(profile)?);
-    let answer: ProfileTestAnswer = Broker::open(context)?.unlocked(|client| act(client, &path))?;
+    let answer: ProfileTestAnswer = Broker::open(context)?
+        .supplying(|client, assertions| client.post(&path, &ProfileTestRequest { assertions }))?;
     if context.json {
         out::json(&answer)?;
     } else {
@@ -185,7 +188,11 @@ fn test(context: &Context, profile: &str) -> Outcome {
             answer.expires_in_s.map_or("does not end by itself".to_owned(), |s| format!("ends in {}", time::words(s)));
         let scope = answer.scope.as_ref().map_or(String::new(), |s| format!(", scope {}", plain(s, 200)));
         let ok = if answer.ok { "ok" } else { "no credential" };
-        out::text(&format!("{ok}: {}{scope}, {life}", plain(&answer.kind, 60)))?;
+        let mut text = format!("{ok}: {}{scope}, {life}\n", plain(&answer.kind, 60));
+        for (fact, said) in &answer.facts {
+            text.push_str(&format!("  {}: {}\n", plain(&fact.replace('_', " "), 60), plain(said, 400)));
+        }
+        out::text(text.trim_end())?;
     }
     Ok(if answer.ok { 0 } else { Code::IssuerFailed.exit() })
 }

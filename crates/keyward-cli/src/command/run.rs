@@ -23,6 +23,9 @@ use std::path::Path;
 /// Arguments that take more bytes than this on the wire are named by their digest.
 const ARGS_MAX_BYTES: usize = 24 * 1024;
 
+/// Variable with headers that Anthropic's clients send with every request.
+const CUSTOM_HEADERS: &str = "ANTHROPIC_CUSTOM_HEADERS";
+
 /// Exit code of everything that fails before the program has started.
 const NOT_STARTED: u8 = 125;
 
@@ -77,9 +80,12 @@ impl Args {
     fn start(self, context: &Context) -> Outcome {
         let name = self.command.first().map_or(OsStr::new(""), OsString::as_os_str);
         let program = lookup::program(name, std::env::var_os("PATH").as_deref())?;
-        let request = self.request(&program)?;
+        let mut request = self.request(&program)?;
         let mut broker = Broker::open(context)?;
-        let answer: RunAnswer = broker.unlocked(|client| obtain(client, "/v1/runs", &request))?;
+        let answer: RunAnswer = broker.supplying(|client, assertions| {
+            request.assertions = assertions;
+            obtain(client, "/v1/runs", &request)
+        })?;
         let plan = Plan { plan: &answer.plan, unset: &answer.unset };
         if self.dry_run {
             if context.json {
@@ -118,14 +124,26 @@ impl Args {
                 args: args_on_the_wire(self.command.get(1..).unwrap_or_default()),
                 project: text(project)?,
             },
-            variables: std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned()).collect(),
+            variables: std::env::vars_os()
+                .filter(|(name, content)| name != CUSTOM_HEADERS || carries_credential(&content.to_string_lossy()))
+                .map(|(name, _)| name.to_string_lossy().into_owned())
+                .collect(),
             deliver: self.deliver.map(Deliver::mode),
             ttl_s: self.ttl,
             reason: self.reason.clone(),
             dry_run: self.dry_run,
             allow_privileged: self.allow_privileged,
+            assertions: Vec::new(),
         })
     }
+}
+
+/// Whether lines of headers (`Name: content`) hold one that authenticates; others are the person's own and stay.
+fn carries_credential(headers: &str) -> bool {
+    let names = headers.lines().filter_map(|line| line.split_once(':')).map(|(name, _)| name.trim());
+    names.into_iter().any(|name| {
+        ["authorization", "x-api-key", "api-key", "proxy-authorization"].iter().any(|n| name.eq_ignore_ascii_case(n))
+    })
 }
 
 /// The exit code of a failure before the program has started: 126 and 127 keep their meaning.
@@ -247,6 +265,16 @@ mod tests {
         let got = environment(caller, &[set("T", "s3cret"), set("N", "n")], &[unset("OLD")]).unwrap();
         let got: Vec<_> = got.iter().map(|c| c.to_str().unwrap()).collect();
         assert_eq!(got, ["B=1", "A=", "C=a=b", "T=s3cret", "N=n"]);
+    }
+
+    #[test]
+    fn headers_that_authenticate_are_told_from_others() {
+        for yes in ["X-Api-Key: k", "a: b\nauthorization : Bearer x", "API-KEY:1"] {
+            assert!(carries_credential(yes), "{yes}");
+        }
+        for no in ["", "x-team: api-key", "authorization", "x-authorization: 1"] {
+            assert!(!carries_credential(no), "{no}");
+        }
     }
 
     #[test]

@@ -15,6 +15,9 @@ pub(crate) struct Args {
     /// Form of the output
     #[arg(long, default_value = "raw")]
     format: Format,
+    /// The credential was refused where it was used: drop it and exchange anew, once
+    #[arg(long)]
+    refresh: bool,
 }
 
 /// Forms of the output.
@@ -28,8 +31,11 @@ pub(crate) enum Format {
 
 impl Args {
     pub(super) fn run(self, context: &Context) -> Outcome {
-        let request = TokenRequest { profile: self.profile };
-        let answer: TokenAnswer = Broker::open(context)?.unlocked(|client| obtain(client, "/v1/token", &request))?;
+        let mut request = TokenRequest { profile: self.profile, refresh: self.refresh, assertions: Vec::new() };
+        let answer: TokenAnswer = Broker::open(context)?.supplying(|client, assertions| {
+            request.assertions = assertions;
+            obtain(client, "/v1/token", &request)
+        })?;
         if context.json || self.format == Format::Json {
             out::json(&answer)?;
         } else {
