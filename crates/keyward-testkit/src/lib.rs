@@ -7,11 +7,13 @@
 mod keyring;
 mod keys;
 mod keys_of_terminal;
+mod sandbox;
 mod talk;
 mod wire;
 
 pub use keyring::Keyring;
 pub use keys::{FoundKey, keys};
+pub use sandbox::Sandbox;
 pub use talk::Talk;
 pub use wire::{Reply, Wire};
 
