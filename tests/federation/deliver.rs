@@ -1,0 +1,126 @@
+//! What a child gets, and what it must not have.
+
+use crate::{ENV, federated};
+use keyward_testkit::Home;
+
+/// Variables that would win over the credential, or be sent beside it, each with something in it.
+const SHADOWS: &[&str] = &[
+    "ANTHROPIC_API_KEY",
+    "ANTHROPIC_AUTH_TOKEN",
+    "ANTHROPIC_PROFILE",
+    "ANTHROPIC_CONFIG_DIR",
+    "ANTHROPIC_FEDERATION_RULE_ID",
+    "ANTHROPIC_ORGANIZATION_ID",
+    "ANTHROPIC_SERVICE_ACCOUNT_ID",
+    "ANTHROPIC_WORKSPACE_ID",
+    "ANTHROPIC_IDENTITY_TOKEN",
+    "ANTHROPIC_IDENTITY_TOKEN_FILE",
+    "CLAUDE_CODE_OAUTH_TOKEN",
+    "CLAUDE_CODE_USE_BEDROCK",
+    "CLAUDE_CODE_USE_VERTEX",
+    "CLAUDE_CODE_USE_FOUNDRY",
+];
+
+fn environment(home: &Home, more: &[&str]) -> (Vec<(String, String)>, String) {
+    let answer = home.keyward(&[&["run", "-p", "claude"], more, &["--", "env"]].concat()).exits(0);
+    let pairs = answer.out.lines().filter_map(|line| line.split_once('='));
+    (pairs.map(|(n, v)| (n.to_owned(), v.to_owned())).collect(), answer.err)
+}
+
+fn get<'e>(environment: &'e [(String, String)], name: &str) -> Option<&'e str> {
+    environment.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
+}
+
+#[test]
+fn the_variable_comes_with_its_host_and_nothing_that_would_win_over_it() {
+    let (mut home, sandbox) = federated(&["--life", "60s"], ENV);
+    for name in SHADOWS {
+        home.set(name, "stale");
+    }
+    home.set("ANTHROPIC_BASE_URL", "https://elsewhere.example");
+    home.set("ANTHROPIC_CUSTOM_HEADERS", "X-Api-Key: stale\nX-Team: a");
+    let (environment, said) = environment(&home, &[]);
+    assert!(get(&environment, "ANTHROPIC_AUTH_TOKEN").is_some_and(|t| t.starts_with("sk-ant-oat01-")));
+    assert_eq!(get(&environment, "ANTHROPIC_BASE_URL"), Some(sandbox.said("base_url")));
+    for name in SHADOWS.iter().chain(&["ANTHROPIC_CUSTOM_HEADERS"]).filter(|n| **n != "ANTHROPIC_AUTH_TOKEN") {
+        assert_eq!(get(&environment, name), None, "{name}");
+        assert!(said.contains(&format!("unset {name} ")), "{name} is not told:\n{said}");
+    }
+    assert!(!environment.iter().any(|(_, v)| v.contains("stale")), "{environment:?}");
+}
+
+#[test]
+fn the_files_of_the_sdks_are_the_usual_delivery() {
+    let (mut home, sandbox) = federated(&["--life", "60s"], "");
+    home.set("ANTHROPIC_API_KEY", "stale");
+    home.set("ANTHROPIC_CUSTOM_HEADERS", "X-Team: a");
+    let script = "cat $ANTHROPIC_CONFIG_DIR/configs/$ANTHROPIC_PROFILE.json; echo; \
+                  cat $ANTHROPIC_CONFIG_DIR/credentials/$ANTHROPIC_PROFILE.json; echo; \
+                  stat -c '%a %F' $ANTHROPIC_CONFIG_DIR $ANTHROPIC_CONFIG_DIR/*/*; stat -fc %T $ANTHROPIC_CONFIG_DIR; \
+                  echo ${ANTHROPIC_API_KEY-none} ${ANTHROPIC_AUTH_TOKEN-none} $ANTHROPIC_CUSTOM_HEADERS; \
+                  grep -l eyJ -r $ANTHROPIC_CONFIG_DIR /proc/self/environ";
+    let answer = home.keyward(&["run", "-p", "claude", "--", "sh", "-c", script]);
+    let lines: Vec<&str> = answer.out.lines().collect();
+    let config: serde_json::Value = serde_json::from_str(lines[0]).unwrap();
+    assert_eq!(config["authentication"], serde_json::json!({"type": "user_oauth"}));
+    assert_eq!(config["base_url"], sandbox.said("base_url"));
+    let credential: serde_json::Value = serde_json::from_str(lines[1]).unwrap();
+    assert_eq!(credential["type"], "oauth_token");
+    let now = i64::try_from(std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs()).unwrap();
+    assert!((now + 50..=now + 60).contains(&credential["expires_at"].as_i64().unwrap()), "{credential}");
+    assert_eq!(lines[2..5], ["700 directory", "600 regular file", "600 regular file"]);
+    assert!(["tmpfs", "ramfs"].contains(&lines[5]), "{}", lines[5]);
+    assert_eq!(lines[6], "none none X-Team: a", "headers that carry no credential are the person's own");
+    assert_eq!(lines.len(), 7, "the child sees an assertion: {}", answer.out);
+}
+
+#[test]
+fn a_usual_host_is_not_taken_from_the_environment() {
+    let (mut home, sandbox) = federated(&["--life", "60s"], ENV);
+    let toml = sandbox.profile("kind = \"file\"\npath = \"/nowhere\"", ENV);
+    let usual: String = toml.lines().filter(|l| !l.starts_with("base_url")).collect::<Vec<_>>().join("\n");
+    home.profile("usual", &usual);
+    home.set("ANTHROPIC_BASE_URL", "https://elsewhere.example");
+    let plan = home.keyward(&["run", "-p", "usual", "--dry-run", "--json", "--", "true"]).exits(0).json();
+    assert_eq!(plan["unset"][0]["name"], "ANTHROPIC_BASE_URL", "{plan}");
+    assert_eq!(plan["plan"][0]["variables"], serde_json::json!(["ANTHROPIC_AUTH_TOKEN"]));
+}
+
+#[test]
+fn a_profile_that_lacks_fields_is_refused_with_each_named() {
+    let home = Home::with_vault();
+    let file = home.root.join("p.toml");
+    std::fs::write(&file, "[issuer]\nkind = \"anthropic-federation\"\n[issuer.identity]\nkind = \"file\"\n").unwrap();
+    let said = home.keyward(&["profile", "add", "p", "--from", "p.toml"]).exits(1).says("profile.incomplete");
+    for field in ["issuer.federation_rule_id", "issuer.organization_id", "issuer.identity.path"] {
+        assert!(said.err.contains(field), "{field}: {}", said.err);
+    }
+    std::fs::write(&file, "[issuer]\nkind = \"anthropic-federation\"\nfederation_rule_id = \"rule\"\n").unwrap();
+    let said = home.keyward(&["profile", "add", "p", "--from", "p.toml"]).exits(1).says("profile.invalid");
+    assert!(said.err.contains("fdrl_"), "{}", said.err);
+}
+
+#[test]
+fn other_identity_sources_bring_the_assertion_too() {
+    let (home, sandbox) = federated(&["--life", "60s"], ENV);
+    home.keyward_in(&["secret", "set", "idp"], &std::fs::read_to_string(sandbox.said("client_secret_file")).unwrap())
+        .exits(0);
+    let client = |auth: &str| {
+        format!(
+            "kind = \"oauth-client-credentials\"\ntoken_url = {:?}\nclient_id = {:?}\nclient_secret = \"secret:idp\"\n\
+             auth = {auth:?}\naudience = {:?}",
+            sandbox.said("token_url"),
+            sandbox.said("client_id"),
+            sandbox.said("audience")
+        )
+    };
+    home.profile("basic", &sandbox.profile(&client("client_secret_basic"), ENV));
+    home.profile("post", &sandbox.profile(&client("client_secret_post"), ENV));
+    let argv = format!("kind = \"command\"\nargv = [\"/bin/cat\", {:?}]", sandbox.token_file());
+    home.profile("cat", &sandbox.profile(&argv, ENV));
+    for name in ["basic", "post", "cat"] {
+        let said = home.keyward(&["profile", "test", name, "--json"]).exits(0).json();
+        assert_eq!(said["expires_in_s"], 60, "{name}: {said}");
+    }
+    assert_eq!(sandbox.count("idp_tokens"), 2);
+}
