@@ -123,16 +123,31 @@ fn a_renewal_that_fails_shows_and_the_next_one_mends_it() {
 }
 
 #[test]
-fn a_credential_that_cannot_be_renewed_ends_with_its_life() {
+fn a_credential_that_cannot_be_renewed_ends_with_its_life_and_the_next_one_takes_its_place() {
     let home = Home::with_vault();
     let mint = Mint::new(&home, "m", 3, "file", "T_FILE");
     let mut child = shell(&home, &["-p", "m"]);
     let path = PathBuf::from(ask(&mut child, "echo $T_FILE"));
     mint.fails(true);
-    wait_at_most(RENEWALS, "the end of the lease", || lease(&home, child.pid())["state"] == "expired");
+    wait_at_most(RENEWALS, "the end of the credential", || lease(&home, child.pid())["state"] == "lapsed");
     assert!(!path.exists(), "a file whose credential is over does not stay");
-    assert_eq!(entries(&home, "lease.expired").len(), 1);
+    assert_eq!(entries(&home, "lease.lapsed").len(), 1);
     assert_eq!(ask(&mut child, "echo alive"), "alive");
+    mint.fails(false);
+    wait_at_most(RENEWALS, "the next one", || lease(&home, child.pid())["state"] == "live");
+    assert!(std::fs::read_to_string(&path).unwrap().starts_with("m-token-"));
+    assert_eq!(entries(&home, "lease.expired").len(), 0);
+}
+
+#[test]
+fn a_lease_ends_at_its_limit_and_the_issuer_is_left_alone() {
+    let home = Home::with_vault();
+    let mint = Mint::new(&home, "m", 2, "file", "T_FILE");
+    let mut child = shell(&home, &["-p", "m", "--ttl", "5s"]);
+    let path = PathBuf::from(ask(&mut child, "echo $T_FILE"));
+    wait_at_most(RENEWALS, "the end of the lease", || lease(&home, child.pid())["state"] == "expired");
+    assert!(!path.exists());
+    assert_eq!(entries(&home, "lease.expired").len(), 1);
     // Nobody holds it any more, so the issuer is left alone.
     let asked = mint.count();
     let clock = Mint::new(&home, "w", 2, "file", "W_FILE");

@@ -147,7 +147,7 @@ pub struct LeaseMsg {
     pub profile: String,
     /// How the credential was delivered.
     pub delivery: DeliveryMode,
-    /// `live`, `renew_failed`, `expired`, `revoked`, `released`.
+    /// `live`, `renew_failed`, `lapsed` (ended before there was another one), `expired`, `revoked`, `released`.
     pub state: String,
     /// When it was issued.
     pub issued_at: String,

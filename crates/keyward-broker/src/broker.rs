@@ -67,6 +67,8 @@ pub(crate) struct State {
     pub(crate) opened: bool,
     /// Time spent in suspend, as of the last look.
     pub(crate) suspended: Duration,
+    /// What the wall clock would have shown at boot, as of the last look, in microseconds since 1970 UTC.
+    pub(crate) began: i64,
 }
 
 /// The vault, from locked to open.
@@ -201,6 +203,7 @@ impl Broker {
                 tries: Tries::default(),
                 opened: false,
                 suspended: platform::time_in_suspend(),
+                began: started.wall_at(Boot(Duration::ZERO)).0,
             }),
             waiting: Semaphore::new(WAITING),
             vault_lock,

@@ -2,12 +2,12 @@
 
 use crate::broker::{Broker, Open, State, entry, failed};
 use crate::platform::{self, BootTimer, now, random_byte};
-use crate::runs::RunId;
+use crate::runs::{HeldLease, RunId};
 use keyward_api::{ExchangeMsg, SuppliedAssertion};
 use keyward_core::audit::Kind;
 use keyward_core::{
-    Backoff, Boot, Credential, DeliveryMode, Failure, Freshness, IssueError, LeaseEnd, Name, Now, Once, Order, Profile,
-    Schedule, Wall,
+    Backoff, Boot, Credential, DeliveryMode, Failure, Form, Freshness, IssueError, LeaseEnd, Name, Now, Once, Order,
+    ProcessId, Profile, Schedule, Wall,
 };
 use keyward_crypto::ItemRef;
 use keyward_diag::{Code, Fault};
@@ -33,6 +33,12 @@ const ANEW_PAUSE: Duration = Duration::from_secs(10);
 
 /// How often the identity source of a profile that was refused is looked at, while a run needs it.
 const LOOK_PAUSE: Duration = Duration::from_secs(5);
+
+/// How often the wall clock is looked at while files of the SDKs are in use, which name an end by it.
+const CLOCK_PAUSE: Duration = Duration::from_secs(30);
+
+/// The wall clock is taken for moved when it is off by more; clocks that are kept in step move less at a time.
+const CLOCK_MOVED: Duration = Duration::from_secs(2);
 
 /// The anchor in the keyring is written at most this often.
 const KEYRING_PAUSE: Duration = Duration::from_secs(60);
@@ -438,8 +444,7 @@ impl Broker {
 
     /// The earliest moment at which something is due.
     pub(crate) fn due(&self, state: &State) -> Option<Boot> {
-        let expiries =
-            state.runs.values().flat_map(|r| &r.leases).filter(|l| l.lease.is_live()).map(|l| l.lease.ends());
+        let expiries = state.runs.values().flat_map(|r| &r.leases).filter(|l| l.lease.is_live()).map(|l| l.lease.due());
         let renewals =
             state.cache.iter().filter(|(name, c)| c.exchange.is_none() && in_use(state, name)).filter_map(|(_, c)| {
                 if c.backoff.given_up() {
@@ -470,6 +475,7 @@ impl Broker {
             }
             crate::broker::Vault::Open(_) | crate::broker::Vault::Locked => None,
         };
+        let clock = sdk_leases(state).next().map(|_| now().boot.after(CLOCK_PAUSE));
         let owed = (open && Self::owes_an_end(state)).then(|| now().boot.after(OWED_PAUSE));
         let refusals = if open { state.refusals.due() } else { None };
         expiries
@@ -477,6 +483,7 @@ impl Broker {
             .chain(auto_lock)
             .chain(refusals)
             .chain(anchor)
+            .chain(clock)
             .chain(owed)
             .chain(orphans)
             .chain(sync)
@@ -494,6 +501,7 @@ impl Broker {
             deliveries.sweep(|p| platform::pin(p).is_some());
         }
         self.notice_suspend(&mut state).await;
+        self.notice_clock(&mut state, now);
         self.expire(&mut state, now).await;
         let renewing: Vec<Name> = state
             .cache
@@ -538,6 +546,24 @@ impl Broker {
                 || c.exchange.is_some()
                 || c.credential.as_ref().is_some_and(|(_, s)| s.ends().is_none_or(|e| e > now.boot))
         });
+    }
+
+    /// Writes the files of the SDKs anew after the wall clock was moved: the end that they name is told by it.
+    fn notice_clock(&self, state: &mut State, now: Now) {
+        let began = now.wall_at(Boot(Duration::ZERO)).0;
+        let moved = began.abs_diff(std::mem::replace(&mut state.began, began));
+        if Duration::from_micros(moved) <= CLOCK_MOVED {
+            return;
+        }
+        let Some(open) = state.vault.opened() else { return };
+        for (process, held) in sdk_leases(state) {
+            let profile = open.profiles.get(&held.profile).map(|p| &p.profile);
+            let made = state.cache.get(&held.profile).and_then(|c| c.credential.as_ref());
+            let (Some(profile), Some(made)) = (profile, made) else { continue };
+            if let Err(e) = self.write_files(process, held, profile, made, now) {
+                tracing::error!(lease = %held.id, code = %e.code, "the end of a credential could not be told anew");
+            }
+        }
     }
 
     /// Looks at the identity sources of profiles that were refused and that runs need.
@@ -598,9 +624,12 @@ impl Broker {
         for run in runs.values_mut() {
             let mut any = false;
             for n in 0..run.leases.len() {
-                let expired = run.leases.get_mut(n).is_some_and(|l| l.lease.expire(now.boot));
-                if expired {
+                let Some(held) = run.leases.get_mut(n) else { continue };
+                if held.lease.expire(now.boot) {
                     entries.push(self.take_back(run, n, LeaseEnd::Expired, now));
+                    any = true;
+                } else if held.lease.lapse(now.boot) {
+                    entries.push(self.lapse(run, n, now));
                     any = true;
                 }
             }
@@ -742,6 +771,12 @@ pub(crate) fn identity_variable(profile: &Profile) -> Option<&str> {
     Some(identity.text("variable").unwrap_or("ANTHROPIC_IDENTITY_TOKEN"))
 }
 
+/// The live leases whose files name an end.
+fn sdk_leases(state: &State) -> impl Iterator<Item = (ProcessId, &HeldLease)> {
+    let leases = state.runs.values().flat_map(|run| run.leases.iter().map(|held| (run.process, held)));
+    leases.filter(|(_, held)| held.lease.is_live() && held.form == Form::SdkFiles)
+}
+
 /// Whether a live lease wants this profile's credential kept fresh.
 pub(crate) fn in_use(state: &State, name: &Name) -> bool {
     state
@@ -768,7 +803,109 @@ pub(crate) async fn clock(broker: Arc<Broker>, timer: BootTimer) {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
+    use crate::server::Connections;
+    use keyward_api::place::Places;
+    use keyward_crypto::{KdfParams, SlotFile, VaultKey};
+    use keyward_secret::Passphrase;
+    use keyward_store::{Changes, Store};
+    use std::path::{Path, PathBuf};
+
+    /// A broker of a throw-away home, with an open vault and the profile `p`.
+    async fn open_broker(folder: &Path, toml: &str) -> Arc<Broker> {
+        let home = folder.to_owned();
+        let find = |name: &str| match name {
+            "KEYWARD_HOME" => Some(home.join("kw").into_os_string()),
+            "XDG_RUNTIME_DIR" => Some(home.clone().into_os_string()),
+            _ => None,
+        };
+        let places = Places::find(&find, rustix::process::getuid().as_raw()).unwrap();
+        places.make_all().unwrap();
+        let broker = Broker::new(places, Connections::new()).unwrap();
+        let (id, key) = (keyward_crypto::make_array().unwrap(), VaultKey::make().unwrap());
+        let passphrase = Passphrase::new(b"correct horse battery staple 42".to_vec()).unwrap();
+        let slots = SlotFile::create(id, &key, &passphrase, KdfParams::FLOOR).unwrap();
+        let draft = |kind| entry(kind, now());
+        let store = Store::create(&broker.vault_lock, &slots, &key, draft(Kind::VaultInitialised)).await.unwrap();
+        let profile = keyward_store::Profile {
+            id: keyward_crypto::make_array().unwrap(),
+            name: "p".to_owned(),
+            body: toml.to_owned(),
+            created_us: 0,
+            updated_us: 0,
+        };
+        let writes = vec![Write::PutProfile(profile)];
+        store.commit(Changes { writes, entries: vec![draft(Kind::ProfileAdded)] }).await.unwrap();
+        broker.opened(&mut *broker.state().await, store, &key, None).await.unwrap();
+        broker
+    }
+
+    fn resident_bytes() -> usize {
+        let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+        statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).unwrap() * 4096
+    }
+
+    struct Folder(PathBuf);
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    /// `cargo xtask bench` reads the line that this prints.
+    #[tokio::test]
+    async fn ten_thousand_at_once_make_one_exchange() {
+        use std::os::unix::fs::DirBuilderExt;
+        const CALLERS: usize = 10_000;
+        let folder = Folder(PathBuf::from("/dev/shm").join(format!("keyward-renew-{}", std::process::id())));
+        std::fs::DirBuilder::new().mode(0o700).create(&folder.0).unwrap();
+        let asked = folder.0.join("asked");
+        let script = folder.0.join("mint");
+        // The first credential lives for a second, so that what follows finds it expired; the exchange takes long enough that
+        // all have asked before it ends.
+        let text = format!(
+            "echo >>{0}; sleep 1; [ $(wc -l <{0}) = 1 ] && life=1 || life=600; printf '{{\"token\":\"t\",\"expires_in\":%s}}' $life",
+            asked.display()
+        );
+        std::fs::write(&script, text).unwrap();
+        let toml = format!(
+            "[issuer]\nkind = \"command\"\nargv = [\"/bin/sh\", {script:?}]\n[delivery]\nenv = {{ T = \"token\" }}"
+        );
+        let broker = open_broker(&folder.0, &toml).await;
+        let name = Name::parse("p").unwrap();
+        broker.obtain(&name).await.unwrap();
+        let exchanges = || std::fs::read_to_string(&asked).unwrap().lines().count();
+        tokio::time::sleep(Duration::from_millis(1100)).await;
+        assert_eq!(exchanges(), 1);
+
+        let before = resident_bytes();
+        let tasks: Vec<_> = (0..CALLERS)
+            .map(|_| {
+                let (broker, name) = (Arc::clone(&broker), name.clone());
+                tokio::spawn(async move { broker.obtain(&name).await.is_ok() })
+            })
+            .collect();
+        let mut served = 0;
+        let mut most = before;
+        for (n, task) in tasks.into_iter().enumerate() {
+            served += usize::from(task.await.unwrap());
+            if n == 0 {
+                // The first is answered once all have asked.
+                most = resident_bytes();
+            }
+        }
+        let growth = most.saturating_sub(before);
+        let mut out = std::io::stdout().lock();
+        std::io::Write::write_all(
+            &mut out,
+            format!("{{\"served\":{served},\"exchanges\":{},\"growth_bytes\":{growth}}}\n", exchanges() - 1).as_bytes(),
+        )
+        .unwrap();
+        assert_eq!((served, exchanges()), (CALLERS, 2));
+        assert!(growth <= 20_000_000, "{growth} bytes");
+    }
 
     #[test]
     fn an_assertion_is_remembered_until_it_may_be_forgotten() {

@@ -499,6 +499,16 @@ impl Broker {
         draft
     }
 
+    /// Removes the file of a lease whose credential has ended; gives the entry that records it.
+    pub(crate) fn lapse(&self, run: &Run, n: usize, now: Now) -> Draft {
+        let draft = run.draft(Kind::LeaseLapsed, now);
+        let Some(held) = run.leases.get(n) else { return draft };
+        let id = held.id.to_string();
+        let gone = self.deliveries().is_ok_and(|d| d.remove(run.process, &id));
+        self.events.publish("lease", &json!({"lease": id, "state": held.lease.state.word()}));
+        draft.lease(id).profile(held.profile.as_str()).detail("file_removed", gone)
+    }
+
     fn remove_files(&self, run: &Run) {
         if let Ok(deliveries) = self.deliveries() {
             deliveries.remove_run(run.process);

@@ -155,7 +155,7 @@ impl Broker {
     }
 
     /// Takes an opened database into the state: profiles, runs, and the entries that were waiting.
-    async fn opened(
+    pub(crate) async fn opened(
         self: &Arc<Self>,
         state: &mut State,
         store: Store,

@@ -119,6 +119,8 @@ named! {
         LeaseRenewed "lease.renewed"
         /// A renewal failed.
         LeaseRenewFailed "lease.renew_failed"
+        /// A credential ended before there was another one; the lease goes on.
+        LeaseLapsed "lease.lapsed"
         /// A lease reached its end.
         LeaseExpired "lease.expired"
         /// A lease ended with its run.

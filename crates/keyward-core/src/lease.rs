@@ -3,13 +3,16 @@
 use crate::{Boot, DeliveryMode, Schedule};
 use std::time::Duration;
 
-/// State of a lease. Only `Live` and `RenewFailed` hold anything.
+/// State of a lease. Only `Live` and `RenewFailed` hold anything; `Lapsed` holds nothing until the next renewal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeaseState {
     /// In use and fresh.
     Live,
     /// In use; the last renewal failed.
     RenewFailed,
+    /// The credential ended before there was another one, in a long sleep or while the issuer was down; a renewal brings the
+    /// next.
+    Lapsed,
     /// Over.
     Ended(LeaseEnd),
 }
@@ -31,6 +34,7 @@ impl LeaseState {
         match self {
             Self::Live => "live",
             Self::RenewFailed => "renew_failed",
+            Self::Lapsed => "lapsed",
             Self::Ended(LeaseEnd::Expired) => "expired",
             Self::Ended(LeaseEnd::Revoked) => "revoked",
             Self::Ended(LeaseEnd::Released) => "released",
@@ -61,7 +65,7 @@ impl Lease {
         Self { mode, state: LeaseState::Live, issued: now, until: now.after(ttl), credential, renewals: 0 }
     }
 
-    /// Whether it holds a credential.
+    /// Whether it holds a credential, or is waiting for the next.
     pub fn is_live(&self) -> bool {
         !matches!(self.state, LeaseState::Ended(_))
     }
@@ -71,9 +75,15 @@ impl Lease {
         self.is_live() && self.mode == DeliveryMode::File && self.credential.ends().is_some_and(|end| end < self.until)
     }
 
-    /// When it ends as things stand: at its limit, or with a credential that ends sooner and is not renewed any more.
+    /// When what it holds ends as things stand: the credential, or the lease where that is sooner.
     pub fn ends(&self) -> Boot {
         self.credential.ends().map_or(self.until, |end| end.min(self.until))
+    }
+
+    /// The next moment at which time ends something of it: the credential or the lease itself. A credential that lapsed
+    /// ends no second time.
+    pub fn due(&self) -> Boot {
+        if self.state == LeaseState::Lapsed { self.until } else { self.ends() }
     }
 
     /// Takes a renewed credential. A lease that is over stays so.
@@ -85,9 +95,9 @@ impl Lease {
         }
     }
 
-    /// Notes a failed renewal. A lease that is over stays so.
+    /// Notes a failed renewal. A lease that is over, or whose credential is, stays so.
     pub fn renew_failed(&mut self) {
-        if self.is_live() {
+        if self.is_live() && self.state != LeaseState::Lapsed {
             self.state = LeaseState::RenewFailed;
         }
     }
@@ -101,9 +111,20 @@ impl Lease {
         was
     }
 
-    /// Ends the lease if its time is up; says whether it did.
+    /// Ends the lease if its time is up; says whether it did. A file can be written anew, so its lease outlives a credential
+    /// that ended.
     pub fn expire(&mut self, now: Boot) -> bool {
-        self.is_live() && now >= self.ends() && self.end(LeaseEnd::Expired)
+        let end = if self.mode == DeliveryMode::File { self.until } else { self.ends() };
+        self.is_live() && now >= end && self.end(LeaseEnd::Expired)
+    }
+
+    /// Notes that the credential has ended while the lease goes on; says whether that is so and was not noted before.
+    pub fn lapse(&mut self, now: Boot) -> bool {
+        let lapses = self.is_live() && self.state != LeaseState::Lapsed && now >= self.ends() && now < self.until;
+        if lapses {
+            self.state = LeaseState::Lapsed;
+        }
+        lapses
     }
 }
 
@@ -114,6 +135,14 @@ mod tests {
 
     fn at(s: u64) -> Boot {
         Boot(Duration::from_secs(s))
+    }
+
+    #[test]
+    fn a_variable_cannot_be_written_anew_so_its_lease_ends_with_the_credential() {
+        let life = Schedule::new(at(0), Some(Duration::from_secs(60)));
+        let mut lease = Lease::issue(DeliveryMode::Env, life, Duration::from_secs(600), at(0));
+        assert!(!lease.expire(at(59)) && lease.expire(at(60)));
+        assert!(!lease.lapse(at(61)));
     }
 
     #[derive(Debug, Clone)]
@@ -134,8 +163,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever happens: a lease that is over never lives again, never outlives its limit or its credential, and counts
-        /// only renewals that it took while alive.
+        /// Whatever happens: a lease that is over never lives again and never outlives its limit, one whose credential has
+        /// ended holds nothing until the next renewal, and only renewals that it took while alive are counted.
         #[test]
         fn a_lease_ends_once_and_in_time(ttl in 1..2_000_u64, life in 1..600_u64, events in prop::collection::vec(event(), 0..40)) {
             let mut now = 1_000;
@@ -148,13 +177,19 @@ mod tests {
                     Event::Renew(life) => {
                         lease.renewed(Schedule::new(at(now), Some(Duration::from_secs(life))));
                         if !over { end = now + life; renewals += 1; }
+                        prop_assert!(over || lease.state == LeaseState::Live);
                     }
                     Event::Fail => lease.renew_failed(),
                     Event::End(0) => { lease.end(LeaseEnd::Revoked); over = true; }
                     Event::End(_) => { lease.end(LeaseEnd::Released); over = true; }
                 }
                 lease.expire(at(now));
-                over |= now >= limit.min(end);
+                over |= now >= limit;
+                if lease.lapse(at(now)) {
+                    prop_assert!(now >= end && !over);
+                    prop_assert!(!lease.lapse(at(now)), "it is noted once");
+                }
+                prop_assert_eq!(lease.state == LeaseState::Lapsed, !over && now >= end);
                 prop_assert_eq!(lease.is_live(), !over);
                 prop_assert_eq!(lease.renewals, renewals);
                 prop_assert!(!lease.renews() || !over);
