@@ -119,7 +119,7 @@ fn refusals_are_explained_and_end_after_three_until_something_changes() {
     sandbox.control("/sandbox/issue", json!({}));
     token(&home, &[]).exits(6);
     assert_eq!(sandbox.count("asked"), 4);
-    sandbox.control("/sandbox/rule", json!({"subject": null}));
+    sandbox.control("/sandbox/rule", json!({"subject": "sandbox:*"}));
     home.keyward(&["profile", "test", "claude"]).exits(0);
     assert_eq!(sandbox.count("asked"), 5);
     token(&home, &[]).exits(0);
@@ -134,7 +134,7 @@ fn both_generations_of_refusals_are_understood() {
         sandbox.control("/sandbox/refusals", json!({"as": form}));
         let said = home.keyward(&["profile", "test", "claude"]).exits(6).says("issuer.refused");
         assert!(
-            said.err.contains("audience") && said.err.contains("https://api.anthropic.com"),
+            said.err.contains("audience: ") && said.err.contains("https://api.anthropic.com"),
             "{form}: {}",
             said.err
         );

@@ -64,6 +64,8 @@ pub(crate) struct Cached {
     look_at: Boot,
     /// When the credential was last made because a caller saw its forerunner refused.
     anew: Option<Boot>,
+    /// Such a caller waits for the exchange under way.
+    refused_upstream: bool,
     /// Callers that wait for the exchange under way; `None` when none is.
     exchange: Option<Vec<oneshot::Sender<Obtained>>>,
     /// The task of the exchange under way, which ends with this entry: at lock no issuer works on.
@@ -156,7 +158,9 @@ impl Broker {
             let freshness = schedule.freshness(now.boot);
             let good = match want {
                 Want::Good => true,
-                Want::Anew => cached.anew.is_some_and(|at| now.boot.since(at) < ANEW_PAUSE),
+                Want::Anew => {
+                    cached.exchange.is_none() && cached.anew.is_some_and(|at| now.boot.since(at) < ANEW_PAUSE)
+                }
                 Want::Trial => false,
             };
             if good && freshness != Freshness::Mandatory {
@@ -190,9 +194,7 @@ impl Broker {
             }
             self.exchange(name, cached);
         }
-        if want == Want::Anew {
-            cached.anew = Some(now.boot);
-        }
+        cached.refused_upstream |= want == Want::Anew;
         let (answer, wait) = oneshot::channel();
         cached.exchange.get_or_insert_default().push(answer);
         Ok(Next::Wait(wait))
@@ -232,8 +234,12 @@ impl Broker {
         let Some(cached) = state.cache.get_mut(name) else { return };
         cached.task = None;
         let waiting = cached.exchange.take().unwrap_or_default();
+        let refused_upstream = std::mem::take(&mut cached.refused_upstream);
         let obtained: Obtained = match made {
             Ok(credential) => {
+                if refused_upstream {
+                    cached.anew = Some(now.boot);
+                }
                 let schedule = Schedule::new(now.boot, credential.life);
                 let credential = Arc::new(credential);
                 cached.credential = Some((Arc::clone(&credential), schedule));
@@ -535,7 +541,8 @@ impl Broker {
         {
             self.anchor_to_keyring(open).await;
         }
-        // A credential that is over helps nobody; one that nobody uses is kept until then, for the next run.
+        // A credential that is over helps nobody; one that nobody uses is kept until then, for the next run. What failed is
+        // remembered, so that nobody begins anew with it.
         let used: Vec<Name> = state.cache.keys().filter(|name| in_use(&state, name)).cloned().collect();
         let unlocked = state.open().is_some_and(|o| o.seal.is_some());
         state.cache.retain(|name, c| {
@@ -544,6 +551,7 @@ impl Broker {
             }
             used.contains(name)
                 || c.exchange.is_some()
+                || c.failed.is_some()
                 || c.credential.as_ref().is_some_and(|(_, s)| s.ends().is_none_or(|e| e > now.boot))
         });
     }
@@ -666,6 +674,7 @@ impl Cached {
             seen: None,
             look_at: Boot(Duration::ZERO),
             anew: None,
+            refused_upstream: false,
             exchange: None,
             task: None,
             edition,
