@@ -29,6 +29,7 @@ fn no_assertion_and_no_token_stands_in_an_output_a_log_or_a_file() {
         let said = home.keyward(&["profile", "test", "p"]).exits(6);
         search.refuse(&format!("what is said at {fault}"), format!("{}{}", said.out, said.err).as_bytes());
     }
+    home.keyward(&["profile", "test", "p"]).exits(0);
     let token = home.keyward(&["token", "p"]).exits(0).out;
     search.all_forms("the token", token.trim().as_bytes());
     let audit = home.keyward(&["audit", "list", "--json"]).exits(0).out;

@@ -41,7 +41,8 @@ fn of_file(name: &str, path: &OsString) -> Result<String, String> {
     Ok(fingerprint(&bytes))
 }
 
-fn fingerprint(bytes: &[u8]) -> String {
+/// First eight hex digits of SHA-256.
+pub(crate) fn fingerprint(bytes: &[u8]) -> String {
     let mut digits = hex::encode(Sha256::digest(bytes));
     digits.truncate(8);
     digits

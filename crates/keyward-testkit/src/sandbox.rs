@@ -4,6 +4,7 @@ use crate::{Home, wait_at_most};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::chown;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::time::Duration;
@@ -21,6 +22,9 @@ impl Sandbox {
     pub fn start(home: &Home, args: &[&str]) -> Self {
         let folder = home.root.join("sandbox");
         std::fs::create_dir_all(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+        if let Some(uid) = home.user {
+            chown(&folder, Some(uid), Some(uid)).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+        }
         let mut command = home.command(home.bin().join("keyward-sandbox"));
         command.args(["serve", "--until-eof", "--folder"]).arg(&folder).args(args);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());

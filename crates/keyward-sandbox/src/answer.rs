@@ -1,0 +1,116 @@
+//! What comes in and what goes out, before and after HTTP.
+//!
+//! Holds the shapes of errors: the API's (`type`, `error`, `request_id`) and RFC 6749's. Never writes to a socket; that is
+//! [`crate::serve`]. Called by every endpoint.
+
+use crate::journal::Note;
+use hyper::{HeaderMap, Method};
+use serde_json::{Map, Value, json};
+use std::time::Duration;
+
+/// One request, read whole.
+pub(crate) struct Asked {
+    /// Method.
+    pub(crate) method: Method,
+    /// Path without the query.
+    pub(crate) path: String,
+    /// Header fields.
+    pub(crate) headers: HeaderMap,
+    /// The body; `None` when it is larger than the endpoint takes.
+    pub(crate) body: Option<Vec<u8>>,
+    /// Sent back as `request-id` and in errors.
+    pub(crate) request_id: String,
+}
+
+impl Asked {
+    /// A header field that is there once and is text.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let mut all = self.headers.get_all(name).iter();
+        match (all.next(), all.next()) {
+            (Some(one), None) => one.to_str().ok(),
+            _ => None,
+        }
+    }
+
+    /// Whether the body is declared to be of this media type; parameters such as `charset` are ignored.
+    pub(crate) fn is_of_type(&self, media: &str) -> bool {
+        let declared = self.header("content-type").and_then(|value| value.split(';').next());
+        declared.is_some_and(|declared| declared.trim().eq_ignore_ascii_case(media))
+    }
+}
+
+/// What is sent back, and what the journal gets to know of it.
+pub(crate) struct Answer {
+    /// HTTP status.
+    pub(crate) status: u16,
+    /// `content-type`.
+    pub(crate) content_type: &'static str,
+    /// Further header fields.
+    pub(crate) headers: Vec<(&'static str, String)>,
+    /// Body, or what happens in its place.
+    pub(crate) body: Body,
+    /// For the journal.
+    pub(crate) note: Note,
+}
+
+/// A body, or what happens in its place.
+pub(crate) enum Body {
+    /// Sent at once.
+    Whole(String),
+    /// Each piece is sent that long after the one before.
+    Pieces(Vec<(Duration, String)>),
+    /// No answer; the connection stays open until the client leaves.
+    Hang,
+    /// No answer; the connection is reset.
+    Reset,
+}
+
+impl Answer {
+    /// A JSON document.
+    pub(crate) fn json(status: u16, body: &Value) -> Self {
+        Self::text(status, "application/json", body.to_string())
+    }
+
+    /// Text of some media type.
+    pub(crate) fn text(status: u16, content_type: &'static str, body: String) -> Self {
+        Self { status, content_type, headers: Vec::new(), body: Body::Whole(body), note: Note::default() }
+    }
+
+    /// An error in the API's shape; `reason` goes to the journal.
+    pub(crate) fn api_error(asked: &Asked, status: u16, kind: &str, message: &str, reason: &'static str) -> Self {
+        let error = json!({"type": kind, "message": message});
+        let body = json!({"type": "error", "error": error, "request_id": asked.request_id});
+        Self::json(status, &body).because(reason)
+    }
+
+    /// An error in the shape of RFC 6749, section 5.2; `reason` goes to the journal.
+    pub(crate) fn oauth_error(status: u16, error: &str, description: &str, reason: &'static str) -> Self {
+        Self::json(status, &json!({"error": error, "error_description": description})).because(reason)
+    }
+
+    /// Adds a header field.
+    #[must_use]
+    pub(crate) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    /// Says the reason in the journal.
+    #[must_use]
+    pub(crate) fn because(mut self, reason: &'static str) -> Self {
+        self.note.reason = Some(reason);
+        self
+    }
+}
+
+/// Takes a field that must be a string with something in it.
+///
+/// Fails with the words for the client. The value is never quoted.
+pub(crate) fn take_text(fields: &mut Map<String, Value>, name: &str) -> Result<Option<String>, String> {
+    match fields.remove(name) {
+        None => Ok(None),
+        Some(Value::String(text)) if text.is_empty() => Err(format!("{name}: it is empty; leave it out instead")),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(_) => Err(format!("{name}: it is not a string")),
+    }
+}

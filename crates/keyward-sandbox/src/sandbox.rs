@@ -1,0 +1,341 @@
+//! What a running sandbox knows: its rule, key, clocks, live tokens, spent assertions, faults and figures.
+//!
+//! Tokens and one-time ids are kept as digests only. Lives count on the clock that never jumps; the shifted clocks decide
+//! about the times in assertions alone. Writes the files of the folder. Called by every endpoint.
+
+use crate::fault::Faults;
+use crate::journal::Journal;
+use crate::jwt::{Alg, Key};
+use crate::show::fingerprint;
+use crate::{random, random_hex};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+use std::collections::{HashMap, HashSet};
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+/// The audience that the documentation uses for every identity provider.
+pub(crate) const AUDIENCE: &str = "https://api.anthropic.com";
+
+/// What every access token begins with.
+pub(crate) const TOKEN_PREFIX: &str = "sk-ant-oat01-";
+
+/// The subject of the token in the file.
+const FILE_SUBJECT: &str = "sandbox:agent";
+
+/// Of whom the identity provider knows a secret. The colon has to be form-encoded in a Basic header.
+const CLIENT_ID: &str = "sandbox:client";
+
+/// File names inside of the folder.
+const TOKEN_FILE: &str = "identity-token";
+const SECRET_FILE: &str = "client-secret";
+const JOURNAL_FILE: &str = "journal.jsonl";
+
+/// What is chosen at start.
+pub(crate) struct Choices {
+    /// Folder of the files; made when it is not there.
+    pub(crate) folder: PathBuf,
+    /// The rule's `token_lifetime_seconds`.
+    pub(crate) life: Duration,
+    /// Lives under a minute are taken.
+    pub(crate) fast_lives: bool,
+    /// `exp` − `iat` of assertions.
+    pub(crate) assertion_life: Duration,
+    /// Assertions carry a `jti`.
+    pub(crate) one_time: bool,
+    /// How assertions are signed.
+    pub(crate) alg: Alg,
+}
+
+/// A running sandbox.
+pub(crate) struct Sandbox {
+    /// Where it listens, without a final slash.
+    pub(crate) base_url: String,
+    /// `issuer` of the identity provider.
+    pub(crate) issuer: String,
+    /// The rule's id.
+    pub(crate) rule_id: String,
+    /// UUID of the organisation.
+    pub(crate) organization_id: String,
+    /// The service account that the rule maps to.
+    pub(crate) service_account_id: String,
+    /// The workspace of the rule.
+    pub(crate) workspace_id: String,
+    /// The identity provider's client.
+    pub(crate) client_id: String,
+    /// Its secret.
+    pub(crate) client_secret: String,
+    /// What was chosen at start.
+    pub(crate) choices: Choices,
+    state: Mutex<State>,
+    journal: Mutex<Journal>,
+}
+
+/// What the rule wants; can be changed to provoke refusals.
+pub(crate) struct Rule {
+    /// Exact subject, or a prefix when it ends in `*`.
+    pub(crate) subject: String,
+    /// Exact audience.
+    pub(crate) audience: String,
+    /// Exact `iss`.
+    pub(crate) issuer: String,
+    /// The rule covers several workspaces, so that a request must name one.
+    pub(crate) workspace_required: bool,
+    /// `token_lifetime_seconds`.
+    pub(crate) life_s: u64,
+}
+
+/// In which generation of answers a failed match is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusals {
+    /// 400 `invalid_grant` in the API's shape; a replay is 401.
+    BadRequest,
+    /// 401 `authentication_error`.
+    Unauthorized,
+    /// 400 in the shape of RFC 6749.
+    Rfc6749,
+}
+
+/// Figures since the start.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Counts {
+    /// Token requests that arrived.
+    pub(crate) asked: u64,
+    /// Tokens given.
+    pub(crate) exchanges: u64,
+    /// Token requests refused by the rules, spoilt ones not counted.
+    pub(crate) refused: u64,
+    /// One-time assertions presented again.
+    pub(crate) replays: u64,
+    /// Messages answered.
+    pub(crate) messages: u64,
+    /// API requests without a live token.
+    pub(crate) unauthorized: u64,
+    /// Tokens that the identity provider gave to its client.
+    pub(crate) idp_tokens: u64,
+    /// Visits of the place to which the fault `redirect` leads.
+    pub(crate) trapped: u64,
+}
+
+/// What changes.
+pub(crate) struct State {
+    /// The only key of the identity provider.
+    pub(crate) key: Key,
+    /// What the rule wants.
+    pub(crate) rule: Rule,
+    /// How failed matches are refused.
+    pub(crate) refusals: Refusals,
+    /// Faults that wait.
+    pub(crate) faults: Faults,
+    /// Figures.
+    pub(crate) counts: Counts,
+    /// Shift of the token endpoint's clock, in seconds.
+    pub(crate) server_s: i64,
+    /// Shift of the identity provider's clock, in seconds.
+    pub(crate) idp_s: i64,
+    tokens: HashMap<[u8; 32], Instant>,
+    spent: HashSet<[u8; 32]>,
+    serial: u64,
+}
+
+impl Sandbox {
+    /// Makes the folder, the ids, the key and the files.
+    ///
+    /// Fails when the folder cannot be written, and when the system has no randomness.
+    pub(crate) fn open(base_url: String, choices: Choices) -> Result<Self, String> {
+        let folder = &choices.folder;
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        made.map_err(|e| format!("{}: {e}", folder.display()))?;
+        let issuer = format!("{base_url}/idp");
+        let state = State {
+            key: Key::make(choices.alg)?,
+            rule: Rule {
+                subject: "sandbox:*".into(),
+                audience: AUDIENCE.into(),
+                issuer: issuer.clone(),
+                workspace_required: false,
+                life_s: choices.life.as_secs(),
+            },
+            refusals: Refusals::BadRequest,
+            faults: Faults::default(),
+            counts: Counts::default(),
+            server_s: 0,
+            idp_s: 0,
+            tokens: HashMap::new(),
+            spent: HashSet::new(),
+            serial: 0,
+        };
+        let random_id = |tag: &str| random_hex(11).map(|hex| format!("{tag}_01{hex}"));
+        // With a plus, a percent sign, a colon and a blank it only passes when it is encoded as RFC 6749 says.
+        let client_secret = format!("sandbox+{}%2F: {}", random_hex(12)?, random_hex(4)?);
+        let journal = Journal(replace(folder, JOURNAL_FILE, b"")?);
+        replace(folder, SECRET_FILE, client_secret.as_bytes())?;
+        let sandbox = Self {
+            base_url,
+            issuer,
+            rule_id: random_id("fdrl")?,
+            organization_id: uuid()?,
+            service_account_id: random_id("svac")?,
+            workspace_id: random_id("wrkspc")?,
+            client_id: CLIENT_ID.into(),
+            client_secret,
+            choices,
+            state: Mutex::new(state),
+            journal: Mutex::new(journal),
+        };
+        sandbox.write_token(&Map::new())?;
+        Ok(sandbox)
+    }
+
+    /// What changes. Never held over a wait.
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The journal.
+    pub(crate) fn journal(&self) -> MutexGuard<'_, Journal> {
+        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The line of JSON that says what can be reached where.
+    pub(crate) fn ready(&self) -> Value {
+        json!({
+            "base_url": self.base_url,
+            "issuer": self.issuer,
+            "federation_rule_id": self.rule_id,
+            "organization_id": self.organization_id,
+            "service_account_id": self.service_account_id,
+            "workspace_id": self.workspace_id,
+            "identity_token_file": self.choices.folder.join(TOKEN_FILE),
+            "client_id": self.client_id,
+            "client_secret_file": self.choices.folder.join(SECRET_FILE),
+            "token_url": format!("{}/token", self.issuer),
+            "audience": AUDIENCE,
+            "journal": self.journal_file(),
+        })
+    }
+
+    /// Path of the journal.
+    pub(crate) fn journal_file(&self) -> PathBuf {
+        self.choices.folder.join(JOURNAL_FILE)
+    }
+
+    /// Puts an identity token into the file, in one step; `changes` are put over its claims, `null` takes one away.
+    pub(crate) fn write_token(&self, changes: &Map<String, Value>) -> Result<(), String> {
+        let token = self.issue(FILE_SUBJECT, AUDIENCE, changes)?;
+        replace(&self.choices.folder, TOKEN_FILE, token.as_bytes()).map(drop)
+    }
+
+    /// Signs an identity token by the identity provider's clock.
+    pub(crate) fn issue(&self, subject: &str, audience: &str, changes: &Map<String, Value>) -> Result<String, String> {
+        let jti = if self.choices.one_time { Value::from(random_hex(16)?) } else { Value::Null };
+        let mut state = self.state();
+        state.serial += 1;
+        let iat = now_s(state.idp_s).floor() as i64;
+        let claims = json!({
+            "iss": self.issuer,
+            "sub": subject,
+            "aud": audience,
+            "iat": iat,
+            "nbf": iat,
+            "exp": iat.saturating_add_unsigned(self.choices.assertion_life.as_secs()),
+            "jti": jti,
+            // Two tokens of one second would be the same bytes otherwise.
+            "serial": state.serial,
+        });
+        let mut claims = claims.as_object().cloned().unwrap_or_default();
+        claims.extend(changes.clone());
+        claims.retain(|_, value| !value.is_null());
+        Ok(state.key.sign(&claims))
+    }
+
+    /// Removes the files that hold a secret. The journal stays.
+    pub(crate) fn close(&self) {
+        for name in [TOKEN_FILE, SECRET_FILE] {
+            // One that is gone already is as good.
+            let _ = std::fs::remove_file(self.choices.folder.join(name));
+        }
+    }
+}
+
+impl State {
+    /// Time of the token endpoint, in seconds since 1970.
+    pub(crate) fn server_now_s(&self) -> f64 {
+        now_s(self.server_s)
+    }
+
+    /// Mints a token that lives `life_s` seconds. Returns it with its fingerprint.
+    pub(crate) fn mint(&mut self, life_s: u64) -> Result<(String, String), String> {
+        let token = token()?;
+        let now = Instant::now();
+        self.tokens.retain(|_, dies| *dies > now);
+        self.tokens.insert(digest(&token), now + Duration::from_secs(life_s));
+        let print = fingerprint(token.as_bytes());
+        Ok((token, print))
+    }
+
+    /// Whether the token was minted here and still lives.
+    pub(crate) fn is_live(&self, token: &str) -> bool {
+        self.tokens.get(&digest(token)).is_some_and(|dies| *dies > Instant::now())
+    }
+
+    /// How many tokens live.
+    pub(crate) fn live(&self) -> usize {
+        let now = Instant::now();
+        self.tokens.values().filter(|dies| **dies > now).count()
+    }
+
+    /// Ends all tokens.
+    pub(crate) fn revoke(&mut self) {
+        self.tokens.clear();
+    }
+
+    /// Spends a one-time id; false when it was spent before.
+    pub(crate) fn spend(&mut self, jti: &str) -> bool {
+        self.spent.insert(digest(jti))
+    }
+}
+
+/// A token as it is minted, that nothing accepts yet.
+pub(crate) fn token() -> Result<String, String> {
+    Ok(format!("{TOKEN_PREFIX}{}", URL_SAFE_NO_PAD.encode(random::<48>()?)))
+}
+
+fn digest(text: &str) -> [u8; 32] {
+    Sha256::digest(text.as_bytes()).into()
+}
+
+fn now_s(shift_s: i64) -> f64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    since.as_secs_f64() + shift_s as f64
+}
+
+fn uuid() -> Result<String, String> {
+    let mut bytes = random::<16>()?;
+    // Version 4 and the variant of RFC 9562.
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    let hex = hex::encode(bytes);
+    Ok([&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-"))
+}
+
+/// Writes a file of mode 0600 beside its place and moves it there, so that no reader sees half of it. Returns it open.
+fn replace(folder: &Path, name: &str, bytes: &[u8]) -> Result<File, String> {
+    let beside = folder.join(format!(".{name}.{}", random_hex(8)?));
+    let written = (|| {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
+        file.write_all(bytes)?;
+        std::fs::rename(&beside, folder.join(name))?;
+        Ok(file)
+    })();
+    written.map_err(|e: std::io::Error| {
+        let _ = std::fs::remove_file(&beside);
+        format!("{}: {e}", folder.join(name).display())
+    })
+}
