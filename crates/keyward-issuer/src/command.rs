@@ -1,57 +1,28 @@
 //! `command`: a program that prints a short-lived token with its life.
 //!
-//! The program is started by its absolute path with the arguments of the profile, never by a shell, in `/`, with an
-//! environment of its own (`PATH`, `HOME`, `LANG` and what the profile names), no standard input, and in a process group
-//! that is killed when its time is up. It prints one JSON object of at most 64 KiB:
-//! `{"token": "…", "expires_in": 3600}`; `access_token` is taken for `token` and an RFC 3339 `expires_at` for `expires_in`,
-//! as OAuth endpoints (RFC 6749 section 5.1) and cloud tools print them. What it prints is never quoted anywhere.
+//! It prints one JSON object: `{"token": "…", "expires_in": 3600}`; `access_token` is taken for `token` and an RFC 3339
+//! `expires_at` for `expires_in`, as OAuth endpoints (RFC 6749 section 5.1) and cloud tools print them. What it prints is
+//! never quoted anywhere.
 
+use crate::json;
+use crate::program::{self, Program};
 use jiff::Timestamp;
-use keyward_core::{Credential, FieldSpec, IssueError, Issuer, Issuing, KindRole, KindSpec, Order, Shape, Usual};
+use keyward_core::{Credential, IssueError, Issuer, Issuing, KindRole, KindSpec, Order, Usual};
 use keyward_diag::Code;
 use keyward_secret::{SECRET_MAX_BYTES, SecretText};
-use rustix::process::{Pid, Signal, kill_process_group};
 use std::collections::BTreeMap;
-use std::process::Stdio;
 use std::time::Duration;
-use tokio::io::AsyncReadExt;
 
 /// Issuer `command`.
 pub(crate) struct Command;
 
-const OUTPUT_MAX_BYTES: usize = 64 * 1024;
-const TIMEOUT: Duration = Duration::from_secs(30);
-const TIMEOUT_MAX: Duration = Duration::from_secs(120);
 const LIFE_MAX: Duration = Duration::from_secs(366 * 86_400);
-const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
 static SPEC: KindSpec = KindSpec {
     kind: "command",
     role: KindRole::Issuer,
     about: "a program that prints a short-lived token with its life as JSON",
-    fields: &[
-        FieldSpec {
-            name: "argv",
-            shape: Shape::Program,
-            required: true,
-            secret: false,
-            about: "absolute path of the program, then its arguments",
-        },
-        FieldSpec {
-            name: "env",
-            shape: Shape::Variables,
-            required: false,
-            secret: false,
-            about: "variables of the program; \"secret:NAME\" gives it a stored secret",
-        },
-        FieldSpec {
-            name: "timeout",
-            shape: Shape::Duration,
-            required: false,
-            secret: false,
-            about: "how long it may take, 30s when left out, at most 2m",
-        },
-    ],
+    fields: program::FIELDS,
     usual: Usual::NONE,
 };
 
@@ -61,7 +32,17 @@ impl Issuer for Command {
     }
 
     fn issue<'a>(&'a self, order: &'a Order) -> Issuing<'a> {
-        Box::pin(async move { read(&run(order).await?) })
+        Box::pin(async move {
+            let program = Program {
+                argv: order.profile.list("argv"),
+                env: order.profile.table("env"),
+                timeout: order.profile.duration("timeout"),
+                failed: Code::IssuerFailed,
+                late: Code::IssuerTimeout,
+                long: Code::IssuerAnswer,
+            };
+            read(&program.run(&order.secrets).await?)
+        })
     }
 }
 
@@ -75,85 +56,10 @@ struct Printed {
     scope: Option<String>,
 }
 
-fn failed(code: Code, cause: impl Into<String>) -> IssueError {
-    IssueError::passing(code, cause.into())
-}
-
-async fn run(order: &Order) -> Result<Vec<u8>, IssueError> {
-    let profile = &order.profile;
-    let argv = profile.list("argv");
-    let (program, args) =
-        argv.split_first().ok_or_else(|| failed(Code::IssuerFailed, "the profile names no program"))?;
-    let timeout = profile.duration("timeout").unwrap_or(TIMEOUT).min(TIMEOUT_MAX);
-    let mut command = tokio::process::Command::new(program);
-    command.args(args).current_dir("/").env_clear().env("PATH", PATH).env("LANG", "C.UTF-8");
-    if let Some(home) = std::env::var_os("HOME") {
-        command.env("HOME", home);
-    }
-    for (name, value) in profile.table("env") {
-        match value {
-            Ok(text) => command.env(name, text),
-            Err(reference) => {
-                let secret = order.secrets.get(reference.0.as_str()).ok_or_else(|| {
-                    IssueError::refused(Code::SecretUnknown, format!("the profile refers to `{}`", reference.0))
-                })?;
-                // EXPOSE: the profile gives this secret to this program.
-                secret.expose(|bytes| {
-                    use std::os::unix::ffi::OsStrExt;
-                    command.env(name, std::ffi::OsStr::from_bytes(bytes));
-                });
-                &mut command
-            }
-        };
-    }
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0).kill_on_drop(true);
-    let mut child = command
-        .spawn()
-        .map_err(|e| IssueError::refused(Code::IssuerFailed, format!("{program} did not start: {e}")))?;
-    let group = Group(child.id().and_then(|id| Pid::from_raw(id.cast_signed())));
-    let stdout = child.stdout.take().ok_or_else(|| failed(Code::IssuerFailed, "no pipe"))?;
-    let mut output = Vec::with_capacity(OUTPUT_MAX_BYTES + 1);
-    let work = async {
-        let read = stdout.take(OUTPUT_MAX_BYTES as u64 + 1).read_to_end(&mut output).await;
-        read.map_err(|e| failed(Code::IssuerFailed, format!("its output could not be read: {e}")))?;
-        if output.len() > OUTPUT_MAX_BYTES {
-            return Err(failed(Code::IssuerAnswer, format!("it printed more than {OUTPUT_MAX_BYTES} bytes")));
-        }
-        child.wait().await.map_err(|e| failed(Code::IssuerFailed, format!("it could not be waited for: {e}")))
-    };
-    let ended = tokio::time::timeout(timeout, work).await;
-    drop(group);
-    let status = ended
-        .map_err(|_| failed(Code::IssuerTimeout, format!("{program} ran longer than {} s", timeout.as_secs())))??;
-    if !status.success() {
-        let how = status.code().map_or_else(|| "was killed".to_owned(), |c| format!("ended with exit code {c}"));
-        return Err(failed(Code::IssuerFailed, format!("{program} {how}; run it by hand to see what it says")));
-    }
-    Ok(output)
-}
-
-/// Kills what the program left behind in its process group.
-struct Group(Option<Pid>);
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        if let Some(pid) = self.0 {
-            // The group may be gone already, which is as good.
-            let _ = kill_process_group(pid, Signal::KILL);
-        }
-    }
-}
-
 fn read(output: &[u8]) -> Result<Credential, IssueError> {
-    let wrong = |cause: &str| failed(Code::IssuerAnswer, cause);
-    // The parser's own message may quote the text, so only its place is told.
-    let printed: Printed = serde_json::from_slice(output).map_err(|e| {
-        wrong(&format!(
-            "its output is not the JSON object that was expected (line {}, column {})",
-            e.line(),
-            e.column()
-        ))
-    })?;
+    let wrong = |cause: &str| IssueError::passing(Code::IssuerAnswer, cause);
+    let printed: Printed = json::object(output)
+        .map_err(|what| wrong(&format!("its output is {what}, where a JSON object of the right form must be")))?;
     let token = match (printed.token, printed.access_token) {
         (Some(token), None) | (None, Some(token)) => token.into_bytes(),
         (Some(_), Some(_)) => return Err(wrong("it printed both `token` and `access_token`")),
@@ -257,6 +163,7 @@ mod tests {
             (r#"echo '{"token":"","expires_in":60}'"#, Code::IssuerAnswer),
             (r#"echo '{"token":"SEKRIT","expires_at":"2001-01-01T00:00:00Z"}'"#, Code::IssuerAnswer),
             (r#"echo '["SEKRIT"]'"#, Code::IssuerAnswer),
+            (r#"echo '["SEKRIT",null,60,null,null]'"#, Code::IssuerAnswer),
             ("head -c 70000 /dev/zero", Code::IssuerAnswer),
             ("echo SEKRIT; echo SEKRIT >&2; exit 3", Code::IssuerFailed),
             ("kill -9 $$", Code::IssuerFailed),

@@ -1,23 +1,40 @@
-//! Issuers: one module for each kind of source that makes credentials.
+//! Issuers: one module for each kind of source that makes credentials; and identity sources, from which
+//! some of them get an assertion.
 //!
 //! To add one: write a file beside the others with a type that implements [`keyward_core::Issuer`], and add its line to
 //! [`ISSUERS`]. Profiles, `profile kinds`, the cache and the log need nothing else. An issuer never caches, never retries and
 //! never records: the broker does. Called by the broker.
 
+mod answer;
 mod command;
+mod explain;
+mod federation;
+mod http;
+mod identity;
+mod json;
+mod jwt;
+mod program;
+#[cfg(test)]
+mod stage;
 mod static_secret;
 
-use keyward_core::{Issuer, KindSpec};
+use keyward_core::{FieldSpec, Issuer, KindSpec, Shape};
 
 /// All issuers of this version.
-pub const ISSUERS: &[&dyn Issuer] = &[&static_secret::StaticSecret, &command::Command];
+pub const ISSUERS: &[&dyn Issuer] = &[&federation::Federation, &static_secret::StaticSecret, &command::Command];
 
-/// The description of each kind.
+/// The description of each kind of issuer, then of each kind of identity source.
 pub fn kinds() -> Vec<&'static KindSpec> {
-    ISSUERS.iter().map(|issuer| issuer.spec()).collect()
+    let sources = identity::IDENTITIES.iter().map(|source| source.spec());
+    ISSUERS.iter().map(|issuer| issuer.spec()).chain(sources).collect()
 }
 
 /// The issuer of a kind.
 pub fn find(kind: &str) -> Option<&'static dyn Issuer> {
     ISSUERS.iter().copied().find(|issuer| issuer.spec().kind == kind)
+}
+
+/// A field that is no reference to a secret.
+const fn field(name: &'static str, shape: Shape, required: bool, about: &'static str) -> FieldSpec {
+    FieldSpec { name, shape, required, secret: false, about }
 }

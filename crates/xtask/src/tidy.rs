@@ -46,12 +46,19 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("clap", &["keyward-cli", "keyward-sandbox", "xtask"]),
     ("clap_complete", &["keyward-cli"]),
     ("clap_mangen", &["keyward-cli"]),
-    ("hyper", &["keyward-broker"]),
-    ("hyper-util", &["keyward-broker"]),
+    ("hyper", &["keyward-broker", "keyward-issuer", "keyward-sandbox"]),
+    ("hyper-util", &["keyward-broker", "keyward-issuer", "keyward-sandbox"]),
+    ("rustls", &["keyward-issuer"]),
+    ("tokio-rustls", &["keyward-issuer"]),
+    ("rustls-platform-verifier", &["keyward-issuer"]),
     ("keyring-core", &["keyward-broker"]),
     ("reqwest", &[]),
+    ("rsa", &["keyward-sandbox"]),
     ("tauri", &[]),
-    ("tokio", &["keyward-store", "keyward-issuer", "keyward-broker", "keyward-testkit", "keyward-tests"]),
+    (
+        "tokio",
+        &["keyward-store", "keyward-issuer", "keyward-broker", "keyward-sandbox", "keyward-testkit", "keyward-tests"],
+    ),
 ];
 
 /// What the pure crates may not call: time, randomness and the world are arguments.

@@ -1,0 +1,409 @@
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+use super::*;
+use crate::stage::SIGNATURE;
+use crate::stage::{Act, Endpoint, Folder, Memory, answer, assertion, federated, now};
+use keyward_secret::SecretBytes;
+use std::sync::Arc;
+
+const TOKEN: &str =
+    r#"{"access_token":"sk-ant-oat01-SEKRIT","token_type":"Bearer","expires_in":600,"scope":"workspace:inference"}"#;
+const ENV: &str = "kind = \"env-token\"";
+
+/// An order at `url` with an assertion that the caller supplies.
+fn supplied(url: &str, more: &str, assertion: &str, once: &Arc<Memory>) -> Order {
+    let mut order = federated(url, more, ENV, once);
+    order.supplied = Some(SecretBytes::new(assertion.as_bytes().to_vec()).unwrap());
+    order
+}
+
+async fn issue(order: &Order) -> Result<Credential, IssueError> {
+    let issued = Federation.issue(order).await;
+    if let Err(error) = &issued {
+        let said = format!("{error} {error:?}");
+        let pieces = SIGNATURE.as_bytes().windows(8).map(|piece| std::str::from_utf8(piece).unwrap());
+        for secret in pieces.chain(["SEKRIT", "eyJ", "sk-ant-oat"]) {
+            assert!(!said.contains(secret), "{secret} in {said}");
+        }
+        assert!((1..=6).contains(&error.fault.causes.len()), "{error}");
+        assert!(error.fault.causes.iter().all(|cause| !cause.ends_with('…')), "cut: {error}");
+    }
+    issued
+}
+
+/// The error of one exchange with an endpoint that acts in this way.
+async fn failed(act: Act) -> IssueError {
+    let endpoint = Endpoint::start(vec![act]).await;
+    let order = supplied(&endpoint.url, "timeout = \"1s\"", &assertion(""), &Arc::default());
+    let error = issue(&order).await.unwrap_err();
+    assert_eq!(endpoint.count(), 1, "one request: {error}");
+    error
+}
+
+#[tokio::test]
+async fn the_request_is_the_one_of_the_reference_and_nothing_more() {
+    let text = assertion("");
+    for (more, fields) in [
+        ("", ""),
+        (
+            "service_account_id = \"svac_01A\"\nworkspace_id = \"default\"",
+            r#","service_account_id":"svac_01A","workspace_id":"default""#,
+        ),
+    ] {
+        let endpoint = Endpoint::start(vec![answer("200 OK", "Request-Id: req_1\r\n", TOKEN)]).await;
+        let order = supplied(&format!("{}/base/", endpoint.url), more, &text, &Arc::default());
+        let credential = issue(&order).await.unwrap();
+        let body = format!(
+            r#"{{"grant_type":"urn:ietf:params:oauth:grant-type:jwt-bearer","assertion":"{text}","federation_rule_id":"fdrl_01Rule","organization_id":"00000000-0000-0000-0000-00000000000a"{fields}}}"#
+        );
+        let request = format!(
+            "POST /base/v1/oauth/token HTTP/1.1\r\nhost: {}\r\nuser-agent: keyward/{}\r\ncontent-type: application/json\r\n\
+             anthropic-beta: oauth-2025-04-20,oidc-federation-2026-04-01\r\ncontent-length: {}\r\n\r\n{body}",
+            endpoint.url.strip_prefix("http://").unwrap(),
+            env!("CARGO_PKG_VERSION"),
+            body.len()
+        );
+        assert_eq!(*endpoint.requests.lock().unwrap(), [request]);
+        assert!(credential.token.expose(|t| t == b"sk-ant-oat01-SEKRIT"));
+        assert_eq!(
+            (credential.life, credential.scope.as_deref()),
+            (Some(Duration::from_secs(600)), Some("workspace:inference"))
+        );
+        let facts: Vec<_> = credential.facts.iter().map(|(name, text)| format!("{name}={text}")).collect();
+        let expected = [
+            "assertion_audience=https://api.anthropic.com",
+            "assertion_issuer=https://idp.example",
+            "assertion_subject=job:7",
+            "request_id=req_1",
+        ];
+        assert_eq!(facts, expected);
+    }
+}
+
+#[tokio::test]
+async fn every_fault_of_the_endpoint_is_bounded_and_clear() {
+    let ok = |body: &str| answer("200 OK", "request-id: req_9\r\n", body);
+    let head = "HTTP/1.1 200 OK\r\nrequest-id: req_9\r\n";
+    let kib = format!("400\r\n{}\r\n", "x".repeat(1024));
+    for (name, act, code, word) in [
+        ("hang", Act::Hang(String::new()), Code::IssuerTimeout, "did not answer in time"),
+        ("half a head", Act::Hang("HTTP/1.1 2".to_owned()), Code::IssuerTimeout, "did not answer in time"),
+        ("slow", Act::Drip(format!("{head}content-length: 9\r\n\r\n123456789")), Code::IssuerTimeout, "in time"),
+        (
+            "slow body",
+            Act::Hang(format!("{head}content-length: 9\r\n\r\n{{")),
+            Code::IssuerTimeout,
+            "did not end its answer",
+        ),
+        ("closed", Act::Say(String::new()), Code::IssuerUnreachable, "without an answer"),
+        ("reset", Act::SayAndReset("HTTP/1.1".to_owned()), Code::IssuerUnreachable, "without an answer"),
+        (
+            "reset in the body",
+            Act::SayAndReset(format!("{head}content-length: 9\r\n\r\n{{")),
+            Code::IssuerAnswer,
+            "broke off",
+        ),
+        (
+            "not HTTP",
+            Act::Say("SSH-2.0-OpenSSH_9.2 SEKRIT\r\n".to_owned()),
+            Code::IssuerAnswer,
+            "not an HTTP/1.1 answer",
+        ),
+        (
+            "endless head",
+            Act::Endless("HTTP/1.1 200 OK\r\n".to_owned(), "x: SEKRIT\r\n".to_owned()),
+            Code::IssuerAnswer,
+            "not an HTTP/1.1 answer",
+        ),
+        (
+            "oversized",
+            Act::Hang(format!("{head}content-length: 1048577\r\n\r\n")),
+            Code::IssuerAnswer,
+            "longer than 1048576 bytes",
+        ),
+        (
+            "endless",
+            Act::Endless(format!("{head}\r\n"), " ".repeat(4096)),
+            Code::IssuerAnswer,
+            "longer than 1048576 bytes",
+        ),
+        (
+            "endless chunks",
+            Act::Endless(format!("{head}transfer-encoding: chunked\r\n\r\n"), kib),
+            Code::IssuerAnswer,
+            "longer than",
+        ),
+        (
+            "broken chunk",
+            Act::Say(format!("{head}transfer-encoding: chunked\r\n\r\nzz\r\nSEKRIT")),
+            Code::IssuerAnswer,
+            "broke off",
+        ),
+        ("empty", ok(""), Code::IssuerAnswer, "is empty"),
+        ("HTML", ok("<html>SEKRIT</html>"), Code::IssuerAnswer, "is HTML or XML"),
+        ("array", ok(&format!("[{TOKEN}]")), Code::IssuerAnswer, "is a JSON array"),
+        ("malformed", ok(&TOKEN[..TOKEN.len() - 1]), Code::IssuerAnswer, "is not JSON"),
+        ("wrong type", ok(&TOKEN.replace("Bearer", "mac")), Code::IssuerAnswer, "`token_type`"),
+        ("no life", ok(&TOKEN.replace("expires_in", "expires")), Code::IssuerAnswer, "no `expires_in`"),
+        ("no life at all", ok(&TOKEN.replace("600", "0")), Code::IssuerAnswer, "`expires_in`"),
+        ("text life", ok(&TOKEN.replace("600", "\"600\"")), Code::IssuerAnswer, "`expires_in`"),
+        ("line end", ok(&TOKEN.replace("SEKRIT", "SEKRIT\\n")), Code::IssuerAnswer, "visible ASCII"),
+        ("no token", ok("{}"), Code::IssuerAnswer, "no `access_token`"),
+        ("encoded", answer("200 OK", "content-encoding: gzip\r\n", TOKEN), Code::IssuerAnswer, "encoded"),
+        ("other success", answer("204 No Content", "", ""), Code::IssuerAnswer, "204"),
+        (
+            "other protocol",
+            answer("101 Switching Protocols", "connection: upgrade\r\nupgrade: x\r\n", ""),
+            Code::IssuerAnswer,
+            "101",
+        ),
+        ("limit", answer("429 Too Many Requests", "retry-after: 7\r\n", "{}"), Code::IssuerBusy, "alone for 7 s"),
+        ("outage", answer("500 Internal Server Error", "", "SEKRIT"), Code::IssuerBusy, "answers 500"),
+        (
+            "outage with an endless page",
+            Act::Endless("HTTP/1.1 503 x\r\n\r\n".to_owned(), "x".repeat(4096)),
+            Code::IssuerBusy,
+            "503",
+        ),
+        ("late", answer("408 Request Timeout", "", ""), Code::IssuerBusy, "408"),
+    ] {
+        let error = failed(act).await;
+        assert_eq!(error.fault.code, code, "{name}: {error}");
+        assert!(error.fault.causes[0].contains(word), "{name}: {error}");
+        let asked = (name == "limit").then_some(Duration::from_secs(7));
+        assert_eq!(error.failure, Failure::Passing(asked), "{name}");
+    }
+    let error = failed(ok("[]")).await.to_string();
+    assert!(error.contains("request req_9") && error.contains("`base_url`"), "{error}");
+    let date = jiff::fmt::rfc2822::DateTimePrinter::new();
+    let date = date.timestamp_to_rfc9110_string(&Timestamp::from_second(now() + 90).unwrap()).unwrap();
+    let error = failed(answer("503 x", &format!("retry-after: {date}\r\n"), "")).await;
+    assert!(
+        matches!(error.failure, Failure::Passing(Some(d)) if (80..=90).contains(&d.as_secs())),
+        "{:?}",
+        error.failure
+    );
+}
+
+#[tokio::test]
+async fn a_redirect_is_not_followed() {
+    let trap = Endpoint::start(vec![answer("200 OK", "", TOKEN)]).await;
+    for status in ["301 x", "302 x", "303 x", "307 x", "308 x"] {
+        let error = failed(answer(status, &format!("location: {}/v1/oauth/token\r\n", trap.url), "")).await;
+        assert_eq!((error.fault.code, error.failure), (Code::IssuerAnswer, Failure::Refused));
+        assert!(error.to_string().contains("it redirects; Keyward follows none"), "{error}");
+    }
+    assert_eq!(trap.count(), 0);
+}
+
+#[tokio::test]
+async fn both_generations_of_refusals_are_explained() {
+    for (status, body, said) in [
+        (
+            "400 x",
+            r#"{"error":"invalid_grant","error_description":"no match"}"#,
+            "answers 400 to request req_2: invalid_grant: no match",
+        ),
+        (
+            "401 x",
+            r#"{"type":"error","error":{"type":"authentication_error","message":"Authentication failed"}}"#,
+            "answers 401 to request req_2: authentication_error: Authentication failed",
+        ),
+        ("400 x", r#"{"error":{"type":"invalid_grant"}}"#, "answers 400 to request req_2: invalid_grant"),
+    ] {
+        let error = failed(answer(status, "request-id: req_2\r\n", body)).await;
+        assert_eq!((error.fault.code, error.failure), (Code::IssuerRefused, Failure::Refused));
+        assert!(error.fault.causes[0].contains(said), "{error}");
+        let claims =
+            "the assertion says: iss `https://idp.example`, sub `job:7`, aud `https://api.anthropic.com`, issued ";
+        assert!(error.fault.causes[1].starts_with(claims), "{error}");
+        let said = error.to_string();
+        for word in ["rule and subject: is `fdrl_01Rule`", "issuer: its `issuer_url`", "workspace: ", "profile test p"]
+        {
+            assert!(said.contains(word), "{word}: {said}");
+        }
+    }
+    for (status, body) in [("403 x", "SEKRIT"), ("404 x", "<html>SEKRIT"), ("418 x", "[]")] {
+        let error = failed(answer(status, "", body)).await;
+        assert_eq!((error.fault.code, error.failure), (Code::IssuerRefused, Failure::Refused), "{status}");
+    }
+}
+
+#[tokio::test]
+async fn an_assertion_that_the_answer_quotes_is_not_shown() {
+    let text = assertion("");
+    let part = text.split('.').nth(1).unwrap();
+    for echo in [text.as_str(), part, &part[20..28], SIGNATURE, &SIGNATURE[3..12]] {
+        for body in [
+            format!(r#"{{"error":{{"type":"invalid_request","message":"bad assertion {echo}"}}}}"#),
+            format!(r#"{{"error":"{echo}","error_description":"{echo}"}}"#),
+            format!("bad assertion {echo}"),
+            format!(r#"{{"assertion":"{echo}"}}"#),
+        ] {
+            for status in ["200 OK", "400 x", "500 x"] {
+                let endpoint = Endpoint::start(vec![answer(status, "", &body)]).await;
+                let order = supplied(&endpoint.url, "", &text, &Arc::default());
+                let error = issue(&order).await.unwrap_err().to_string();
+                assert!(!error.contains(echo), "{echo} in {error}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_one_time_assertion_is_presented_once_and_recorded_before() {
+    let memory = Arc::new(Memory::default());
+    let endpoint = Endpoint::start(vec![answer("200 OK", "", TOKEN)]).await;
+    let text = assertion(r#","jti":"one""#);
+    let order = supplied(&endpoint.url, "", &text, &memory);
+    assert_eq!(issue(&order).await.unwrap().facts["assertion_id"], "one-time");
+    let until = memory.until.lock().unwrap()[0].0 / 1_000_000 - now();
+    assert!((3600 + 230..=3600 + 240).contains(&until), "{until}");
+
+    let error = issue(&order).await.unwrap_err();
+    assert_eq!((error.fault.code, error.failure), (Code::IdentitySpent, Failure::NoAssertion));
+    assert!(error.fault.causes[0].contains("for `job:7`, issued "), "{error}");
+    assert_eq!((endpoint.count(), memory.count()), (1, 1), "nothing was sent");
+    issue(&supplied(&endpoint.url, "", &assertion(r#","jti":"two""#), &memory)).await.unwrap();
+    assert_eq!((endpoint.count(), memory.count()), (2, 2));
+    let again = supplied(&endpoint.url, "", &assertion(""), &memory);
+    issue(&again).await.unwrap();
+    issue(&again).await.unwrap();
+    assert_eq!((endpoint.count(), memory.count()), (4, 2), "without a `jti` there is nothing to record");
+}
+
+#[tokio::test]
+async fn nothing_is_sent_that_could_not_be_recorded() {
+    let memory = Arc::new(Memory { full: true, ..Memory::default() });
+    let endpoint = Endpoint::start(vec![answer("200 OK", "", TOKEN)]).await;
+    let order = supplied(&endpoint.url, "", &assertion(r#","jti":"one""#), &memory);
+    let fault = Federation.issue(&order).await.unwrap_err();
+    assert_eq!((fault.fault.code, fault.failure), (Code::VaultDiskFull, Failure::Passing(None)));
+    assert_eq!(endpoint.count(), 0);
+}
+
+#[tokio::test]
+async fn a_network_that_is_down_spends_no_assertion_and_a_lost_answer_does() {
+    let memory = Arc::new(Memory::default());
+    let text = assertion(r#","jti":"one""#);
+    let closed = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        format!("http://{}", listener.local_addr().unwrap())
+    };
+    let error = issue(&supplied(&closed, "", &text, &memory)).await.unwrap_err();
+    assert_eq!((error.fault.code, error.failure), (Code::IssuerUnreachable, Failure::Passing(None)));
+    assert!(error.fault.causes[0].contains("Connection refused"), "{error}");
+    assert_eq!(memory.count(), 0);
+
+    let endpoint = Endpoint::start(vec![Act::Say(String::new())]).await;
+    let order = supplied(&endpoint.url, "", &text, &memory);
+    let error = issue(&order).await.unwrap_err();
+    assert!(error.fault.causes[1].contains("the next try needs another"), "{error}");
+    assert_eq!(issue(&order).await.unwrap_err().fault.code, Code::IdentitySpent);
+    assert_eq!(endpoint.count(), 1);
+}
+
+#[tokio::test]
+async fn a_host_that_does_not_exist_or_speaks_no_tls_is_unreachable() {
+    let error = issue(&supplied("https://host.invalid", "", &assertion(""), &Arc::default())).await.unwrap_err();
+    assert_eq!((error.fault.code, error.failure), (Code::IssuerUnreachable, Failure::Passing(None)), "{error}");
+    let endpoint = Endpoint::start(vec![Act::Say("HTTP/1.1 400 x\r\n\r\n".to_owned())]).await;
+    let order = supplied(&endpoint.url.replace("http:", "https:"), "timeout = \"2s\"", &assertion(""), &Arc::default());
+    let error = issue(&order).await.unwrap_err();
+    assert!(matches!(error.fault.code, Code::IssuerUnreachable | Code::IssuerTimeout), "{error}");
+    assert!(endpoint.requests.lock().unwrap().iter().all(|r| !r.contains("assertion")), "nothing goes in the clear");
+}
+
+#[tokio::test]
+async fn a_rotation_is_waited_for_and_the_new_assertion_taken() {
+    let memory = Arc::new(Memory::default());
+    let folder = Folder::new();
+    let path = folder.write("token", &assertion(r#","jti":"one""#));
+    let endpoint = Endpoint::start(vec![answer("200 OK", "", TOKEN)]).await;
+    let order = federated(&endpoint.url, "", &format!("kind = \"file\"\npath = {path:?}"), &memory);
+    issue(&order).await.unwrap();
+    let look = Federation.look(&order).await;
+
+    let (issued, ()) = tokio::join!(issue(&order), async {
+        // The second presentation was tried and refused.
+        while memory.until.lock().unwrap().len() < 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(endpoint.count(), 1);
+        std::fs::write(&path, "half of an asser").unwrap();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        // The same claims signed anew are still the same assertion.
+        folder.swap("token", &assertion(r#","jti":"one","x":1"#));
+        while memory.until.lock().unwrap().len() < 3 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        folder.swap("token", &assertion(r#","jti":"two""#));
+    });
+    issued.unwrap();
+    assert_eq!((endpoint.count(), memory.count()), (2, 2));
+    assert!(look.is_some() && Federation.look(&order).await.is_some_and(|digest| Some(digest) != look));
+}
+
+#[tokio::test]
+async fn a_file_that_is_not_rotated_is_given_up_and_said() {
+    let memory = Arc::new(Memory::default());
+    let folder = Folder::new();
+    let path = folder.write("token", &assertion(r#","jti":"one""#));
+    let endpoint = Endpoint::start(vec![answer("200 OK", "", TOKEN)]).await;
+    let order = federated(&endpoint.url, "", &format!("kind = \"file\"\npath = {path:?}"), &memory);
+    issue(&order).await.unwrap();
+    let (source, identity) = identity::of(&order).unwrap();
+    let spent = source.read(identity, &order).await.unwrap();
+    let until = Instant::now() + Duration::from_millis(600);
+    let error = another(source, identity, &order, &spent, until).await.unwrap_err();
+    assert_eq!((error.fault.code, error.failure), (Code::IdentitySpent, Failure::NoAssertion));
+    std::fs::remove_file(&path).unwrap();
+    let error = another(source, identity, &order, &spent, Instant::now() + POLL).await.unwrap_err();
+    assert_eq!((error.fault.code, error.failure), (Code::IdentityUnreadable, Failure::NoAssertion));
+    assert_eq!(source.patience(), Duration::from_secs(10));
+}
+
+#[tokio::test]
+async fn a_program_that_gives_the_same_assertion_again_is_told_so() {
+    let memory = Arc::new(Memory::default());
+    let folder = Folder::new();
+    let path = folder.write("token", &assertion(r#","jti":"one""#));
+    let endpoint = Endpoint::start(vec![answer("200 OK", "", TOKEN)]).await;
+    let identity = format!("kind = \"command\"\nargv = [\"/bin/cat\", {path:?}]");
+    let order = federated(&endpoint.url, "", &identity, &memory);
+    issue(&order).await.unwrap();
+    let error = issue(&order).await.unwrap_err();
+    assert_eq!((error.fault.code, error.failure, endpoint.count()), (Code::IdentitySpent, Failure::NoAssertion, 1));
+    assert!(Federation.look(&order).await.is_none());
+}
+
+#[tokio::test]
+async fn what_is_no_assertion_is_not_sent() {
+    let endpoint = Endpoint::start(vec![answer("200 OK", "", TOKEN)]).await;
+    let needed = issue(&federated(&endpoint.url, "", ENV, &Arc::default())).await.unwrap_err();
+    assert_eq!((needed.fault.code, needed.failure), (Code::IdentityNeeded, Failure::NoAssertion));
+    assert!(needed.fault.causes[0].contains("`ANTHROPIC_IDENTITY_TOKEN`"), "{needed}");
+    let own = federated(&endpoint.url, "", "kind = \"env-token\"\nvariable = \"MY_JWT\"", &Arc::default());
+    assert!(issue(&own).await.unwrap_err().fault.causes[0].contains("`MY_JWT`"));
+    let long = assertion(&format!(r#","x":"{}""#, "x".repeat(16 * 1024)));
+    for text in ["SEKRIT", "a.b.c", long.as_str()] {
+        let error = issue(&supplied(&endpoint.url, "", text, &Arc::default())).await.unwrap_err();
+        assert_eq!((error.fault.code, error.failure), (Code::IdentityInvalid, Failure::NoAssertion));
+    }
+    assert_eq!(endpoint.count(), 0);
+}
+
+#[test]
+fn the_kinds_are_listed_with_their_roles() {
+    let kinds: Vec<_> = crate::kinds().iter().map(|kind| format!("{} {}", kind.role.word(), kind.kind)).collect();
+    let expected = [
+        "issuer anthropic-federation",
+        "issuer static",
+        "issuer command",
+        "identity file",
+        "identity command",
+        "identity oauth-client-credentials",
+        "identity env-token",
+    ];
+    assert_eq!(kinds, expected);
+    assert!(crate::find("file").is_none() && crate::find("anthropic-federation").is_some());
+}
