@@ -14,8 +14,8 @@ use keyward_crypto::{
     VaultKey, make_array, open, seal,
 };
 use keyward_secret::{Key32, SecretBytes};
-use sqlx::sqlite::{SqliteConnection, SqliteRow};
-use sqlx::{Connection, Executor, FromRow, Row};
+use sqlx::sqlite::{Sqlite, SqliteArguments, SqliteConnection, SqliteRow};
+use sqlx::{Arguments, AssertSqlSafe, Connection, Executor, FromRow, Row, query_with};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -572,64 +572,97 @@ impl Inner {
     }
 }
 
+/// Writes everything in one transaction. What belongs together travels as one query of several statements: each query costs
+/// two switches between threads.
 async fn write_all(conn: &mut SqliteConnection, writes: &[Write], links: &[Link]) -> Result<(), StoreError> {
-    conn.execute("BEGIN IMMEDIATE").await?;
+    let mut sql = "BEGIN IMMEDIATE".to_owned();
+    let mut arguments = SqliteArguments::default();
     for write in writes {
-        apply(conn, write).await?;
+        sql.push(';');
+        sql.push_str(apply(write, &mut arguments)?);
     }
+    query_with(AssertSqlSafe(sql), arguments).execute(&mut *conn).await?;
     fault("commit.mid");
-    for link in links {
-        let insert = sqlx::query("INSERT INTO audit (seq, body, prev, mac) VALUES (?1, ?2, ?3, ?4)");
-        let insert = insert.bind(stored_u64(link.seq)).bind(&link.body).bind(&link.prev).bind(&link.mac);
-        insert.execute(&mut *conn).await?;
+    // At most 32,766 parameters go into one statement.
+    for links in links.chunks(1000) {
+        let more = ", (?, ?, ?, ?)".repeat(links.len() - 1);
+        let sql = format!("INSERT INTO audit (seq, body, prev, mac) VALUES (?, ?, ?, ?){more}");
+        let mut arguments = SqliteArguments::default();
+        for link in links {
+            put(&mut arguments, stored_u64(link.seq))?;
+            put(&mut arguments, &link.body[..])?;
+            put(&mut arguments, &link.prev[..])?;
+            put(&mut arguments, &link.mac[..])?;
+        }
+        query_with(AssertSqlSafe(sql), arguments).execute(&mut *conn).await?;
     }
     fault("commit.entries");
     conn.execute("COMMIT").await?;
     Ok(())
 }
 
-async fn apply(conn: &mut SqliteConnection, write: &Write) -> Result<(), StoreError> {
-    let query = match write {
-        Write::PutItem(Item { info, sealed }) => sqlx::query(
-            "INSERT INTO item (id, kind, name, generation, created_at, updated_at, sealed) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
-             ON CONFLICT (id) DO UPDATE SET kind = ?2, name = ?3, generation = ?4, created_at = ?5, updated_at = ?6, sealed = ?7",
-        )
-        .bind(&info.id[..])
-        .bind(&info.kind)
-        .bind(&info.name)
-        .bind(stored_u64(info.generation))
-        .bind(info.created_us)
-        .bind(info.updated_us)
-        .bind(sealed),
-        Write::RemoveItem(id) => sqlx::query("DELETE FROM item WHERE id = ?1").bind(&id[..]),
-        Write::PutProfile(p) => sqlx::query(
-            "INSERT INTO profile (id, name, body, created_at, updated_at) VALUES (?1, ?2, ?3, ?4, ?5)
-             ON CONFLICT (id) DO UPDATE SET name = ?2, body = ?3, created_at = ?4, updated_at = ?5",
-        )
-        .bind(&p.id[..])
-        .bind(&p.name)
-        .bind(&p.body)
-        .bind(p.created_us)
-        .bind(p.updated_us),
-        Write::RemoveProfile(id) => sqlx::query("DELETE FROM profile WHERE id = ?1").bind(&id[..]),
-        Write::PutRun(run) => {
-            sqlx::query("INSERT INTO run (id, body) VALUES (?1, ?2) ON CONFLICT (id) DO UPDATE SET body = ?2")
-                .bind(&run.id[..])
-                .bind(&run.body)
-        }
-        Write::RemoveRun(id) => sqlx::query("DELETE FROM run WHERE id = ?1").bind(&id[..]),
-        Write::PutMeta(key, value) => return put_meta(conn, key, value).await,
-    };
-    query.execute(conn).await?;
-    Ok(())
+fn put<'q, T: sqlx::Encode<'q, Sqlite> + sqlx::Type<Sqlite>>(
+    arguments: &mut SqliteArguments,
+    value: T,
+) -> Result<(), StoreError> {
+    arguments.add(value).map_err(|e| StoreError::Database(e.to_string()))
 }
 
+/// The statement of a change, whose arguments are added. Parameters have no numbers, since numbers count over the whole query.
+fn apply(write: &Write, arguments: &mut SqliteArguments) -> Result<&'static str, StoreError> {
+    match write {
+        Write::PutItem(Item { info, sealed }) => {
+            put(arguments, &info.id[..])?;
+            put(arguments, &*info.kind)?;
+            put(arguments, &*info.name)?;
+            put(arguments, stored_u64(info.generation))?;
+            put(arguments, info.created_us)?;
+            put(arguments, info.updated_us)?;
+            put(arguments, &sealed[..])?;
+            Ok("INSERT INTO item (id, kind, name, generation, created_at, updated_at, sealed) VALUES (?, ?, ?, ?, ?, ?, ?)
+                ON CONFLICT (id) DO UPDATE SET kind = excluded.kind, name = excluded.name, generation = excluded.generation,
+                created_at = excluded.created_at, updated_at = excluded.updated_at, sealed = excluded.sealed")
+        }
+        Write::RemoveItem(id) => {
+            put(arguments, &id[..])?;
+            Ok("DELETE FROM item WHERE id = ?")
+        }
+        Write::PutProfile(p) => {
+            put(arguments, &p.id[..])?;
+            put(arguments, &*p.name)?;
+            put(arguments, &*p.body)?;
+            put(arguments, p.created_us)?;
+            put(arguments, p.updated_us)?;
+            Ok("INSERT INTO profile (id, name, body, created_at, updated_at) VALUES (?, ?, ?, ?, ?)
+                ON CONFLICT (id) DO UPDATE SET name = excluded.name, body = excluded.body,
+                created_at = excluded.created_at, updated_at = excluded.updated_at")
+        }
+        Write::RemoveProfile(id) => {
+            put(arguments, &id[..])?;
+            Ok("DELETE FROM profile WHERE id = ?")
+        }
+        Write::PutRun(run) => {
+            put(arguments, &run.id[..])?;
+            put(arguments, &*run.body)?;
+            Ok("INSERT INTO run (id, body) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET body = excluded.body")
+        }
+        Write::RemoveRun(id) => {
+            put(arguments, &id[..])?;
+            Ok("DELETE FROM run WHERE id = ?")
+        }
+        Write::PutMeta(key, value) => {
+            put(arguments, &**key)?;
+            put(arguments, &value[..])?;
+            Ok(PUT_META)
+        }
+    }
+}
+
+const PUT_META: &str =
+    "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value";
+
 async fn put_meta(conn: &mut SqliteConnection, key: &str, value: &[u8]) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO meta (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = ?2")
-        .bind(key)
-        .bind(value)
-        .execute(conn)
-        .await?;
+    sqlx::query(PUT_META).bind(key).bind(value).execute(conn).await?;
     Ok(())
 }
 
