@@ -1,7 +1,7 @@
 //! What token endpoints answer: a token (RFC 6749 section 5.1) or a refusal, of which there are several forms.
 //!
 //! Nothing of an answer is shown but the name of the error and its message, and the message only where it cannot hold what
-//! was sent. Called by the federation issuer and the identity source of OAuth clients.
+//! was sent. What the parser itself keeps meanwhile is wiped by the allocator of the process. Called by the federation issuer and the identity source of OAuth clients.
 
 use crate::http::Trouble;
 use crate::json;

@@ -43,6 +43,9 @@ const POLL: Duration = Duration::from_millis(250);
 /// A presented assertion is remembered for so long beyond its end, so that no clock can make it fresh again.
 const REMEMBER: Duration = Duration::from_secs(3600);
 
+/// No assertion is remembered for longer, whatever it says, in seconds; the server takes none that lives for three days.
+const REMEMBER_MAX: i64 = 366 * 86_400;
+
 /// Longest claim or request id that is recorded, in characters.
 const FACT_MAX: usize = 200;
 
@@ -166,7 +169,7 @@ fn body(profile: &Profile, assertion: &Assertion) -> Result<Zeroizing<Vec<u8>>, 
 async fn present(order: &Order, assertion: &Assertion) -> Result<bool, IssueError> {
     let Some(digest) = assertion.once() else { return Ok(true) };
     let now = Timestamp::now().as_second();
-    let end = assertion.exp.unwrap_or(now).max(now);
+    let end = assertion.exp.unwrap_or(now).clamp(now, now.saturating_add(REMEMBER_MAX));
     let until = Wall(end.saturating_mul(1_000_000)).after(REMEMBER);
     let presented = order.once.present(digest, until).await;
     presented.map_err(|fault| IssueError { fault, failure: Failure::Passing(None) })

@@ -1,7 +1,6 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 use super::*;
-use crate::stage::jwt;
-use crate::stage::{Memory, federated};
+use crate::stage::{Memory, federated, jwt};
 use std::sync::Arc;
 use zeroize::Zeroizing;
 

@@ -1,8 +1,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 use super::*;
 use crate::identity;
-use crate::stage::SIGNATURE;
-use crate::stage::{Act, Endpoint, Memory, answer, assertion, federated};
+use crate::stage::{Act, Endpoint, Memory, SIGNATURE, answer, assertion, federated};
 use std::sync::Arc;
 
 /// As it is stored in orders of tests.

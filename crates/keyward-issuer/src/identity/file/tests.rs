@@ -1,8 +1,8 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 use super::*;
 use crate::identity;
-use crate::stage::{Folder, Memory, assertion, federated, now};
-use crate::stage::{SIGNATURE, jwt};
+use crate::stage::{Folder, Memory, SIGNATURE, assertion, federated, jwt, now};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -155,7 +155,7 @@ async fn a_stale_assertion_is_not_given_and_its_age_is_said() {
     assert!(read(&path).await.is_ok(), "a clock that is wrong by five minutes is put up with");
 }
 
-/// Swaps a link between a safe file and one of another user while it is read. Whatever is read is the safe one's.
+/// Swaps a link to a folder, and a file, with those of another user while they are read. Whatever is read is the safe one's.
 #[tokio::test]
 async fn a_swapped_link_never_gives_the_file_of_another() {
     if !is_root() {
@@ -167,23 +167,25 @@ async fn a_swapped_link_never_gives_the_file_of_another() {
     foreign.write("token", &bad);
     chown(foreign.0.join("token"), Some(OTHER), None).unwrap();
     let place = Folder::new();
+    let at = |name: &str| place.0.join(name);
+    symlink(&safe.0, at("data")).unwrap();
+    symlink(&foreign.0, at("data.other")).unwrap();
+    place.write("token", &good);
+    chown(place.write("token.other", &bad), Some(OTHER), None).unwrap();
     let stop = AtomicBool::new(false);
     let (mut given, mut refused) = (0, 0);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
-                for target in [&safe.0, &foreign.0] {
-                    symlink(target, place.0.join("fresh")).unwrap();
-                    std::fs::rename(place.0.join("fresh"), place.0.join("data")).unwrap();
-                    // And a file in the place of a link, and back.
-                    std::fs::copy(target.join("token"), place.0.join("copy")).unwrap();
-                    let owner = if target == &safe.0 { 0 } else { OTHER };
-                    chown(place.0.join("copy"), Some(owner), None).unwrap();
-                    std::fs::rename(place.0.join("copy"), place.0.join("token")).unwrap();
+                for name in ["data", "token"] {
+                    let other = at(&format!("{name}.other"));
+                    renameat_with(CWD, at(name), CWD, other, RenameFlags::EXCHANGE).unwrap();
                 }
             }
         });
+        let _stop = Stop(&stop);
         while given + refused < 2000 || given < 100 || refused < 100 {
+            assert!(given + refused < 100_000, "{given} given, {refused} refused: the race is not one");
             for path in ["data/token", "token"] {
                 match Held::read(place.0.join(path)) {
                     Ok(held) => {
@@ -197,6 +199,14 @@ async fn a_swapped_link_never_gives_the_file_of_another() {
                 }
             }
         }
-        stop.store(true, Ordering::Relaxed);
     });
+}
+
+/// Ends the other thread of a race, also where this one fails.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
