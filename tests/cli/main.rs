@@ -2,8 +2,10 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod api;
+mod doctor;
 mod events;
 mod export;
+mod five_minutes;
 mod follow;
 mod fuzz;
 mod life;

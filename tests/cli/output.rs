@@ -91,6 +91,7 @@ fn help_names_every_command_that_works_and_no_other() {
         .filter_map(|l| l.split_whitespace().next())
         .collect();
     let known = [
+        "setup",
         "init",
         "unlock",
         "lock",
@@ -103,6 +104,7 @@ fn help_names_every_command_that_works_and_no_other() {
         "ps",
         "revoke",
         "audit",
+        "doctor",
         "broker",
         "completion",
         "man",

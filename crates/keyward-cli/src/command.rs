@@ -1,8 +1,10 @@
 //! The commands: one file each, or one for a small family, and one line in the list below.
 
+mod add;
 mod audit;
 mod broker;
 mod completion;
+mod doctor;
 mod init;
 mod lock;
 mod man;
@@ -11,6 +13,7 @@ mod ps;
 mod revoke;
 mod run;
 mod secret;
+mod setup;
 mod status;
 mod token;
 mod unlock;
@@ -25,6 +28,7 @@ pub(crate) type Outcome = Result<u8, Stop>;
 /// The list.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
+    Setup(setup::Args),
     Init(init::Args),
     Unlock(unlock::Args),
     Lock(lock::Args),
@@ -41,6 +45,7 @@ pub(crate) enum Command {
     Revoke(revoke::Args),
     #[command(subcommand)]
     Audit(audit::Command),
+    Doctor(doctor::Args),
     #[command(subcommand)]
     Broker(broker::Command),
     Completion(completion::Args),
@@ -51,6 +56,7 @@ impl Command {
     /// Does it.
     pub(crate) fn run(self, context: &Context) -> Outcome {
         match self {
+            Self::Setup(args) => args.run(context),
             Self::Init(args) => args.run(context),
             Self::Unlock(args) => args.run(context),
             Self::Lock(args) => args.run(context),
@@ -63,6 +69,7 @@ impl Command {
             Self::Ps(args) => args.run(context),
             Self::Revoke(args) => args.run(context),
             Self::Audit(command) => command.run(context),
+            Self::Doctor(args) => args.run(context),
             Self::Broker(command) => command.run(context),
             Self::Completion(args) => args.run(),
             Self::Man(args) => args.run(),

@@ -11,7 +11,7 @@ use keyward_api::place::Places;
 use keyward_api::{Proof, SlotMsg};
 use keyward_diag::{Code, Fault, plain};
 use keyward_secret::{PASSPHRASE_MAX_BYTES, Passphrase, SECRET_MAX_BYTES, SecretBytes, SecretError, SecretText};
-use std::io::{IsTerminal, Read};
+use std::io::{IsTerminal, Read, Write};
 
 /// Times that a person may type something again.
 pub(crate) const ATTEMPTS: usize = 3;
@@ -60,6 +60,11 @@ impl PassphraseArgs {
     /// Whether standard input is taken.
     pub(crate) fn takes_stdin(&self) -> bool {
         self.passphrase_stdin
+    }
+
+    /// The passphrase of a vault that is there, from standard input or the descriptor; `None` when neither was named.
+    pub(crate) fn proof(&self) -> Result<Option<Proof>, Fault> {
+        Ok(self.given()?.map(|[text]| Proof::Passphrase(text)))
     }
 
     /// Exactly `N` passphrases from standard input or the descriptor, one a line.
@@ -155,6 +160,28 @@ pub(crate) fn may_ask(context: &Context) -> bool {
     !context.no_input
         && (std::io::stdin().is_terminal() || std::io::stderr().is_terminal())
         && std::fs::File::open("/dev/tty").is_ok()
+}
+
+/// Asks a question that is answered with yes or no; enter alone is yes, the end of input is no.
+///
+/// # Errors
+/// [`Code::InputNeeded`] when the terminal cannot be used.
+pub(crate) fn confirm(question: &str) -> Result<bool, Fault> {
+    let fault = |e: std::io::Error| Fault::new(Code::InputNeeded).cause(e);
+    let mut terminal = std::fs::File::options().read(true).write(true).open("/dev/tty").map_err(fault)?;
+    for _ in 0..ATTEMPTS {
+        terminal.write_all(format!("{question} [Y/n] ").as_bytes()).map_err(fault)?;
+        let mut line = [0; 128];
+        // A terminal gives one line at a time.
+        let read = terminal.read(&mut line).map_err(fault)?;
+        match line[..read].trim_ascii().to_ascii_lowercase().as_slice() {
+            _ if read == 0 => return Ok(false),
+            b"" | b"y" | b"yes" => return Ok(true),
+            b"n" | b"no" => return Ok(false),
+            _ => {}
+        }
+    }
+    Ok(false)
 }
 
 /// Asks for the passphrase of the vault that is there.

@@ -1,8 +1,9 @@
 //! What this process does to itself: hides its memory, remembers what it was started with, and becomes the child.
 //!
 //! The start-up code of Rust ignores SIGPIPE and opens `/dev/null` for closed standard descriptors; both are noted before
-//! it runs, so that a child gets what the caller had. Never changes the mask of signals, the umask or the working folder,
-//! and the terminal only while a prompt lasts. Called by the commands that handle secrets, and by `run`.
+//! it runs, so that a child gets what the caller had. Never changes the umask or the working folder, the mask of
+//! signals only around steps that belong together, and the terminal only while a prompt lasts. Called by the commands that
+//! handle secrets, and by `run`.
 #![expect(unsafe_code, reason = "signal dispositions, descriptors by number and execve have no safe interface")]
 
 use keyward_diag::{Code, Fault};
@@ -77,6 +78,27 @@ impl Drop for Silence {
         // SAFETY: sets the disposition that there was before, which is none of a handler of ours.
         unsafe { libc::signal(libc::SIGINT, self.interrupt) };
     }
+}
+
+/// Holds back the signals by which a person or the system ends a program until `act` is done, for steps that belong
+/// together. A signal that came meanwhile takes effect afterwards.
+pub(crate) fn uninterrupted<T>(act: impl FnOnce() -> T) -> T {
+    let mut ending = MaybeUninit::<libc::sigset_t>::zeroed();
+    let mut before = MaybeUninit::<libc::sigset_t>::zeroed();
+    // SAFETY: fills a set of the right type, and hands it and room for the former one to the kernel.
+    let blocked = unsafe {
+        libc::sigemptyset(ending.as_mut_ptr());
+        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT] {
+            libc::sigaddset(ending.as_mut_ptr(), signal);
+        }
+        libc::pthread_sigmask(libc::SIG_BLOCK, ending.as_ptr(), before.as_mut_ptr()) == 0
+    };
+    let done = act();
+    if blocked {
+        // SAFETY: the call above filled the set.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), std::ptr::null_mut()) };
+    }
+    done
 }
 
 /// Makes this process the one that inherits what its descendants leave behind (`PR_SET_CHILD_SUBREAPER`, kept over exec).

@@ -296,6 +296,74 @@ fn secrets_travel_as_they_are_and_binary_ones_in_base64() {
 }
 
 #[test]
+fn a_secret_and_its_profile_are_stored_together_though_the_command_is_broken_off() {
+    let (arrived, wait_for_request) = std::sync::mpsc::channel();
+    let (release, wait_for_signal) = std::sync::mpsc::channel();
+    let (arrived, wait_for_signal) = (Mutex::new(arrived), Mutex::new(wait_for_signal));
+    let home = Home::new(move |line, _| {
+        if line == "PUT /v1/secrets/a" {
+            arrived.lock().unwrap().send(()).unwrap();
+            wait_for_signal.lock().unwrap().recv().unwrap();
+        }
+        (204, String::new())
+    });
+    let mut command = home.command(env!("CARGO_BIN_EXE_keyward"));
+    command.args(["profile", "add", "a", "--from-env"]).env("HOME", &home.root).env("ANTHROPIC_API_KEY", "hunter2");
+    let child = command.spawn().unwrap();
+    wait_for_request.recv().unwrap();
+    out(&home.command("kill").args(["-INT", &child.id().to_string()]).output().unwrap());
+    release.send(()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&output.status), Some(2), "{}", err(&output));
+    let seen = home.seen();
+    let lines: Vec<&str> = seen.iter().map(|s| s.line.as_str()).collect();
+    assert_eq!(lines, ["PUT /v1/secrets/a", "POST /v1/profiles"]);
+    assert_eq!((&seen[0].body["secret"], &seen[0].body["only_new"]), (&json!("hunter2"), &json!(true)));
+    assert!(seen[1].body["toml"].as_str().unwrap().contains("secret = \"secret:a\""), "{:?}", seen[1]);
+    assert!(!err(&output).contains("hunter2"));
+}
+
+#[test]
+fn a_profile_that_is_refused_takes_its_secret_with_it() {
+    let home = Home::new(|line, _| match line {
+        "POST /v1/profiles" => (400, fault("profile.exists", 1)),
+        _ => (204, String::new()),
+    });
+    let mut command = home.command(env!("CARGO_BIN_EXE_keyward"));
+    command.args(["profile", "add", "a", "--from-env"]).env("HOME", &home.root).env("GITHUB_TOKEN", "hunter2");
+    let output = command.output().unwrap();
+    assert!(output.status.code() == Some(1) && err(&output).contains("profile.exists"), "{}", err(&output));
+    let lines: Vec<String> = home.seen().into_iter().map(|s| s.line).collect();
+    assert_eq!(lines, ["PUT /v1/secrets/a", "POST /v1/profiles", "DELETE /v1/secrets/a"]);
+}
+
+#[test]
+fn a_doctor_asks_a_broker_for_nothing_but_profiles_and_works_without_its_answer() {
+    for (answer, said) in
+        [((403, fault("policy.denied", 4)), "not asked: m (policy.denied)"), ((200, "[]".into()), "open")]
+    {
+        let home = Home::new(move |_, _| answer.clone());
+        let folder = home.root.join(unsafe_name());
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join(".env"), "OPENAI_API_KEY=hunter2\n").unwrap();
+        let mut command = home.command(env!("CARGO_BIN_EXE_keyward"));
+        command.args(["doctor", "--json"]).env("HOME", &home.root).current_dir(&folder);
+        let report = command.output().unwrap();
+        let text = out(&report);
+        let report: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(report["broker"], said);
+        assert!(!text.contains("hunter2") && text.contains("OPENAI_API_KEY"), "{text}");
+        let lines: Vec<String> = home.seen().into_iter().map(|s| s.line).collect();
+        assert_eq!(lines, ["GET /v1/profiles"]);
+    }
+}
+
+/// A name of a folder that is no UTF-8 and that would move the cursor.
+fn unsafe_name() -> std::ffi::OsString {
+    std::os::unix::ffi::OsStringExt::from_vec(b"f\xff\x1b[2J".to_vec())
+}
+
+#[test]
 fn passphrases_come_from_standard_input_or_a_descriptor() {
     let home = Home::new(|line, _| match line {
         "POST /v1/vault/rekey" => (200, json!({"older_copies": []}).to_string()),

@@ -50,6 +50,8 @@ fn every_command_is_there_and_its_help_begins_with_what_it_does() {
     let commands = commands();
     let names: Vec<String> = commands.iter().map(|path| path.join(" ")).collect();
     for wanted in [
+        "setup",
+        "doctor",
         "init",
         "unlock",
         "lock",

@@ -9,7 +9,8 @@ use crate::{out, time};
 use clap::ValueEnum;
 use keyward_api::place::Places;
 use keyward_api::{
-    BODY_MAX_BYTES, DeliveryMode, KindMsg, ProfileMsg, ProfilePutRequest, ProfileTestAnswer, ProfileTestRequest,
+    BODY_MAX_BYTES, DeliveryMode, FieldMsg, KindMsg, ProfileMsg, ProfilePutRequest, ProfileTestAnswer,
+    ProfileTestRequest,
 };
 use keyward_diag::{Code, Fault, plain};
 use std::path::PathBuf;
@@ -17,26 +18,7 @@ use std::path::PathBuf;
 /// Add, change, try and remove profiles
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
-    /// Add a profile from a file, or one for a stored secret from flags
-    Add {
-        /// Name of the profile
-        name: String,
-        /// File in TOML; - reads standard input
-        #[arg(long, value_name = "FILE", conflicts_with_all = ["secret", "env", "deliver", "max_ttl"], required_unless_present = "secret")]
-        from: Option<PathBuf>,
-        /// Stored secret that the profile hands over
-        #[arg(long, value_name = "SECRET", requires = "env")]
-        secret: Option<String>,
-        /// Variable that holds it, or its path with --deliver file
-        #[arg(long, value_name = "VARIABLE", requires = "secret")]
-        env: Option<String>,
-        /// How it is handed over
-        #[arg(long, value_name = "HOW", requires = "secret")]
-        deliver: Option<Deliver>,
-        /// Longest life of a lease, such as 1h
-        #[arg(long, value_name = "TIME", requires = "secret", value_parser = time::duration)]
-        max_ttl: Option<u64>,
-    },
+    Add(Box<super::add::Args>),
     /// Replace a profile by a file
     ///
     /// Asks for the passphrase, since it may change where the credential goes.
@@ -95,14 +77,7 @@ impl Deliver {
 impl Command {
     pub(super) fn run(self, context: &Context) -> Outcome {
         match self {
-            Self::Add { name, from, secret, env, deliver, max_ttl } => {
-                let toml = match (from, secret, env) {
-                    (Some(file), _, _) => text_file(&file, BODY_MAX_BYTES)?,
-                    (None, Some(secret), Some(env)) => static_profile(&secret, &env, deliver, max_ttl),
-                    (None, _, _) => return Err(Fault::new(Code::Usage).cause("--from or --secret is missing").into()),
-                };
-                add(context, name, toml)
-            }
+            Self::Add(args) => args.run(context),
             Self::Edit { name, from, proof } => edit(context, &name, &from, &proof),
             Self::List => list(context),
             Self::Show { name, toml } => show(context, &name, toml),
@@ -111,14 +86,6 @@ impl Command {
             Self::Kinds => kinds(context),
         }
     }
-}
-
-fn add(context: &Context, profile: String, toml: String) -> Outcome {
-    let said = name(&profile)?.to_owned();
-    let request = ProfilePutRequest { name: profile, toml, proof: None };
-    Broker::open(context)?.unlocked(|client| client.post::<_, ()>("/v1/profiles", &request))?;
-    out::say(&format!("profile {said} is added; try it with `keyward profile test {said}`"));
-    Ok(0)
 }
 
 fn edit(context: &Context, profile: &str, from: &std::path::Path, proof: &ProofArgs) -> Outcome {
@@ -211,42 +178,31 @@ fn kinds(context: &Context) -> Outcome {
         return Ok(0);
     }
     let mut text = String::new();
-    for kind in kinds {
-        text.push_str(&format!("{} ({}): {}\n", plain(&kind.kind, 60), plain(&kind.role, 20), plain(&kind.about, 200)));
-        let rows: Vec<_> = kind
-            .fields
-            .into_iter()
-            .map(|f| {
-                let secret = if f.secret { "secret" } else { "" };
-                vec![format!("  {}", f.name), if f.required { "required" } else { "" }.into(), secret.into(), f.about]
-            })
-            .collect();
-        if !rows.is_empty() {
-            text.push_str(&table(&["  field", "required", "secret", "what it is"], &rows));
+    for (role, title) in
+        [("issuer", "Issuers ([issuer] kind = …)"), ("identity", "Identity sources ([issuer.identity] kind = …)")]
+    {
+        let of_role: Vec<_> = kinds.iter().filter(|kind| kind.role == role).collect();
+        if !of_role.is_empty() {
+            text.push_str(&format!("{title}\n\n"));
         }
-        text.push('\n');
+        for kind in of_role {
+            text.push_str(&format!("{}: {}\n", plain(&kind.kind, 60), plain(&kind.about, 200)));
+            let row = |f: &FieldMsg| vec![format!("  {}", f.name), marks(f), f.about.clone()];
+            let rows: Vec<_> = kind.fields.iter().map(row).collect();
+            if !rows.is_empty() {
+                text.push_str(&table(&["  field", "", "what it is"], &rows));
+            }
+            text.push('\n');
+        }
     }
     out::text(text.trim_end())?;
     Ok(0)
 }
 
-/// The file of a profile that hands over a stored secret.
-fn static_profile(secret: &str, variable: &str, deliver: Option<Deliver>, max_ttl: Option<u64>) -> String {
-    let mut toml =
-        format!("[issuer]\nkind = \"static\"\nsecret = {}\n\n[delivery]\n", quoted(&format!("secret:{secret}")));
-    if let Some(deliver) = deliver {
-        toml.push_str(&format!("mode = \"{}\"\n", deliver.mode().word()));
-    }
-    toml.push_str(&format!("env = {{ {} = \"token\" }}\n", quoted(variable)));
-    if let Some(seconds) = max_ttl {
-        toml.push_str(&format!("\n[limits]\nmax_ttl = \"{seconds}s\"\n"));
-    }
-    toml
-}
-
-/// A basic string of TOML 1.0, which escapes as JSON does and the delete character besides.
-fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string().replace('\u{7f}', "\\u007f")
+/// What a field is, beside its name.
+fn marks(field: &FieldMsg) -> String {
+    let marks = [("required", field.required), ("secret", field.secret)];
+    marks.iter().filter(|(_, is)| *is).map(|(mark, _)| *mark).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -254,18 +210,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn flags_give_the_file_that_a_person_would_write() {
-        assert_eq!(
-            static_profile("pg-dev", "DATABASE_URL", Some(Deliver::File), Some(3_600)),
-            "[issuer]\nkind = \"static\"\nsecret = \"secret:pg-dev\"\n\n[delivery]\nmode = \"file\"\n\
-             env = { \"DATABASE_URL\" = \"token\" }\n\n[limits]\nmax_ttl = \"3600s\"\n"
-        );
-    }
-
-    #[test]
-    fn a_flag_cannot_add_a_line_to_the_file() {
-        let toml = static_profile("a\"\nkind = \"command", "X\u{7f}\" = 1 }\n", None, None);
-        assert_eq!(toml.lines().count(), 6);
-        assert!(toml.contains("\\u007f") && toml.contains("secret:a\\\"\\nkind"));
+    fn a_field_says_whether_it_is_required_or_secret() {
+        let field = |required, secret| FieldMsg { name: "f".into(), required, secret, about: String::new() };
+        assert_eq!(marks(&field(true, true)), "required, secret");
+        assert_eq!((marks(&field(true, false)), marks(&field(false, false))), ("required".into(), String::new()));
     }
 }

@@ -128,9 +128,9 @@ pub(crate) const FAMILIES: &[Family] = &[
 
 /// The family of a variable and what it is for, if it is known.
 pub(crate) fn known(variable: &str) -> Option<(&'static Family, Role)> {
-    FAMILIES.iter().find_map(|family| {
-        family.members.iter().find(|(name, _)| *name == variable).map(|(_, role)| (family, *role))
-    })
+    FAMILIES
+        .iter()
+        .find_map(|family| family.members.iter().find(|(name, _)| *name == variable).map(|(_, role)| (family, *role)))
 }
 
 /// The provider under which a static profile sets exactly this variable by itself.
@@ -141,7 +141,7 @@ pub(crate) fn provider_of(variable: &str) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+    #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
     use super::*;
 

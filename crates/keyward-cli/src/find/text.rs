@@ -85,14 +85,12 @@ pub(crate) fn fish(text: &str) -> Vec<Assignment> {
     let mut found = Vec::new();
     for (line, text) in numbered(text) {
         let words = words(text, b"$(", false);
-        let mut commands = words.split(|word| word.ends_command);
-        // The word that ends a command is not lost: `words` gives it as an empty one.
-        for command in &mut commands {
-            let Some((first, rest)) = command.split_first().filter(|(first, _)| first.text == "set") else { continue };
-            debug_assert!(first.text == "set");
-            let erases = rest.iter().take_while(|w| w.text.starts_with('-')).any(|w| {
-                w.text == "--erase" || (!w.text.starts_with("--") && w.text.contains('e'))
-            });
+        for command in words.split(|word| word.ends_command) {
+            let Some((_, rest)) = command.split_first().filter(|(first, _)| first.text == "set") else { continue };
+            let erases = rest
+                .iter()
+                .take_while(|w| w.text.starts_with('-'))
+                .any(|w| w.text == "--erase" || (!w.text.starts_with("--") && w.text.contains('e')));
             let mut operands = rest.iter().skip_while(|w| w.text.starts_with('-'));
             let Some(name) = operands.next().filter(|w| is_name(&w.text) && !w.computed) else { continue };
             let values: Vec<_> = operands.collect();
@@ -131,7 +129,11 @@ pub(crate) fn dotenv(text: &str) -> Vec<Assignment> {
             _ => {
                 let end = value.find(" #").unwrap_or(value.len());
                 let value = value[..end].trim_end();
-                if value.contains("${") || value.contains("$(") { Written::Computed } else { Written::Plain(value.to_owned()) }
+                if value.contains("${") || value.contains("$(") {
+                    Written::Computed
+                } else {
+                    Written::Plain(value.to_owned())
+                }
             }
         };
         found.push(Assignment { name: name.to_owned(), line, written });
@@ -177,6 +179,8 @@ fn words(line: &str, replaced: &[u8], posix: bool) -> Vec<Word> {
                 found.extend(word.take());
                 found.push(Word { ends_command: true, ..fresh() });
             }
+            // A subshell; in a word that is replaced it belongs to the replacement.
+            '(' | ')' if posix && !word.as_ref().is_some_and(|w| w.computed) => found.extend(word.take()),
             '#' if word.is_none() => break,
             '\'' | '"' => {
                 let word = word.get_or_insert_with(fresh);
@@ -259,6 +263,7 @@ mod tests {
             ("unset -v A", &["1:A unset"]),
             ("echo A=1x | tr 1 2", &["1:A=1x"]),
             ("export A=a#b", &["1:A=a#b"]),
+            ("(export A=1)", &["1:A=1"]),
             ("export A", &[]),
             ("1A=2 =3 a-b=c", &[]),
             ("A=a'b'\"c\"", &["1:A=abc"]),
