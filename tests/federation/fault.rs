@@ -151,7 +151,7 @@ fn clocks_and_keys_that_are_off_are_told_apart() {
     sandbox.control("/sandbox/clock", json!({"server_s": 0, "idp_s": 300}));
     sandbox.control("/sandbox/issue", json!({}));
     let said = home.keyward(&["profile", "test", "claude"]).exits(6).says("issuer.refused");
-    assert!(said.err.contains("future"), "{}", said.err);
+    assert!(said.err.contains("`iat` lies ahead"), "{}", said.err);
     sandbox.control("/sandbox/clock", json!({"server_s": 0, "idp_s": 0}));
     sandbox.control("/sandbox/rotate-keys", json!({}));
     home.keyward(&["profile", "test", "claude"]).exits(0);

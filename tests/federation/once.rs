@@ -66,3 +66,18 @@ fn a_refusal_that_cost_the_assertion_is_still_explained() {
     assert!(said.err.contains("subject") && said.err.contains("waits for another"), "{}", said.err);
     assert_eq!((sandbox.count("asked"), sandbox.count("replays")), (1, 0));
 }
+
+#[test]
+fn a_network_that_is_down_does_not_cost_the_assertion() {
+    let (home, sandbox) = federated(ONE_TIME, ENV);
+    // A port on which nobody listens: bound for a moment and left.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let toml = sandbox.profile(&format!("kind = \"file\"\npath = {:?}", sandbox.token_file()), ENV);
+    home.profile("down", &toml.replace(sandbox.said("base_url"), &format!("http://127.0.0.1:{port}")));
+    for _ in 0..2 {
+        home.keyward(&["profile", "test", "down"]).exits(6).says("issuer.unreachable");
+    }
+    token(&home, &[]).exits(0);
+    assert_eq!((sandbox.count("asked"), sandbox.count("replays")), (1, 0));
+    assert_eq!(entries(&home, "assertion.withdrawn").len(), 2);
+}

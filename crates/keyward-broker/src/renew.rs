@@ -741,12 +741,38 @@ impl Once for Presented {
             let now = now();
             let stored = open.store.meta(PRESENTED).await.map_err(|e| e.fault())?.unwrap_or_default();
             let Some(kept) = remember(&stored, digest, until, now.wall) else { return Ok(false) };
-            let draft = entry(Kind::AssertionPresented, now)
-                .profile(self.profile.as_str())
-                .detail("assertion", hex::encode(digest.get(..8).unwrap_or_default()));
-            open.record_delivery(&broker, vec![Write::PutMeta(PRESENTED.to_owned(), kept)], vec![draft]).await?;
+            self.record(&broker, open, Kind::AssertionPresented, digest, kept, now).await?;
             Ok(true)
         })
+    }
+
+    fn withdraw(&self, digest: [u8; 32]) -> Pin<Box<dyn Future<Output = Result<(), Fault>> + Send + '_>> {
+        Box::pin(async move {
+            let broker = self.broker.upgrade().ok_or(Fault::new(Code::Internal))?;
+            let mut state = broker.state().await;
+            let open = state.open().ok_or(Fault::new(Code::VaultLocked))?;
+            let stored = open.store.meta(PRESENTED).await.map_err(|e| e.fault())?.unwrap_or_default();
+            let (records, _) = stored.as_chunks::<PRESENTED_BYTES>();
+            let kept: Vec<_> = records.iter().filter(|r| !r.starts_with(&digest)).copied().collect();
+            self.record(&broker, open, Kind::AssertionWithdrawn, digest, kept.concat(), now()).await
+        })
+    }
+}
+
+impl Presented {
+    async fn record(
+        &self,
+        broker: &Broker,
+        open: &Open,
+        kind: Kind,
+        digest: [u8; 32],
+        kept: Vec<u8>,
+        now: Now,
+    ) -> Result<(), Fault> {
+        let draft = entry(kind, now)
+            .profile(self.profile.as_str())
+            .detail("assertion", hex::encode(digest.get(..8).unwrap_or_default()));
+        open.record_delivery(broker, vec![Write::PutMeta(PRESENTED.to_owned(), kept)], vec![draft]).await
     }
 }
 

@@ -109,6 +109,8 @@ named! {
         RunUnwatched "run.unwatched"
         /// An assertion that may be presented once is about to be.
         AssertionPresented "assertion.presented"
+        /// It was not: there was no connection over which it could have been sent.
+        AssertionWithdrawn "assertion.withdrawn"
         /// An issuer made a credential.
         ExchangeMade "exchange.made"
         /// An issuer made none.

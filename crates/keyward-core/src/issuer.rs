@@ -53,6 +53,12 @@ pub trait Once: Send + Sync {
     /// # Errors
     /// The reason why it could not be recorded; then it must not be presented.
     fn present(&self, digest: [u8; 32], until: Wall) -> Pin<Box<dyn Future<Output = Result<bool, Fault>> + Send + '_>>;
+
+    /// Takes that back: it is certain that the assertion was not sent.
+    ///
+    /// # Errors
+    /// The reason why it could not be taken back; the assertion counts as presented then.
+    fn withdraw(&self, digest: [u8; 32]) -> Pin<Box<dyn Future<Output = Result<(), Fault>> + Send + '_>>;
 }
 
 /// What a failure asks of the next try.

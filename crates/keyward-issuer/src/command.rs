@@ -108,6 +108,13 @@ mod tests {
         ) -> std::pin::Pin<Box<dyn Future<Output = Result<bool, keyward_diag::Fault>> + Send + '_>> {
             Box::pin(std::future::ready(Ok(false)))
         }
+
+        fn withdraw(
+            &self,
+            _digest: [u8; 32],
+        ) -> std::pin::Pin<Box<dyn Future<Output = Result<(), keyward_diag::Fault>> + Send + '_>> {
+            Box::pin(std::future::ready(Ok(())))
+        }
     }
 
     fn order(argv: &[&str], more: &str) -> Order {

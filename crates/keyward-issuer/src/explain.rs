@@ -23,7 +23,7 @@ const SKEW: i64 = 30;
 const LIFE_MAX: i64 = 3600;
 
 /// Most parts of the set-up that are named for one refusal.
-const POINTERS_MAX: usize = 4;
+const POINTERS_MAX: usize = 6;
 
 /// A refused exchange.
 pub(crate) struct Refused<'a> {
@@ -39,17 +39,23 @@ pub(crate) struct Refused<'a> {
     pub(crate) refusal: &'a Refusal,
     /// The clock of this machine, in seconds since 1970.
     pub(crate) now: i64,
+    /// By how many seconds the endpoint's clock is ahead of it, where the endpoint says.
+    pub(crate) ahead_s: Option<i64>,
 }
 
 /// A span of time as people say it: `12 minutes ago`, or `in 12 minutes` where it is negative.
 pub(crate) fn ago(seconds: i64) -> String {
-    let span = match seconds.unsigned_abs() {
+    let span = span(seconds);
+    if seconds < 0 { format!("in {span}") } else { format!("{span} ago") }
+}
+
+fn span(seconds: i64) -> String {
+    match seconds.unsigned_abs() {
         s @ 0..120 => format!("{s} s"),
         s @ 120..7200 => format!("{} minutes", s / 60),
         s @ 7200..172_800 => format!("{} hours", s / 3600),
         s => format!("{} days", s / 86_400),
-    };
-    if seconds < 0 { format!("in {span}") } else { format!("{span} ago") }
+    }
 }
 
 /// What an assertion says, in one line that fits into a cause.
@@ -113,6 +119,14 @@ fn clock(refused: &Refused<'_>) -> Vec<String> {
     let (assertion, now) = (refused.assertion, refused.now);
     let since = |date: Option<i64>| date.map(|date| now.saturating_sub(date));
     let mut parts = Vec::new();
+    if let Some(ahead) = refused.ahead_s.filter(|ahead| ahead.abs() > SKEW) {
+        let (span, side) = (span(ahead), if ahead > 0 { "ahead of" } else { "behind" });
+        parts.push(format!(
+            "clock: the clock of {} is {span} {side} that of this machine; {SKEW} s are allowed between it and the \
+             assertion's times",
+            refused.host
+        ));
+    }
     if let Some(over) = since(assertion.exp).filter(|over| *over > SKEW) {
         parts.push(format!(
             "clock or identity source: by this machine's clock it expired {}: the source gave a stale assertion, or the \
@@ -227,6 +241,9 @@ fn rule(refused: &Refused<'_>) -> Vec<String> {
          `kid`; a key published just before takes up to a minute"
             .to_owned(),
     ];
+    if assertion.aud.iter().any(|aud| aud == AUDIENCE) {
+        parts.push("audience: where the rule names one, it must be one of the `aud` above letter by letter".to_owned());
+    }
     if let Some(account) = profile.text("service_account_id") {
         parts.push(format!("service account: the rule's target must be {account}"));
     }
@@ -235,9 +252,6 @@ fn rule(refused: &Refused<'_>) -> Vec<String> {
         None => {
             parts.push("workspace: where the rule holds for several, the profile must set `workspace_id`".to_owned())
         }
-    }
-    if assertion.aud.len() > 1 {
-        parts.push("audience: the rule's must be one of those above, letter by letter".to_owned());
     }
     parts
 }

@@ -8,16 +8,16 @@
 use crate::answer::{Granted, Refusal};
 use crate::explain::{self, Refused, ago};
 use crate::field;
-use crate::http::{Answer, Line, Trouble};
+use crate::http::{self, Answer, Trouble};
 use crate::identity::{self, Source};
 use crate::jwt::Assertion;
-use hyper::header::{self, HeaderName, HeaderValue};
 use jiff::Timestamp;
 use keyward_core::{
     Credential, Endpoint, Failure, Identity, IssueError, Issuer, Issuing, KindRole, KindSpec, Looking, Order, Profile,
     Shape, Usual, Wall, check_url,
 };
 use keyward_diag::{Code, Fault, plain};
+use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -120,29 +120,19 @@ async fn exchange(order: &Order) -> Result<Credential, IssueError> {
     let patience = source.patience();
     let mut assertion = source.read(identity, order).await?;
     let mut waited = None;
-    let line = loop {
-        // The connection comes first: an assertion is not spent on a network that is down.
-        let line = Line::connect(&url, Instant::now() + timeout).await.map_err(|t| troubled(&t))?;
-        if present(order, &assertion).await? {
-            break line;
-        }
-        drop(line);
+    while !present(order, &assertion).await? {
         let until = *waited.get_or_insert_with(|| Instant::now() + patience);
         assertion = another(source, identity, order, &assertion, until).await?;
-    };
-    let headers = vec![
+    }
+    let headers = HeaderMap::from_iter([
         (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
         (HeaderName::from_static("anthropic-beta"), HeaderValue::from_static(BETA)),
-    ];
-    let answer = line.post(headers, body(profile, &assertion)?).await.map_err(|trouble| {
-        let mut error = troubled(&trouble);
-        if assertion.once().is_some() {
-            let cause =
-                "the assertion can be presented once, and the endpoint may have taken it: the next try needs another";
-            error.fault = error.fault.cause(cause);
-        }
-        error
-    })?;
+        (header::ACCEPT, HeaderValue::from_static("application/json")),
+    ]);
+    let answer = match http::post(&url, headers, body(profile, &assertion)?, Instant::now() + timeout).await {
+        Ok(answer) => answer,
+        Err(trouble) => return Err(unanswered(order, &assertion, &trouble).await),
+    };
     let host = plain(url.host_str().unwrap_or_default(), 100);
     read(profile, &host, &assertion, &answer)
 }
@@ -175,6 +165,25 @@ async fn present(order: &Order, assertion: &Assertion) -> Result<bool, IssueErro
     presented.map_err(|fault| IssueError { fault, failure: Failure::Passing(None) })
 }
 
+/// The error of an exchange that was not answered. An assertion that was certainly not sent can be presented later.
+async fn unanswered(order: &Order, assertion: &Assertion, trouble: &Trouble) -> IssueError {
+    let mut error = troubled(trouble);
+    let Some(digest) = assertion.once() else { return error };
+    match trouble {
+        Trouble::Unreachable(_) => {
+            if let Err(fault) = order.once.withdraw(digest).await {
+                error.fault = fault.causes.iter().fold(error.fault, |all, cause| all.cause(cause));
+            }
+        }
+        Trouble::Broken(_) | Trouble::Slow(_) | Trouble::Invalid(_) => {
+            let cause =
+                "the assertion can be presented once, and the endpoint may have taken it: the next try needs another";
+            error.fault = error.fault.cause(cause);
+        }
+    }
+    error
+}
+
 /// Reads the source until it gives another assertion than `spent`, or the time is up.
 async fn another(
     source: &dyn Source,
@@ -205,7 +214,7 @@ async fn another(
 
 fn troubled(trouble: &Trouble) -> IssueError {
     match trouble {
-        Trouble::Unreachable(cause) => IssueError::passing(Code::IssuerUnreachable, cause),
+        Trouble::Unreachable(cause) | Trouble::Broken(cause) => IssueError::passing(Code::IssuerUnreachable, cause),
         Trouble::Slow(cause) => IssueError::passing(Code::IssuerTimeout, cause),
         Trouble::Invalid(cause) => not_a_token(cause),
     }
@@ -261,7 +270,7 @@ fn read(profile: &Profile, host: &str, assertion: &Assertion, answer: &Answer) -
             let fault = Fault::new(Code::IssuerRefused)
                 .cause(format!("{said}: {}", refusal.line()))
                 .cause(explain::claims(assertion, now));
-            let refused = Refused { profile, host, assertion, status, refusal: &refusal, now };
+            let refused = Refused { profile, host, assertion, status, refusal: &refusal, now, ahead_s: answer.ahead_s };
             let fault = explain::look_at(&refused).into_iter().fold(fault, Fault::cause);
             let help =
                 format!("mend what the causes name, then try it alone with `keyward profile test {}`", profile.name);

@@ -181,6 +181,13 @@ impl Once for Memory {
             Ok(self.presented.lock().unwrap().insert(digest))
         })
     }
+
+    fn withdraw(&self, digest: [u8; 32]) -> Pin<Box<dyn Future<Output = Result<(), Fault>> + Send + '_>> {
+        Box::pin(async move {
+            self.presented.lock().unwrap().remove(&digest);
+            Ok(())
+        })
+    }
 }
 
 /// An order for a profile whose file goes on in this way after `[issuer]`.

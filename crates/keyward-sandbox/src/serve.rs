@@ -15,6 +15,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
+use jiff::fmt::rfc2822::DateTimePrinter;
 use serde_json::Map;
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -202,10 +203,18 @@ async fn answer(sandbox: Arc<Sandbox>, request: Request<Incoming>) -> Result<Res
     if !is_reading && let Err(e) = sandbox.journal().write(&asked, &answer) {
         let _ = writeln!(std::io::stderr(), "keyward-sandbox: the journal: {e}");
     }
-    send(answer, &asked.request_id).await
+    let date = http_date(sandbox.state().server_now_s());
+    send(answer, &asked.request_id, &date).await
 }
 
-async fn send(answer: Answer, request_id: &str) -> Result<Response<Sent>, Reset> {
+/// The `date` of an answer (RFC 9110 section 5.6.7), by the clock of the server.
+fn http_date(seconds: f64) -> String {
+    static DATES: DateTimePrinter = DateTimePrinter::new();
+    let at = jiff::Timestamp::from_second(seconds as i64).unwrap_or_default();
+    DATES.timestamp_to_rfc9110_string(&at).unwrap_or_default()
+}
+
+async fn send(answer: Answer, request_id: &str, date: &str) -> Result<Response<Sent>, Reset> {
     let body = match answer.body {
         Body::Whole(text) => Either::Left(Full::from(text)),
         Body::Hang => std::future::pending().await,
@@ -228,5 +237,5 @@ async fn send(answer: Answer, request_id: &str) -> Result<Response<Sent>, Reset>
     for (name, value) in answer.headers {
         response = response.header(name, value);
     }
-    response.header("request-id", request_id).body(body).map_err(|_| Reset)
+    response.header("request-id", request_id).header("date", date).body(body).map_err(|_| Reset)
 }

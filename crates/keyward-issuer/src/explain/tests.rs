@@ -24,7 +24,10 @@ fn parts(header: &str, claims: &str, more: &str, status: u16, body: &str) -> Vec
         status,
         refusal: &refusal,
         now: NOW,
+        ahead_s: None,
     };
+    let blamed = |ahead| look_at(&Refused { ahead_s: Some(ahead), ..refused }).concat().contains("clock: the clock of");
+    assert!(!blamed(29) && !blamed(-29) && blamed(31) && blamed(-300));
     look_at(&refused)
 }
 
@@ -145,6 +148,6 @@ fn an_assertion_without_a_sign_leads_to_what_the_server_keeps_for_itself() {
     let more = "service_account_id = \"svac_01S\"\nworkspace_id = \"wrkspc_01W\"";
     let parts = parts(r#"{"alg":"ES256","kid":"k"}"#, GOOD, more, 401, GRANT);
     let heads: Vec<_> = parts.iter().filter_map(|part| part.split_once(':')).map(|(head, _)| head).collect();
-    assert_eq!(heads, ["rule and subject", "issuer", "service account", "workspace"]);
-    assert!(parts[2].contains("svac_01S") && parts[3].contains("wrkspc_01W"), "{parts:?}");
+    assert_eq!(heads, ["rule and subject", "issuer", "audience", "service account", "workspace"]);
+    assert!(parts[3].contains("svac_01S") && parts[4].contains("wrkspc_01W"), "{parts:?}");
 }

@@ -1,6 +1,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 use super::*;
 use crate::stage::Folder;
+use reqwest::header::HeaderValue;
 use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use std::path::Path;
@@ -55,9 +56,8 @@ async fn serve(folder: &Path) -> u16 {
 }
 
 async fn post(url: &str) -> Result<Answer, Trouble> {
-    let url = Url::parse(url).unwrap();
-    let line = Line::connect(&url, Instant::now() + Duration::from_secs(20)).await?;
-    line.post(Vec::new(), Zeroizing::new(b"{}".to_vec())).await
+    let deadline = Instant::now() + Duration::from_secs(20);
+    super::post(&Url::parse(url).unwrap(), HeaderMap::new(), Zeroizing::new(b"{}".to_vec()), deadline).await
 }
 
 /// The certificate is for `localhost` and trusted by nobody, but by the process that is told of it as the system would tell.

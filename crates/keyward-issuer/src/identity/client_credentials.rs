@@ -7,7 +7,7 @@
 use super::{Reading, Source};
 use crate::answer::{Granted, Refusal};
 use crate::field;
-use crate::http::{Answer, Line};
+use crate::http::{self, Answer};
 use crate::json;
 use crate::jwt::Assertion;
 use crate::program;
@@ -15,9 +15,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use form_urlencoded::Serializer;
-use hyper::header::{self, HeaderName, HeaderValue};
 use keyward_core::{Failure, FieldSpec, Identity, IssueError, KindRole, KindSpec, Order, Shape, Usual, check_url};
 use keyward_diag::{Code, Fault};
+use reqwest::header::{self, HeaderMap, HeaderValue};
 use std::time::Duration;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
@@ -79,10 +79,7 @@ async fn ask(identity: &Identity, order: &Order) -> Result<Assertion, IssueError
     let (headers, body) =
         request.ok_or_else(|| IssueError::refused(Code::SecretInvalid, format!("`{}` is not text", reference.0)))?;
     let deadline = Instant::now() + identity.duration("timeout").unwrap_or(TIMEOUT).min(TIMEOUT_MAX);
-    let answer = match Line::connect(&url, deadline).await {
-        Ok(line) => line.post(headers, body).await,
-        Err(trouble) => Err(trouble),
-    };
+    let answer = http::post(&url, headers, body, deadline).await;
     let answer = answer.map_err(|trouble| IssueError::passing(Code::IdentityFailed, trouble.cause()))?;
     // EXPOSE: an answer that quotes the secret, in one of the forms in which it was sent, is not shown.
     secret.expose(|bytes| {
@@ -93,12 +90,12 @@ async fn ask(identity: &Identity, order: &Order) -> Result<Assertion, IssueError
 }
 
 /// Headers and form of the request.
-fn request(identity: &Identity, secret: &str) -> (Vec<(HeaderName, HeaderValue)>, Zeroizing<Vec<u8>>) {
+fn request(identity: &Identity, secret: &str) -> (HeaderMap, Zeroizing<Vec<u8>>) {
     let client = identity.text("client_id").unwrap_or_default();
-    let mut headers = vec![
+    let mut headers = HeaderMap::from_iter([
         (header::CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded")),
         (header::ACCEPT, HeaderValue::from_static("application/json")),
-    ];
+    ]);
     let mut form = Serializer::new(String::with_capacity(1024 + 3 * secret.len()));
     form.append_pair("grant_type", "client_credentials");
     for name in ["audience", "scope"] {
@@ -112,7 +109,7 @@ fn request(identity: &Identity, secret: &str) -> (Vec<(HeaderName, HeaderValue)>
         let value = Bytes::from_owner(Zeroizing::new(format!("Basic {}", *basic(client, secret)).into_bytes()));
         if let Ok(mut value) = HeaderValue::from_maybe_shared(value) {
             value.set_sensitive(true);
-            headers.push((header::AUTHORIZATION, value));
+            headers.insert(header::AUTHORIZATION, value);
         }
     }
     (headers, Zeroizing::new(form.finish().into_bytes()))

@@ -52,11 +52,11 @@ async fn the_client_says_who_it_is_in_the_way_that_was_chosen() {
         let endpoint = Endpoint::start(vec![answer("200 OK", "", &body)]).await;
         assert_eq!(ask_at(&endpoint.url, more).await.unwrap(), text);
         let request = format!(
-            "POST /oauth2/token HTTP/1.1\r\nhost: {}\r\nuser-agent: keyward/{}\r\n\
+            "POST /oauth2/token HTTP/1.1\r\n\
              content-type: application/x-www-form-urlencoded\r\naccept: application/json\r\n{authorization}\
-             content-length: {}\r\n\r\n{form}",
-            endpoint.url.strip_prefix("http://").unwrap(),
+             user-agent: keyward/{}\r\nhost: {}\r\ncontent-length: {}\r\n\r\n{form}",
             env!("CARGO_PKG_VERSION"),
+            endpoint.url.strip_prefix("http://").unwrap(),
             form.len()
         );
         assert_eq!(*endpoint.requests.lock().unwrap(), [request]);
