@@ -7,6 +7,7 @@
 use crate::dist::dist;
 use crate::home::Home;
 use crate::interrupt;
+use crate::sandbox::Sandbox;
 use crate::workspace::{Workspace, output, read, replace};
 use serde_json::Value;
 use std::io::Write;
@@ -72,6 +73,8 @@ fn measure(workspace: &Workspace, home: &Home, rounds: &Rounds) -> Result<Vec<Ro
     rows.push(overhead(home, rounds, "+ 2.0 ms", 2.0, &disk)?);
     rows.push(parallel_sets(home)?);
     rows.push(resident(home)?);
+    rows.extend(federation(home, rounds)?);
+    rows.push(waiting(workspace)?);
     rows.push(growth(home, rounds)?);
     fill(home, rounds.entries)?;
     rows.push(overhead(home, rounds, "+ 2.3 ms", 2.3, &disk)?);
@@ -107,6 +110,97 @@ fn overhead(home: &Home, rounds: &Rounds, target: &'static str, most_ms: f64, di
         measured: format!("+ {extra:.2} ms"),
         floor: format!("bare exec {floor:.2} ms; write and fdatasync of 4 KiB {sync:.2} ms"),
         met: extra <= most_ms,
+    })
+}
+
+/// A federated profile against the sandbox: many runs at once when its credential has expired, and one after the other while
+/// it is good.
+fn federation(home: &Home, rounds: &Rounds) -> Result<[Row; 2], String> {
+    const RUNS: usize = 100;
+    let sandbox = Sandbox::start(home, &["--life", "2s", "--fast-lives"])?;
+    add_federated(home, &sandbox)?;
+    let mut token = home.command(home.binary("keyward"));
+    token.args(["token", "federated"]).stdout(Stdio::null()).stderr(Stdio::null());
+    timed(&mut token)?;
+    std::thread::sleep(Duration::from_millis(2_100));
+    let before = sandbox.exchanges()?;
+
+    let mut run = home.command(home.binary("keyward"));
+    run.args(["run", "-p", "federated", "--", "/bin/true"]).stdout(Stdio::null()).stderr(Stdio::null());
+    let begin = Instant::now();
+    let mut children = Vec::new();
+    for _ in 0..RUNS {
+        children.push(run.spawn().map_err(|e| format!("keyward run: {e}"))?);
+    }
+    let mut succeeded = 0;
+    for child in &mut children {
+        succeeded += usize::from(child.wait().map_err(|e| format!("keyward run: {e}"))?.success());
+    }
+    let took = ms(begin.elapsed());
+    let exchanges = sandbox.exchanges()? - before;
+    // Bare executions in the same number and at once are what the machine needs for that alone.
+    let mut bare = home.command("/bin/true");
+    let begin = Instant::now();
+    let mut children =
+        (0..RUNS).map(|_| bare.spawn()).collect::<Result<Vec<_>, _>>().map_err(|e| format!("true: {e}"))?;
+    for child in &mut children {
+        child.wait().map_err(|e| format!("true: {e}"))?;
+    }
+    let floor = ms(begin.elapsed());
+    drop(sandbox);
+    let at_once = Row {
+        what: format!("{RUNS} parallel runs of one federated profile whose credential has expired"),
+        target: "1 exchange, all succeed, ≤ 1 s",
+        measured: format!("{exchanges} exchange, {succeeded} succeeded, {took:.0} ms"),
+        floor: format!("{RUNS} bare execs at once {floor:.0} ms"),
+        met: exchanges == 1 && succeeded == RUNS && took <= 1_000.0,
+    };
+
+    let sandbox = Sandbox::start(home, &["--life", "1h"])?;
+    home.keyward(&["profile", "remove", "federated"], "", 0)?;
+    add_federated(home, &sandbox)?;
+    let mut fixed = run_true(home);
+    for _ in 0..10 {
+        timed(&mut run)?;
+    }
+    let (mut floors, mut extras) = (Vec::new(), Vec::new());
+    for _ in 0..rounds.pairs {
+        let floor = timed(&mut fixed)?;
+        extras.push(timed(&mut run)? - floor);
+        floors.push(floor);
+        interrupted()?;
+    }
+    let (floor, extra) = (median(&mut floors), median(&mut extras));
+    let cached = Row {
+        what: format!("run with a cached federated credential over run with a stored one, median of {}", rounds.pairs),
+        target: "≤ 0.1 ms more",
+        measured: format!("{extra:+.2} ms"),
+        floor: format!("run with a stored one {floor:.2} ms"),
+        met: extra <= 0.1,
+    };
+    Ok([at_once, cached])
+}
+
+fn add_federated(home: &Home, sandbox: &Sandbox) -> Result<(), String> {
+    let toml = sandbox.profile("[delivery]\nmode = \"env\"\n")?;
+    home.keyward(&["profile", "add", "federated", "--from", "-"], &toml, 0).map(drop)
+}
+
+/// Many requests inside one broker that wait for the same exchange: a test of keyward-broker that prints what it saw.
+fn waiting(workspace: &Workspace) -> Result<Row, String> {
+    const TEST: &str = "renew::tests::ten_thousand_at_once_make_one_exchange";
+    let mut test = workspace.cargo(&["test", "--release", "--quiet", "--package", "keyward-broker", "--lib", "--"]);
+    let said = output(test.args([TEST, "--exact", "--nocapture"]))?;
+    let line = said.lines().find(|line| line.starts_with('{')).ok_or_else(|| format!("{TEST} printed no figures"))?;
+    let said: Value = serde_json::from_str(line).map_err(|e| format!("{TEST}: {e}"))?;
+    let number = |key: &str| said[key].as_u64().ok_or_else(|| format!("{TEST}: {key} expected"));
+    let (served, exchanges, growth) = (number("served")?, number("exchanges")?, number("growth_bytes")?);
+    Ok(Row {
+        what: "10,000 concurrent requests for one expired credential, inside the broker".into(),
+        target: "1 exchange, ≤ 20 MB growth",
+        measured: format!("{exchanges} exchange, {served} served, {:.1} MB", growth as f64 / 1e6),
+        floor: "–".into(),
+        met: served == 10_000 && exchanges == 1 && growth <= 20_000_000,
     })
 }
 

@@ -1,27 +1,50 @@
 //! `cargo xtask demo`: the whole story with the real binaries in a throw-away home.
 //!
-//! Makes a vault, hands a stored and a minted credential to a child, shows what is alive and what was recorded, and puts
-//! an older copy of the database back to show that it is found. Checks every step; never touches the vault, the session
-//! bus or the runtime folder of the person who runs it. Called by hand.
+//! Makes a vault, hands a stored and a minted credential to a child, lets three children live on one federated credential
+//! while it is exchanged anew under them, shows what is alive and what was recorded, and puts an older copy of the database
+//! back to show that it is found. Checks every step; never touches the vault, the session bus or the runtime folder of the
+//! person who runs it, and connects to the sandbox that it starts alone. Called by hand and by the end-to-end tests.
 
 use crate::dist::dist;
 use crate::home::{Home, random_hex};
 use crate::interrupt;
-use crate::workspace::Workspace;
+use crate::sandbox::Sandbox;
+use crate::workspace::{Workspace, read};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 /// The child: says what it holds, where the file is, and lives until its standard input is closed.
 const CHILD: &str = r#""$0" show DEMO_KEY DEMO_TOKEN_FILE && printf 'file %s\n' "$DEMO_TOKEN_FILE" && cat"#;
 
-/// Builds the release binaries and plays the story; `keep` leaves the home until Ctrl-C.
+/// Profile of the credential that is exchanged.
+const FEDERATED: &str = "demo-federated";
+
+/// How the sandbox serves: tokens of six seconds, so that the broker exchanges every three, and an assertion a second, each
+/// good for one exchange.
+const SERVE: [&str; 6] = ["--fast-lives", "--life", "6s", "--rotate", "1s", "--one-time"];
+
+/// Arguments of a child that lives until its token was replaced twice.
+const OUTLIVE: [&str; 3] = ["child", "--lifetimes", "2"];
+
+/// How many children share the federated credential.
+const CHILDREN: usize = 3;
+
+/// Builds the release binaries, or takes those of the folder `with`, and plays the story; `keep` leaves the home until
+/// Ctrl-C.
 ///
 /// Fails at the first deviation, saying what was expected and what was seen. No process and no file stays.
-pub(crate) fn demo(workspace: &Workspace, keep: bool) -> Result<(), String> {
-    let bin = workspace.target.join("dist");
-    dist(workspace, &bin, false)?;
+pub(crate) fn demo(workspace: &Workspace, keep: bool, with: Option<PathBuf>) -> Result<(), String> {
+    let bin = match with {
+        Some(folder) => std::path::absolute(&folder).map_err(|e| format!("{}: {e}", folder.display()))?,
+        None => {
+            let folder = workspace.target.join("dist");
+            dist(workspace, &folder, false)?;
+            folder
+        }
+    };
     interrupt::watch();
     let home = Home::make(&bin)?;
     let played = story(&home, keep);
@@ -37,6 +60,8 @@ fn story(home: &Home, keep: bool) -> Result<(), String> {
     let sandbox = sandbox.to_str().ok_or("the target folder is not UTF-8")?;
     let key = format!("sk-demo-{}", random_hex(16)?);
     home.hide(&key);
+    // What every token of the sandbox begins with.
+    home.hide("sk-ant-oat01-");
 
     step(home, &["init", "--passphrase-stdin"], &home.passphrase)?;
     unlock(home)?;
@@ -49,8 +74,10 @@ fn story(home: &Home, keep: bool) -> Result<(), String> {
 
     unlock(home)?;
     child_with_both(home, sandbox, &fingerprint(&key))?;
+    let federation = federate(home)?;
+    federated_children(home, sandbox, &federation)?;
     let list = step(home, &["audit", "list"], "")?;
-    for name in ["demo-static", "demo-minted"] {
+    for name in ["demo-static", "demo-minted", FEDERATED] {
         if !list.contains(name) {
             return Err(format!("audit list: an entry of {name} expected, none seen"));
         }
@@ -74,7 +101,7 @@ fn story(home: &Home, keep: bool) -> Result<(), String> {
         put_back(home, &newer)?;
         unlock(home)?;
         verify(home)?;
-        wait_for_interrupt(home);
+        wait_for_interrupt(home, &federation)?;
     }
     Ok(())
 }
@@ -118,6 +145,73 @@ fn child_with_both(home: &Home, sandbox: &str, key: &str) -> Result<(), String> 
     home.until("removal of the token file at the end of the run", || Ok(!Path::new(path).exists()))
 }
 
+/// Starts the sandbox and adds the profile [`FEDERATED`], which takes its assertion from a file.
+fn federate(home: &Home) -> Result<Sandbox, String> {
+    println!("\n$ keyward-sandbox serve {} &", SERVE.join(" "));
+    let sandbox = Sandbox::start(home, &SERVE)?;
+    println!("sandbox: {}", sandbox.said("base_url")?);
+    add_profile(home, FEDERATED, &sandbox.profile("")?)?;
+    Ok(sandbox)
+}
+
+/// Fingerprints of the tokens that the sandbox has given, oldest first. A request that it refused is an error.
+fn made(sandbox: &Sandbox) -> Result<Vec<String>, String> {
+    let journal = read(Path::new(sandbox.said("journal")?))?;
+    let lines = journal.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let requests = lines.filter(|line| line["path"] == "/v1/oauth/token");
+    let tokens = requests.map(|line| match line["token"].as_str() {
+        Some(token) if line["status"] == 200 => Ok(token.to_owned()),
+        _ => Err(format!("an exchange: status 200 expected, seen: {line}")),
+    });
+    tokens.collect()
+}
+
+/// Lets several children outlive two lifetimes of the token that they share, and checks that each lifetime took one exchange
+/// and that no file of theirs stays.
+fn federated_children(home: &Home, program: &str, sandbox: &Sandbox) -> Result<(), String> {
+    let line = [&["run", "-p", FEDERATED, "--", program][..], &OUTLIVE].concat();
+    println!("\n$ keyward run -p {FEDERATED} -- keyward-sandbox {}     # {CHILDREN} of them", OUTLIVE.join(" "));
+    let mut children = Vec::new();
+    for _ in 0..CHILDREN {
+        let mut command = home.command(home.binary("keyward"));
+        command.args(&line);
+        children.push(home.start(command)?);
+    }
+    let mut used = BTreeSet::new();
+    for (number, child) in children.into_iter().enumerate() {
+        let said = child.finish(0)?.out;
+        if number == 0 {
+            print!("{said}");
+        }
+        let tokens: BTreeSet<_> =
+            said.lines().filter_map(|line| line.strip_prefix("token: ")).map(str::to_owned).collect();
+        if tokens.len() != 3 {
+            return Err(format!("a child: three tokens expected, seen: {said}"));
+        }
+        used.extend(tokens);
+    }
+    // The newest token is made ahead of need, so that it may be unused.
+    let made = made(sandbox)?;
+    let unused = made.iter().rev().skip(1).any(|token| !used.contains(token));
+    if unused || used.iter().any(|token| !made.contains(token)) {
+        return Err(format!("one exchange for each token that was used expected; used: {used:?}, made: {made:?}"));
+    }
+    let exchanges = sandbox.exchanges()?;
+    if exchanges != made.len() as u64 {
+        return Err(format!("{} exchanges expected, seen: {exchanges}", made.len()));
+    }
+    println!("exchanges: {exchanges}");
+    home.until("removal of the children's files", || Ok(!holds(&home.runtime, "credentials")))
+}
+
+/// Whether a folder holds an entry of this name, at any depth.
+fn holds(folder: &Path, name: &str) -> bool {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.into_iter().any(|entry| {
+        entry.file_name() == name || entry.file_type().is_ok_and(|kind| kind.is_dir()) && holds(&entry.path(), name)
+    })
+}
+
 /// Runs `keyward` with `args`, shows the line and what it prints, and gives the latter back.
 fn step(home: &Home, args: &[&str], input: &str) -> Result<String, String> {
     println!("\n$ keyward {}", args.join(" "));
@@ -143,8 +237,12 @@ fn verify(home: &Home) -> Result<(), String> {
 }
 
 fn profile(home: &Home, name: &str, issuer: &str, mode: &str, variable: &str) -> Result<(), String> {
-    let file = home.root.join("project").join(format!("{name}.toml"));
     let text = format!("[issuer]\n{issuer}\n\n[delivery]\nmode = \"{mode}\"\nenv = {{ {variable} = \"token\" }}\n");
+    add_profile(home, name, &text)
+}
+
+fn add_profile(home: &Home, name: &str, text: &str) -> Result<(), String> {
+    let file = home.root.join("project").join(format!("{name}.toml"));
     std::fs::write(&file, text).map_err(|e| format!("{}: {e}", file.display()))?;
     step(home, &["profile", "add", name, "--from", &format!("{name}.toml")], "").map(drop)
 }
@@ -188,15 +286,21 @@ fn fingerprint(secret: &str) -> String {
     digits
 }
 
-fn wait_for_interrupt(home: &Home) {
+fn wait_for_interrupt(home: &Home, sandbox: &Sandbox) -> Result<(), String> {
     println!("\nThe home stays until Ctrl-C. Its passphrase is {}; in another terminal:\n", home.passphrase);
     for (name, value) in home.variables() {
         println!("  export {name}='{}'", value.to_string_lossy());
     }
+    println!("  keyward unlock");
+    println!("  keyward run -p demo-static -p demo-minted -- keyward-sandbox show DEMO_KEY DEMO_TOKEN_FILE");
+    println!("  keyward run -p {FEDERATED} -- keyward-sandbox {}", OUTLIVE.join(" "));
+    println!("  keyward profile test {FEDERATED}");
+    println!("  curl -s -H 'x-keyward-sandbox: 1' {}/sandbox/stats", sandbox.said("base_url")?);
     println!(
-        "  keyward unlock && keyward run -p demo-static -p demo-minted -- keyward-sandbox show DEMO_KEY DEMO_TOKEN_FILE"
+        "\n`keyward-sandbox serve --help` has the switches that make the sandbox fail, rotate its keys or shift its clocks."
     );
     while !interrupt::seen() {
         std::thread::sleep(std::time::Duration::from_millis(100));
     }
+    Ok(())
 }

@@ -12,6 +12,7 @@ mod dist;
 mod generate;
 mod home;
 mod interrupt;
+mod sandbox;
 mod setup;
 mod test;
 mod tidy;
@@ -43,6 +44,9 @@ enum Task {
         /// Leave the home until Ctrl-C
         #[arg(long)]
         keep: bool,
+        /// Play with the binaries in DIR instead of building them
+        #[arg(long, value_name = "DIR")]
+        with: Option<PathBuf>,
     },
     /// Run every check, fastest first
     Test,
@@ -84,7 +88,7 @@ fn run(task: Task) -> Result<(), String> {
     let workspace = Workspace::find()?;
     match task {
         Task::Setup { check } => setup::setup(&workspace, &["build", "test"], check),
-        Task::Demo { keep } => demo::demo(&workspace, keep),
+        Task::Demo { keep, with } => demo::demo(&workspace, keep, with),
         Task::Test => test::test(&workspace),
         Task::Dist { dir, vendored } => dist::dist(&workspace, &dir, vendored),
         Task::Tidy => tidy::tidy(&workspace),

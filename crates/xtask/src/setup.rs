@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 /// Fails when something is missing and cannot be installed; the error holds the command that a person can run. On a
 /// system without dpkg it names the packages and goes on, since their names there are not known.
 pub(crate) fn setup(workspace: &Workspace, groups: &[&str], check: bool) -> Result<(), String> {
-    let wanted = packages(&read(&workspace.root.join(".ci/packages"))?, groups)?;
+    let wanted = packages(&read(&workspace.root.join(".ci/packages"))?, groups, in_path)?;
     let Some(installed) = installed() else {
         println!("setup: no dpkg here; what these Debian packages hold must be installed: {}", wanted.join(" "));
         return Ok(());
@@ -56,8 +56,15 @@ fn installed() -> Option<std::collections::BTreeSet<String>> {
     Some(names.map(|(_, name)| name.to_owned()).collect())
 }
 
-/// The packages of `groups`, in the order of the file. A word outside of a group or a second word in a line is an error.
-fn packages(list: &str, groups: &[&str]) -> Result<Vec<String>, String> {
+/// Whether a program of this name can be started.
+fn in_path(program: &str) -> bool {
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&folders).any(|folder| folder.join(program).is_file())
+}
+
+/// The packages of `groups`, in the order of the file, without those of a line `PACKAGE unless PROGRAM` whose program
+/// `is_there` already. A word outside of a group or any other second word in a line is an error.
+fn packages(list: &str, groups: &[&str], is_there: impl Fn(&str) -> bool) -> Result<Vec<String>, String> {
     let mut group = None;
     let mut names = Vec::new();
     for (n, line) in list.lines().enumerate() {
@@ -70,12 +77,17 @@ fn packages(list: &str, groups: &[&str]) -> Result<Vec<String>, String> {
             continue;
         }
         let Some(group) = group else { return Err(format!(".ci/packages:{}: no group yet", n + 1)) };
+        let (name, program) = line.split_once(" unless ").map_or((line, None), |(name, p)| (name, Some(p)));
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
-        if !line.chars().all(plain) || line.starts_with('-') {
+        if [Some(name), program]
+            .into_iter()
+            .flatten()
+            .any(|w| !w.chars().all(plain) || w.is_empty() || w.starts_with('-'))
+        {
             return Err(format!(".ci/packages:{}: not the name of a package", n + 1));
         }
-        if groups.contains(&group) {
-            names.push(line.to_owned());
+        if groups.contains(&group) && !program.is_some_and(&is_there) {
+            names.push(name.to_owned());
         }
     }
     Ok(names)
@@ -88,14 +100,30 @@ mod tests {
     #[test]
     fn a_group_gives_its_packages_alone() {
         let list = "# why\n[build]\ngcc # links\n\n[test]\ndbus\n[build]\nlibc6-dev\n";
-        assert_eq!(packages(list, &["build"]), Ok(vec!["gcc".into(), "libc6-dev".into()]));
-        assert_eq!(packages(list, &["test", "vendored"]), Ok(vec!["dbus".into()]));
+        assert_eq!(packages(list, &["build"], |_| false), Ok(vec!["gcc".into(), "libc6-dev".into()]));
+        assert_eq!(packages(list, &["test", "vendored"], |_| false), Ok(vec!["dbus".into()]));
+    }
+
+    #[test]
+    fn a_program_that_is_there_needs_no_package() {
+        let list = "[test]\nnodejs unless node # any will do\nnpm unless npm\n";
+        assert_eq!(packages(list, &["test"], |program| program == "node"), Ok(vec!["npm".into()]));
+        assert_eq!(packages(list, &["test"], |_| false), Ok(vec!["nodejs".into(), "npm".into()]));
+        assert!(in_path("sh") && !in_path("no-such-program"));
     }
 
     #[test]
     fn what_is_no_package_name_never_reaches_apt() {
-        for list in ["gcc\n", "[build]\n-o=x\n", "[build]\ngcc make\n", "[build]\n$(id)\n", "[build]\n./a.deb;\n"] {
-            assert!(packages(list, &["build"]).is_err(), "{list:?} passed");
+        for list in [
+            "gcc\n",
+            "[build]\n-o=x\n",
+            "[build]\ngcc make\n",
+            "[build]\n$(id)\n",
+            "[build]\n./a.deb;\n",
+            "[build]\na unless b c\n",
+            "[build]\na unless \n",
+        ] {
+            assert!(packages(list, &["build"], |_| true).is_err(), "{list:?} passed");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! `cargo xtask test`: every check, fastest first; what continuous integration runs.
 //!
-//! Stops at the first step that fails. Installs what it lacks: system packages from `.ci/packages`, cargo-deny into the
-//! target folder. Never changes a file that git knows. Called by hand and by `.ci/run`.
+//! Stops at the first step that fails. Installs what it lacks: system packages from `.ci/packages`, cargo-deny and the
+//! clients of `tests/clients` into the target folder. Never changes a file that git knows. Called by hand and by `.ci/run`.
 
 use crate::generate::generate;
 use crate::setup::setup;
@@ -39,6 +39,10 @@ pub(crate) fn test(workspace: &Workspace) -> Result<(), String> {
         succeed(&mut workspace.cargo(&["build", "--workspace", "--bins"]))?;
         let fault = ["build", "--workspace", "--features", FAULT_POINTS, "--bin", "keyward-broker-fault"];
         succeed(&mut workspace.cargo(&fault))
+    })?;
+    step("clients", || {
+        let install = workspace.root.join("tests/clients/install");
+        succeed(Command::new("sh").arg(install).arg(workspace.target.join("clients")))
     })?;
     let mut sum = Sum::default();
     let tested = step("test", || cargo_test(workspace, &mut sum));
