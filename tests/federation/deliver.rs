@@ -46,7 +46,29 @@ fn the_variable_comes_with_its_host_and_nothing_that_would_win_over_it() {
         assert_eq!(get(&environment, name), None, "{name}");
         assert!(said.contains(&format!("unset {name} ")), "{name} is not told:\n{said}");
     }
+    for name in ["ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_BASE_URL"] {
+        assert!(said.contains(&format!("replaced {name} (set by profile claude)")), "{name} is not told:\n{said}");
+    }
     assert!(!environment.iter().any(|(_, v)| v.contains("stale")), "{environment:?}");
+}
+
+#[test]
+fn settings_of_claude_code_that_win_are_told() {
+    let (home, _sandbox) = federated(&["--life", "60s"], "");
+    let folder = home.root.join(".claude");
+    std::fs::create_dir(&folder).unwrap();
+    let settings =
+        "{\n \"apiKeyHelper\": \"/bin/key\",\n \"env\": {\n  \"ANTHROPIC_API_KEY\": \"sk-ant-api03-stale\"\n }\n}\n";
+    std::fs::write(folder.join("settings.json"), settings).unwrap();
+    std::os::unix::fs::symlink("/bin/true", home.bin().join("claude")).unwrap();
+    let said = home.keyward(&["run", "-p", "claude", "--", "claude"]).exits(0).err;
+    for line in ["settings.json:2 sets apiKeyHelper", "settings.json:4 sets ANTHROPIC_API_KEY"] {
+        assert!(said.contains(line), "{line}\n{said}");
+    }
+    assert!(!said.contains("stale"), "{said}");
+    let said = home.keyward(&["run", "-p", "claude", "--deliver", "env", "--", "claude"]).exits(0).err;
+    assert!(said.contains("sets ANTHROPIC_API_KEY") && !said.contains("apiKeyHelper"), "{said}");
+    assert_eq!(home.keyward(&["run", "-p", "claude", "--", "true"]).exits(0).err, "");
 }
 
 #[test]

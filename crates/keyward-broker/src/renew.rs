@@ -456,7 +456,7 @@ impl Broker {
                 if c.backoff.given_up() {
                     return c.seen.map(|_| c.look_at);
                 }
-                let at = c.credential.as_ref().and_then(|(_, s)| s.advisory_at());
+                let at = c.credential.as_ref().and_then(|(_, s)| s.rewrite_at());
                 let base = at.unwrap_or(Boot(Duration::ZERO));
                 Some(c.backoff_until().map_or(base, |b| b.max(base)))
             });
@@ -714,8 +714,8 @@ impl Cached {
     }
 
     fn wants_renewal(&self, now: Boot) -> bool {
-        let due = self.credential.as_ref().is_none_or(|(_, s)| s.freshness(now) != Freshness::Fresh);
-        due && self.may_renew(now)
+        let due = |schedule: Schedule| schedule.rewrite_at().is_some_and(|at| now >= at);
+        self.credential.as_ref().is_none_or(|(_, s)| due(*s)) && self.may_renew(now)
     }
 }
 

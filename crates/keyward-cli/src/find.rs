@@ -327,6 +327,13 @@ impl Found {
         found
     }
 
+    /// The settings of Claude Code alone.
+    pub(crate) fn in_claude_settings(around: &Around) -> Self {
+        let mut found = Self::default();
+        tool::claude_settings(around, &mut found);
+        found
+    }
+
     /// The environment and all files.
     pub(crate) fn everywhere(around: &Around) -> Self {
         let mut found = Self::in_environment(around);

@@ -45,6 +45,14 @@ impl Schedule {
         self.life.map(|life| self.received.after(life - (life / 2).min(Duration::from_secs(120))))
     }
 
+    /// When files that hold it must have been written anew: as [`Schedule::advisory_at`], and for lives of a minute or more
+    /// not later than 35 s before the end. Some clients take a file that ends within 30 s for one that is over.
+    pub fn rewrite_at(self) -> Option<Boot> {
+        let life = self.life.filter(|life| *life >= Duration::from_secs(60));
+        let early = life.map(|life| self.received.after(life - Duration::from_secs(35)));
+        self.advisory_at().map(|at| early.map_or(at, |early| early.min(at)))
+    }
+
     /// When a renewal is needed.
     pub fn mandatory_at(self) -> Option<Boot> {
         self.life.map(|life| self.received.after(life - (life / 4).min(Duration::from_secs(30))))
@@ -146,6 +154,10 @@ mod tests {
             assert_eq!(s.freshness(at(1000 + advisory - 1)), Freshness::Fresh);
             assert_eq!(s.freshness(at(1000 + advisory)), Freshness::Advisory);
             assert_eq!(s.freshness(at(1000 + mandatory)), Freshness::Mandatory);
+        }
+        for (life, rewrite) in [(3600, 3480), (60, 25), (66, 31), (72, 36), (58, 29), (6, 3)] {
+            let s = Schedule::new(at(1000), Some(Duration::from_secs(life)));
+            assert_eq!(s.rewrite_at().map(|at| at.0.as_secs()), Some(1000 + rewrite), "{life}");
         }
         assert_eq!(Schedule::new(at(1), None).freshness(at(1 << 40)), Freshness::Fresh);
     }

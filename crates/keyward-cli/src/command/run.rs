@@ -8,6 +8,7 @@ use super::Outcome;
 use super::profile::Deliver;
 use crate::args::Context;
 use crate::broker::{Broker, act, obtain};
+use crate::find::{Around, Finding, Found, State, auth_headers};
 use crate::out::Stop;
 use crate::table::table;
 use crate::{lookup, out, process, time};
@@ -98,10 +99,7 @@ impl Args {
         if self.explain {
             out::explain(&plan_text(&plan));
         }
-        for unset in &answer.unset {
-            let (name, profile) = (plain(&unset.name, 100), plain(&unset.profile, 64));
-            out::say(&format!("unset {name} (would win over profile {profile})"));
-        }
+        warn(&program, &answer);
         let fault = match become_child(&program, &self.command, &answer) {
             Ok(never) => match never {},
             Err(fault) => fault,
@@ -125,7 +123,9 @@ impl Args {
                 project: text(project)?,
             },
             variables: std::env::vars_os()
-                .filter(|(name, content)| name != CUSTOM_HEADERS || carries_credential(&content.to_string_lossy()))
+                .filter(|(name, content)| {
+                    name != CUSTOM_HEADERS || !auth_headers(&content.to_string_lossy()).is_empty()
+                })
                 .map(|(name, _)| name.to_string_lossy().into_owned())
                 .collect(),
             deliver: self.deliver.map(Deliver::mode),
@@ -138,12 +138,39 @@ impl Args {
     }
 }
 
-/// Whether lines of headers (`Name: content`) hold one that authenticates; others are the person's own and stay.
-fn carries_credential(headers: &str) -> bool {
-    let names = headers.lines().filter_map(|line| line.split_once(':')).map(|(name, _)| name.trim());
-    names.into_iter().any(|name| {
-        ["authorization", "x-api-key", "api-key", "proxy-authorization"].iter().any(|n| name.eq_ignore_ascii_case(n))
-    })
+/// Says which of the caller's variables the run replaces, and which settings of Claude Code win over what it gets: a run can
+/// take variables away, and no settings.
+fn warn(program: &Path, answer: &RunAnswer) {
+    let owner = |name: &str| {
+        let plan = answer.plan.iter().find(|p| p.variables.iter().any(|v| v == name));
+        plan.map_or_else(String::new, |p| plain(&p.profile, 64))
+    };
+    for set in &answer.set {
+        // EXPOSE: compared with what the caller has.
+        let same = |value: OsString| set.secret.expose(|secret| value == *secret);
+        if std::env::var_os(&set.name).is_some_and(|value| !same(value)) {
+            out::say(&format!("replaced {} (set by profile {})", plain(&set.name, 100), owner(&set.name)));
+        }
+    }
+    for unset in &answer.unset {
+        let (name, profile) = (plain(&unset.name, 100), plain(&unset.profile, 64));
+        out::say(&format!("unset {name} (would win over profile {profile})"));
+    }
+    let sets = |name: &str| answer.set.iter().any(|set| set.name == name);
+    let in_variable = sets("ANTHROPIC_AUTH_TOKEN") || sets("ANTHROPIC_API_KEY");
+    let for_claude = program.file_name() == Some(OsStr::new("claude")) && (in_variable || sets("ANTHROPIC_CONFIG_DIR"));
+    if !for_claude {
+        return;
+    }
+    let settings = Found::in_claude_settings(&Around::here());
+    let wins = |f: &&Finding| f.family == "anthropic" && f.state != State::Empty;
+    for finding in settings.findings.iter().filter(wins) {
+        // The program for a key is asked where no variable holds one.
+        if finding.name != "apiKeyHelper" || !in_variable {
+            let (name, place) = (plain(&finding.name, 100), plain(&finding.place.to_string(), 300));
+            out::say(&format!("warning: {place} sets {name}, which Claude Code prefers to what this run gives it"));
+        }
+    }
 }
 
 /// The exit code of a failure before the program has started: 126 and 127 keep their meaning.
@@ -265,16 +292,6 @@ mod tests {
         let got = environment(caller, &[set("T", "s3cret"), set("N", "n")], &[unset("OLD")]).unwrap();
         let got: Vec<_> = got.iter().map(|c| c.to_str().unwrap()).collect();
         assert_eq!(got, ["B=1", "A=", "C=a=b", "T=s3cret", "N=n"]);
-    }
-
-    #[test]
-    fn headers_that_authenticate_are_told_from_others() {
-        for yes in ["X-Api-Key: k", "a: b\nauthorization : Bearer x", "API-KEY:1"] {
-            assert!(carries_credential(yes), "{yes}");
-        }
-        for no in ["", "x-team: api-key", "authorization", "x-authorization: 1"] {
-            assert!(!carries_credential(no), "{no}");
-        }
     }
 
     #[test]

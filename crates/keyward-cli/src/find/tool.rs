@@ -100,7 +100,7 @@ fn at(path: &Path, line: Option<usize>) -> Place {
 }
 
 /// `env` puts variables over those of the environment; later files of the list win.
-fn claude_settings(around: &Around, found: &mut Found) {
+pub(super) fn claude_settings(around: &Around, found: &mut Found) {
     let user = claude_folder(around);
     let project = around.project().join(".claude");
     let mut files = vec![
