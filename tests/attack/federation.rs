@@ -192,3 +192,22 @@ fn callers_who_keep_crying_refused_cannot_wear_out_the_issuer() {
     let allowed = 2 + began.elapsed().as_secs() / 10;
     assert!(sandbox.count("asked") <= allowed, "{} of {allowed}", sandbox.count("asked"));
 }
+
+#[test]
+fn a_run_that_cries_refused_does_not_end_the_renewal_of_others() {
+    let (home, sandbox) = federated(&["--life", "14s", "--fast-lives"], "");
+    let mut other =
+        home.keyward_command(&["run", "-p", "p", "--", "sh", "-c", "cat $ANTHROPIC_CONFIG_DIR/*/*; read x"]);
+    let mut other = other.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    keyward_testkit::wait_for("the run", || home.keyward(&["ps", "--json"]).json()[0]["leases"][0]["state"] == "live");
+    sandbox.fail("token", "400", 3);
+    let cry = "for i in 1 2 3 4; do keyward token p --refresh >/dev/null 2>&1; sleep 1.1; done";
+    run(home.keyward_command(&["run", "-p", "p", "--", "sh", "-c", cry]), b"").exits(0);
+    assert_eq!(sandbox.count("asked"), 2, "one cry in ten seconds is heard");
+    sandbox.clear();
+    let renewed = || home.keyward(&["ps", "--json"]).json()[0]["leases"][0]["renewals"].as_u64().unwrap_or_default();
+    keyward_testkit::wait_at_most(Duration::from_secs(20), "the renewal of the other", || renewed() >= 1);
+    assert!(!home.audit_kinds().iter().any(|k| k == "lease.renew_failed" || k == "lease.lapsed"));
+    drop(other.stdin.take());
+    assert!(other.wait().is_ok());
+}

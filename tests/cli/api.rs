@@ -15,7 +15,8 @@ fn request(id: &str, home: &Home) -> Option<(&'static str, Value, Option<&'stati
         "Status" | "Slots" | "Secrets" | "Kinds" | "Profiles" | "Runs" | "Audit" | "AuditVerify" => {
             ("", Value::Null, None)
         }
-        "Profile" | "ProfileTest" => ("p", Value::Null, None),
+        "Profile" => ("p", Value::Null, None),
+        "ProfileTest" => ("p", json!({}), None),
         "AuditEntry" => ("1", Value::Null, None),
         "Init" => ("", json!({"passphrase": "another good passphrase"}), Some("vault.exists")),
         "Unlock" => ("", json!({"proof": proof}), None),

@@ -1,7 +1,7 @@
 //! What a child gets, and what it must not have.
 
 use crate::{ENV, federated};
-use keyward_testkit::Home;
+use keyward_testkit::{Home, PASSPHRASE};
 
 /// Variables that would win over the credential, or be sent beside it, each with something in it.
 const SHADOWS: &[&str] = &[
@@ -145,4 +145,44 @@ fn other_identity_sources_bring_the_assertion_too() {
         assert_eq!(said["expires_in_s"], 60, "{name}: {said}");
     }
     assert_eq!(sandbox.count("idp_tokens"), 2);
+}
+
+#[test]
+fn under_any_name_the_child_gets_neither_the_assertion_nor_another_credential() {
+    let (mut home, sandbox) = federated(&["--life", "60s"], ENV);
+    let assertion = std::fs::read_to_string(sandbox.token_file()).unwrap();
+    home.profile("ci", &sandbox.profile("kind = \"env-token\"\nvariable = \"CI_JOB_JWT\"", ENV));
+    let own = "[delivery]\nmode = \"file\"\nenv = { MY_TOK = \"token\" }";
+    sandbox.federate(&home, "own", own);
+    for name in ["CI_JOB_JWT", "ANTHROPIC_IDENTITY_TOKEN"] {
+        home.set(name, assertion.trim());
+    }
+    home.set("ANTHROPIC_API_KEY", "stale");
+    home.set("ANTHROPIC_AUTH_TOKEN", "stale");
+    for profile in ["ci", "own"] {
+        let out = home.keyward(&["run", "-p", profile, "--", "env"]).exits(0).out;
+        assert!(!out.contains("ANTHROPIC_IDENTITY_TOKEN=") && !out.contains("stale"), "{profile}: {out}");
+        assert_eq!(out.contains("CI_JOB_JWT="), profile == "own", "only the profile that reads it takes it away");
+    }
+}
+
+#[test]
+fn a_profile_that_moves_to_another_host_takes_back_what_runs_hold() {
+    let (home, sandbox) = federated(&["--life", "60s"], "");
+    let mut child = crate::shell(&home);
+    let folder = crate::ask(&mut child, "echo $ANTHROPIC_CONFIG_DIR");
+    let toml = sandbox.profile(&format!("kind = \"file\"\npath = {:?}", sandbox.token_file()), "");
+    let edit = |toml: &str| {
+        std::fs::write(home.root.join("edit.toml"), toml).unwrap();
+        home.keyward_in(&["profile", "edit", "claude", "--from", "edit.toml", "--passphrase-stdin"], PASSPHRASE)
+            .exits(0);
+    };
+    // A shorter limit concerns no credential.
+    edit(&format!("{toml}[limits]\nmax_ttl = \"1h\"\n"));
+    assert_eq!(crate::lease(&home)["state"], "live");
+    home.keyward(&["token", "claude"]).exits(0);
+    assert_eq!(sandbox.count("asked"), 1, "the credential stays");
+    edit(&toml.replace("http://127.0.0.1", "http://localhost"));
+    assert_eq!(crate::lease(&home)["state"], "revoked");
+    assert!(!std::path::Path::new(&folder).exists());
 }

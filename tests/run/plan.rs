@@ -21,7 +21,8 @@ fn variables_that_would_win_are_unset_and_reported_once() {
         let line = format!("keyward: unset {name} (would win over profile claude)\n");
         assert_eq!(answer.err.matches(&line).count(), 1, "{}", answer.err);
     }
-    assert_eq!(answer.err.lines().count(), given.len(), "{}", answer.err);
+    assert!(answer.err.contains("keyward: replaced ANTHROPIC_AUTH_TOKEN (set by profile claude)\n"), "{}", answer.err);
+    assert_eq!(answer.err.lines().count(), given.len() + 1, "{}", answer.err);
     let silent = home.keyward(&["run", "-p", "claude", "--", "true"]).exits(0);
     assert_eq!(silent.err, "", "nothing was there, nothing is said");
 }
@@ -36,7 +37,9 @@ fn a_variable_that_another_profile_delivers_is_no_shadow() {
     let answer = run(command, b"").exits(0);
     assert!(answer.out.contains("AWS_ACCESS_KEY_ID=akid\n") && answer.out.contains("AWS_SECRET_ACCESS_KEY=sekrit\n"));
     assert!(answer.out.contains("AWS_REGION=kept\n") && !answer.out.contains("AWS_SESSION_TOKEN"));
-    assert_eq!(answer.err, "keyward: unset AWS_SESSION_TOKEN (would win over profile id)\n");
+    let said = "keyward: replaced AWS_SECRET_ACCESS_KEY (set by profile key)\n\
+                keyward: unset AWS_SESSION_TOKEN (would win over profile id)\n";
+    assert_eq!(answer.err, said);
 }
 
 #[test]

@@ -21,6 +21,7 @@ mod linux;
 pub(crate) use linux::pollable;
 #[cfg(target_os = "linux")]
 pub use linux::{
-    BootTimer, Credentials, Exit, Process, Received, StopSignals, Watch, boot_id, close_inherited, fork, is_alive, now,
-    peer_credentials, peer_pin, pin, process, random_byte, receive, reset_signals, rss_bytes, time_in_suspend,
+    BootTimer, Credentials, Exit, Process, Received, StopSignals, Watch, boot_id, close_inherited, executable, fork,
+    is_alive, now, peer_credentials, peer_pin, pin, process, random_byte, receive, reset_signals, rss_bytes,
+    time_in_suspend,
 };

@@ -3,20 +3,19 @@
 use crate::broker::{Broker, Open, StoredProfile, entry_of};
 use crate::peer::Peer;
 use crate::platform::now;
-use crate::renew::identity_variable;
 use crate::runs::wire_mode;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use keyward_api::{
     ExchangeMsg, FieldMsg, KindMsg, ProfileMsg, ProfilePutRequest, ProfileTestAnswer, ProfileTestRequest, Proof,
-    RevokeRequest, SecretMsg, SecretPutRequest, SecretRevealAnswer,
+    SecretMsg, SecretPutRequest, SecretRevealAnswer,
 };
 use keyward_core::audit::{Kind, Outcome};
-use keyward_core::{Name, Profile, ProfileError, Role, Wall};
+use keyward_core::{Name, Profile, ProfileError, Wall};
 use keyward_crypto::{ItemRef, make_array};
 use keyward_diag::{Code, Fault};
 use keyward_secret::{SecretBytes, SecretText};
-use keyward_store::{Item, ItemInfo, StoreError, Write};
+use keyward_store::{Changes, Item, ItemInfo, StoreError, Write};
 use std::sync::Arc;
 use zeroize::Zeroizing;
 
@@ -231,12 +230,25 @@ impl Broker {
         open.last_action = at.boot;
         let former = open.profiles.get(&name).cloned().ok_or_else(|| no_profile(&name))?;
         check_secrets(open, &profile)?;
-        let stored = StoredProfile { profile, updated: at.wall, ..former };
+        let stays = profile.exchanges_as(&former.profile);
+        let place = |p: &Profile| (p.kind.kind, p.endpoint().map(str::to_owned));
+        // What a run holds is valid at the former place, and its variables name that one.
+        let moved = place(&profile) != place(&former.profile);
+        let stored = StoredProfile { profile: profile.clone(), updated: at.wall, ..former };
         let draft =
             entry_of(Kind::ProfileChanged, at, peer).profile(name.as_str()).detail("issuer", stored.profile.kind.kind);
-        open.commit(self, vec![row(&stored)], vec![draft]).await?;
-        open.profiles.insert(name.clone(), stored);
-        self.changed(&mut state, &[name]).await;
+        let taken = if moved { Self::leases_of(&state, &name) } else { Vec::new() };
+        let changes = Changes { writes: vec![row(&stored)], entries: vec![draft] };
+        self.revoke_leases(&mut state, &taken, Some(peer), at, changes).await?;
+        self.unlocked(&mut state)?.profiles.insert(name.clone(), stored);
+        if stays {
+            let order = self.order(&mut state, profile)?;
+            if let Some(cached) = state.cache.get_mut(&name) {
+                cached.reorder(order);
+            }
+        } else {
+            self.changed(&mut state, &[name]).await;
+        }
         self.wake.notify_one();
         Ok(())
     }
@@ -244,21 +256,16 @@ impl Broker {
     /// Removes a profile and takes back what was made from it.
     pub(crate) async fn profile_remove(&self, peer: &Peer, name: &str) -> Result<(), Fault> {
         let name = Name::parse(name).map_err(|e| e.fault())?;
-        {
-            let mut state = self.state_for_request().await?;
-            let open = self.unlocked(&mut state)?;
-            if !open.profiles.contains_key(&name) {
-                return Err(no_profile(&name));
-            }
-        }
-        self.revoke(peer, Role::Requester, RevokeRequest::Target(name.to_string())).await?;
         let mut state = self.state_for_request().await?;
         let at = now();
         let open = self.unlocked(&mut state)?;
         open.last_action = at.boot;
         let stored = open.profiles.get(&name).cloned().ok_or_else(|| no_profile(&name))?;
         let draft = entry_of(Kind::ProfileRemoved, at, peer).profile(name.as_str());
-        open.commit(self, vec![Write::RemoveProfile(stored.id)], vec![draft]).await?;
+        let taken = Self::leases_of(&state, &name);
+        let changes = Changes { writes: vec![Write::RemoveProfile(stored.id)], entries: vec![draft] };
+        self.revoke_leases(&mut state, &taken, Some(peer), at, changes).await?;
+        let open = self.unlocked(&mut state)?;
         open.profiles.remove(&name);
         state.cache.remove(&name);
         state.exchanges.remove(&name);
@@ -312,7 +319,7 @@ fn profile_message(stored: &StoredProfile, last_exchange: Option<&ExchangeMsg>) 
         variables: usual.carriers.into_iter().chain(usual.plain.into_keys()).collect(),
         max_ttl_s: profile.max_ttl.as_secs(),
         identity: profile.identity.as_ref().map(|i| i.kind.kind.to_owned()),
-        identity_variable: identity_variable(profile).map(str::to_owned),
+        identity_variable: profile.identity_variable().map(str::to_owned),
         last_exchange: last_exchange.cloned(),
         toml: profile.to_toml(),
         created_at: stored.created.to_rfc3339(),

@@ -6,14 +6,15 @@ use crate::runs::{HeldLease, RunId};
 use keyward_api::{ExchangeMsg, SuppliedAssertion};
 use keyward_core::audit::Kind;
 use keyward_core::{
-    Backoff, Boot, Credential, DeliveryMode, Failure, Form, Freshness, IssueError, LeaseEnd, Name, Now, Once, Order,
-    ProcessId, Profile, Schedule, Wall,
+    Backoff, Boot, Credential, DeliveryMode, Failure, Form, Freshness, IssueError, LeaseEnd, LeaseState, Name, Now,
+    Once, Order, ProcessId, Profile, Schedule, Wall,
 };
 use keyward_crypto::ItemRef;
 use keyward_diag::{Code, Fault};
 use keyward_secret::SecretBytes;
 use keyward_store::{StoreError, Write};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
@@ -31,7 +32,10 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// A credential that was made because its forerunner was refused is not dropped again for this long.
 const ANEW_PAUSE: Duration = Duration::from_secs(10);
 
-/// How often the identity source of a profile that was refused is looked at, while a run needs it.
+/// A failure that is recorded is not recorded again for this long while it stays the same.
+const TOLD_PAUSE: Duration = Duration::from_secs(600);
+
+/// How often an identity source is looked at whose change is waited for, while a run needs it.
 const LOOK_PAUSE: Duration = Duration::from_secs(5);
 
 /// How often the wall clock is looked at while files of the SDKs are in use, which name an end by it.
@@ -58,12 +62,16 @@ pub(crate) struct Cached {
     failed: Option<(Fault, Boot)>,
     /// The last refusal, until an exchange succeeds or something changes.
     refused: Option<Fault>,
-    /// What the identity source held when it was last refused.
+    /// What the identity source held at the last failure that a change of it can mend, where it can be looked at.
     seen: Option<[u8; 32]>,
-    /// When it is looked at next, after the issuer was given up.
+    /// That failure was the lack of an assertion that was not presented before.
+    no_assertion: bool,
+    /// When it is looked at next.
     look_at: Boot,
-    /// When the credential was last made because a caller saw its forerunner refused.
-    anew: Option<Boot>,
+    /// The last failure that is in the log, and since when: the same one again is recorded every ten minutes.
+    told: Option<(Code, Boot)>,
+    /// When a credential was last asked for because a caller saw its forerunner refused, and why there was none.
+    anew: Option<(Boot, Option<Fault>)>,
     /// Such a caller waits for the exchange under way.
     refused_upstream: bool,
     /// Callers that wait for the exchange under way; `None` when none is.
@@ -121,7 +129,7 @@ impl Broker {
                 }
                 let mut state = self.state_for_request().await?;
                 if let Some(cached) = state.cache.get_mut(name) {
-                    cached.forget_failures();
+                    cached.source_changed();
                 }
                 self.next(&mut state, name, want).await?
             }
@@ -156,12 +164,16 @@ impl Broker {
         let Some(cached) = state.cache.get_mut(name) else { return Err(Fault::new(Code::Internal)) };
         if let Some((credential, schedule)) = &cached.credential {
             let freshness = schedule.freshness(now.boot);
-            let good = match want {
-                Want::Good => true,
-                Want::Anew => {
-                    cached.exchange.is_none() && cached.anew.is_some_and(|at| now.boot.since(at) < ANEW_PAUSE)
+            let anew = cached.anew.as_ref().filter(|(at, _)| now.boot.since(*at) < ANEW_PAUSE);
+            let good = match (want, anew) {
+                (Want::Good, _) => true,
+                (Want::Anew, Some((_, fault))) if cached.exchange.is_none() => {
+                    if let Some(fault) = fault {
+                        return Ok(Next::Now(Err(fault.clone())));
+                    }
+                    true
                 }
-                Want::Trial => false,
+                (Want::Anew | Want::Trial, _) => false,
             };
             if good && freshness != Freshness::Mandatory {
                 let found = (Arc::clone(credential), *schedule);
@@ -173,11 +185,21 @@ impl Broker {
         }
         if cached.exchange.is_none() {
             if want != Want::Trial {
-                if cached.backoff.given_up() {
+                let held_back = cached.backoff.until(now.boot);
+                if cached.backoff.given_up() && (cached.seen.is_some() || held_back.is_some()) {
                     let fault = cached.refused.clone().unwrap_or_else(|| Fault::new(Code::IssuerRefused));
+                    let until = match (cached.seen, held_back) {
+                        (None, Some(at)) => {
+                            format!(
+                                "for {} minutes, unless the profile or a secret of it changes",
+                                minutes(at, now.boot)
+                            )
+                        }
+                        _ => "until the profile, a secret of it or the assertion changes".to_owned(),
+                    };
                     let fault = fault.cause(format!(
-                        "it refused three times in a row and is not asked again until the profile, a secret of it or the \
-                         assertion changes; `keyward profile test {name}` tries at once"
+                        "it refused three times in a row and is not asked again {until}; `keyward profile test {name}` \
+                         tries at once"
                     ));
                     return Ok(Next::GivenUp(Arc::clone(&cached.order), cached.seen, fault));
                 }
@@ -185,11 +207,9 @@ impl Broker {
                 if let Some((fault, _)) = recent {
                     return Ok(Next::Now(Err(fault.clone())));
                 }
-                if let (Some(left), Some((fault, _))) = (cached.backoff.asked(now.boot), &cached.failed) {
+                if let (Some(left), Some((fault, _))) = (cached.backoff.holds_back(now.boot), &cached.failed) {
                     let seconds = left.as_secs().max(1);
-                    return Ok(Next::Now(Err(fault
-                        .clone()
-                        .cause(format!("it asked to be left alone for {seconds} s")))));
+                    return Ok(Next::Now(Err(fault.clone().cause(format!("it is asked again in {seconds} s")))));
                 }
             }
             self.exchange(name, cached);
@@ -230,28 +250,36 @@ impl Broker {
         if state.cache.get(name).is_none_or(|c| c.edition != edition) {
             return;
         }
-        self.record_exchange(&mut state, name, &made, now).await;
+        if let Some(cached) = state.cache.get_mut(name)
+            && cached.is_news(&made, now.boot)
+        {
+            self.record_exchange(&mut state, name, &made, now).await;
+        }
         let Some(cached) = state.cache.get_mut(name) else { return };
         cached.task = None;
         let waiting = cached.exchange.take().unwrap_or_default();
         let refused_upstream = std::mem::take(&mut cached.refused_upstream);
+        if refused_upstream {
+            cached.anew = Some((now.boot, made.as_ref().err().map(|e| e.fault.clone())));
+        }
+        let good = cached.credential.as_ref().is_some_and(|(_, s)| s.freshness(now.boot) != Freshness::Mandatory);
+        // A caller who says that a good credential was refused can be wrong, or lie: that nothing better came of it changes
+        // nothing for the others.
+        let in_vain = refused_upstream && good && made.is_err();
         let obtained: Obtained = match made {
             Ok(credential) => {
-                if refused_upstream {
-                    cached.anew = Some(now.boot);
-                }
                 let schedule = Schedule::new(now.boot, credential.life);
                 let credential = Arc::new(credential);
                 cached.credential = Some((Arc::clone(&credential), schedule));
                 cached.forget_failures();
                 Ok((credential, schedule))
             }
-            Err(error) => {
-                let fault = cached.note_failure(error, seen, now.boot);
-                Err(fault)
-            }
+            Err(error) if in_vain => Err(error.fault),
+            Err(error) => Err(cached.note_failure(error, seen, now.boot)),
         };
-        self.renew_leases(&mut state, name, &obtained, now).await;
+        if !in_vain {
+            self.renew_leases(&mut state, name, &obtained, now).await;
+        }
         for answer in waiting {
             // A caller that went away needs no answer.
             let _ = answer.send(obtained.as_ref().map(|(c, s)| (Arc::clone(c), *s)).map_err(Clone::clone));
@@ -295,10 +323,11 @@ impl Broker {
         }
     }
 
-    /// Takes assertions that only a caller has, for the profiles whose identity source is such a variable.
+    /// Takes assertions that only a caller has, for the profiles whose identity source is such a variable. They are kept
+    /// until the vault is locked.
     ///
     /// # Errors
-    /// [`Code::VaultLocked`] and the like; [`Code::IdentityInvalid`] for one that is no credential at all.
+    /// [`Code::VaultLocked`] and the like; [`Code::IdentityInvalid`] for what has not the form of an assertion.
     pub(crate) async fn supply(self: &Arc<Self>, assertions: Vec<SuppliedAssertion>) -> Result<(), Fault> {
         if assertions.is_empty() {
             return Ok(());
@@ -309,7 +338,7 @@ impl Broker {
             let profiles: Vec<Profile> = open
                 .profiles
                 .values()
-                .filter(|p| identity_variable(&p.profile) == Some(variable.as_str()))
+                .filter(|p| p.profile.identity_variable() == Some(variable.as_str()))
                 .map(|p| p.profile.clone())
                 .collect();
             let assertion = assertion.into_bytes();
@@ -318,13 +347,16 @@ impl Broker {
             if profiles.is_empty() || state.supplied.get(&variable).is_some_and(same) {
                 continue;
             }
+            // EXPOSE: to see whether it has the form of an assertion.
+            let checked = assertion.expose(keyward_issuer::check_assertion);
+            checked.map_err(|e| Fault::new(Code::IdentityInvalid).cause(format!("`{variable}`: {e}")))?;
             state.supplied.insert(variable, assertion);
             for profile in profiles {
                 let name = profile.name.clone();
                 let order = Arc::new(self.order(&mut state, profile)?);
                 if let Some(cached) = state.cache.get_mut(&name) {
                     cached.order = order;
-                    cached.forget_failures();
+                    cached.source_changed();
                 }
             }
         }
@@ -332,8 +364,8 @@ impl Broker {
     }
 
     /// Gathers what an issuer needs: the profile, the secrets that it names, opened, and what a caller supplied.
-    fn order(self: &Arc<Self>, state: &mut State, profile: Profile) -> Result<Order, Fault> {
-        let supplied = identity_variable(&profile).and_then(|v| state.supplied.get(v));
+    pub(crate) fn order(self: &Arc<Self>, state: &mut State, profile: Profile) -> Result<Order, Fault> {
+        let supplied = profile.identity_variable().and_then(|v| state.supplied.get(v));
         let supplied = supplied.map(SecretBytes::dangerous_copy);
         let open = self.unlocked(state)?;
         let mut secrets = BTreeMap::new();
@@ -373,7 +405,9 @@ impl Broker {
             let (app, verified, process) = (run.app.clone(), run.app_verified, run.process);
             let Some(held) = run.leases.get_mut(n) else { continue };
             if let Err(fault) = renewed {
-                held.lease.renew_failed();
+                if !held.lease.renew_failed() {
+                    continue;
+                }
                 let draft = failed(Kind::LeaseRenewFailed, now, &fault);
                 let draft =
                     draft.run(id.to_string()).lease(held.id.to_string()).profile(name.as_str()).app(app, verified);
@@ -452,13 +486,13 @@ impl Broker {
     pub(crate) fn due(&self, state: &State) -> Option<Boot> {
         let expiries = state.runs.values().flat_map(|r| &r.leases).filter(|l| l.lease.is_live()).map(|l| l.lease.due());
         let renewals =
-            state.cache.iter().filter(|(name, c)| c.exchange.is_none() && in_use(state, name)).filter_map(|(_, c)| {
-                if c.backoff.given_up() {
-                    return c.seen.map(|_| c.look_at);
+            state.cache.iter().filter(|(name, c)| c.exchange.is_none() && in_use(state, name)).map(|(_, c)| {
+                if c.waits_for_change() {
+                    return c.look_at;
                 }
                 let at = c.credential.as_ref().and_then(|(_, s)| s.rewrite_at());
                 let base = at.unwrap_or(Boot(Duration::ZERO));
-                Some(c.backoff_until().map_or(base, |b| b.max(base)))
+                c.backoff_until().map_or(base, |b| b.max(base))
             });
         let (open, auto_lock) = match &state.vault {
             crate::broker::Vault::Open(open) => {
@@ -568,6 +602,9 @@ impl Broker {
             let profile = open.profiles.get(&held.profile).map(|p| &p.profile);
             let made = state.cache.get(&held.profile).and_then(|c| c.credential.as_ref());
             let (Some(profile), Some(made)) = (profile, made) else { continue };
+            if made.1 != held.lease.credential || held.lease.state == LeaseState::Lapsed {
+                continue;
+            }
             if let Err(e) = self.write_files(process, held, profile, made, now) {
                 tracing::error!(lease = %held.id, code = %e.code, "the end of a credential could not be told anew");
             }
@@ -579,10 +616,7 @@ impl Broker {
         let due: Vec<Name> = state
             .cache
             .iter()
-            .filter(|(name, c)| {
-                let waits = c.backoff.given_up() && c.exchange.is_none() && c.seen.is_some() && now >= c.look_at;
-                waits && in_use(state, name)
-            })
+            .filter(|(name, c)| c.waits_for_change() && c.exchange.is_none() && now >= c.look_at && in_use(state, name))
             .map(|(name, _)| name.clone())
             .collect();
         for name in due {
@@ -592,12 +626,12 @@ impl Broker {
             tokio::spawn(async move {
                 let held = look(&order).await;
                 let mut state = broker.state().await;
-                let cached = state.cache.get_mut(&name).filter(|c| c.edition == edition && c.backoff.given_up());
+                let cached = state.cache.get_mut(&name).filter(|c| c.edition == edition && c.waits_for_change());
                 if let Some(cached) = cached
                     && held.is_some()
                     && held != cached.seen
                 {
-                    cached.forget_failures();
+                    cached.source_changed();
                     broker.wake.notify_one();
                 }
             });
@@ -672,7 +706,9 @@ impl Cached {
             failed: None,
             refused: None,
             seen: None,
+            no_assertion: false,
             look_at: Boot(Duration::ZERO),
+            told: None,
             anew: None,
             refused_upstream: false,
             exchange: None,
@@ -681,18 +717,54 @@ impl Cached {
         }
     }
 
-    /// Something changed, or an exchange succeeded: the next try begins anew.
+    /// The credential that there is.
+    pub(crate) fn credential(&self) -> Option<(Arc<Credential>, Schedule)> {
+        self.credential.as_ref().map(|(credential, schedule)| (Arc::clone(credential), *schedule))
+    }
+
+    /// Takes an order that asks for the same credential.
+    pub(crate) fn reorder(&mut self, order: Order) {
+        self.order = Arc::new(order);
+    }
+
+    /// An exchange succeeded: the next failure is the first.
     fn forget_failures(&mut self) {
         self.backoff.forget();
-        (self.failed, self.refused, self.seen) = (None, None, None);
+        (self.failed, self.refused, self.seen, self.no_assertion) = (None, None, None, false);
+    }
+
+    /// The identity source holds something else: the next try begins anew, when the issuer wants to be asked.
+    fn source_changed(&mut self) {
+        self.backoff.forget_refusals();
+        self.anew.take_if(|(_, fault)| fault.is_some());
+        (self.failed, self.refused, self.seen, self.no_assertion) = (None, None, None, false);
+    }
+
+    /// Whether how an exchange ended is worth an entry: each credential is, and each failure that is not the one before.
+    fn is_news(&mut self, made: &Result<Credential, IssueError>, now: Boot) -> bool {
+        let code = made.as_ref().err().map(|e| e.fault.code);
+        let again = self.told.is_some_and(|(told, at)| Some(told) == code && now.since(at) < TOLD_PAUSE);
+        if !again {
+            self.told = code.map(|code| (code, now));
+        }
+        !again
+    }
+
+    /// Whether a change of the identity source is waited for, and can be seen.
+    fn waits_for_change(&self) -> bool {
+        self.seen.is_some() && (self.backoff.given_up() || self.no_assertion)
     }
 
     /// Counts a failure; gives the words for those who wait.
     fn note_failure(&mut self, error: IssueError, seen: Option<[u8; 32]>, now: Boot) -> Fault {
         self.backoff.failed(now, error.failure, random_byte());
+        self.no_assertion = error.failure == Failure::NoAssertion;
+        if !matches!(error.failure, Failure::Passing(_)) {
+            self.seen = seen;
+        }
         let fault = match (error.failure, self.refused.clone()) {
             (Failure::Refused, _) => {
-                (self.refused, self.seen) = (Some(error.fault.clone()), seen);
+                self.refused = Some(error.fault.clone());
                 error.fault
             }
             // The assertion went with the try that was refused: why it was is the better word.
@@ -710,7 +782,7 @@ impl Cached {
 
     /// No exchange is under way and none is held back.
     fn may_renew(&self, now: Boot) -> bool {
-        self.exchange.is_none() && !self.backoff.given_up() && self.backoff.until(now).is_none()
+        self.exchange.is_none() && !self.waits_for_change() && self.backoff.until(now).is_none()
     }
 
     fn wants_renewal(&self, now: Boot) -> bool {
@@ -725,12 +797,12 @@ struct Presented {
     profile: Name,
 }
 
-/// Where the vault keeps the digests of the assertions that were presented: 32 bytes of digest and 8 of the time, in
-/// microseconds since 1970 UTC and big-endian, from which on it may forget.
+/// Where the vault keeps the digests of the assertions that were presented: 32 bytes of digest, 8 of the time, in
+/// microseconds since 1970 UTC and big-endian, from which on it may forget, and 8 that stand for the profile.
 const PRESENTED: &str = "once.presented";
-const PRESENTED_BYTES: usize = 40;
-/// Most digests that are kept; then those that end first go.
-const PRESENTED_MAX: usize = 4096;
+const PRESENTED_BYTES: usize = 48;
+/// Most digests that are kept for one profile; then its own that end first go, and nobody else's.
+const PRESENTED_MAX: usize = 512;
 
 impl Once for Presented {
     fn present(&self, digest: [u8; 32], until: Wall) -> Pin<Box<dyn Future<Output = Result<bool, Fault>> + Send + '_>> {
@@ -740,7 +812,7 @@ impl Once for Presented {
             let open = state.open().ok_or(Fault::new(Code::VaultLocked))?;
             let now = now();
             let stored = open.store.meta(PRESENTED).await.map_err(|e| e.fault())?.unwrap_or_default();
-            let Some(kept) = remember(&stored, digest, until, now.wall) else { return Ok(false) };
+            let Some(kept) = remember(&stored, digest, until, tag(&self.profile), now.wall) else { return Ok(false) };
             self.record(&broker, open, Kind::AssertionPresented, digest, kept, now).await?;
             Ok(true)
         })
@@ -776,23 +848,33 @@ impl Presented {
     }
 }
 
+/// Stands for a profile in what is remembered of it.
+fn tag(profile: &Name) -> [u8; 8] {
+    let digest: [u8; 32] = Sha256::digest(profile.as_str().as_bytes()).into();
+    digest.first_chunk().copied().unwrap_or_default()
+}
+
 /// Adds a digest to those that are stored, without those that may be forgotten; `None` when it is there already.
-fn remember(stored: &[u8], digest: [u8; 32], until: Wall, now: Wall) -> Option<Vec<u8>> {
+fn remember(stored: &[u8], digest: [u8; 32], until: Wall, profile: [u8; 8], now: Wall) -> Option<Vec<u8>> {
     let (records, _) = stored.as_chunks::<PRESENTED_BYTES>();
     if records.iter().any(|r| r.starts_with(&digest)) {
         return None;
     }
-    let ends = |r: &[u8; PRESENTED_BYTES]| r.last_chunk::<8>().map_or(0, |b| i64::from_be_bytes(*b));
+    let ends = |r: &[u8; PRESENTED_BYTES]| {
+        let time = r.get(32..40).and_then(|b| b.first_chunk::<8>());
+        time.map_or(0, |b| i64::from_be_bytes(*b))
+    };
     let mut kept: Vec<[u8; PRESENTED_BYTES]> = records.iter().filter(|r| ends(r) > now.0).copied().collect();
-    if kept.len() >= PRESENTED_MAX {
-        kept.sort_unstable_by_key(ends);
-        kept.drain(..kept.len() + 1 - PRESENTED_MAX);
+    let own = |r: &&[u8; PRESENTED_BYTES]| r.ends_with(&profile);
+    while kept.iter().filter(own).count() >= PRESENTED_MAX {
+        let first = kept.iter().enumerate().filter(|(_, r)| own(r)).min_by_key(|(_, r)| ends(r)).map(|(at, _)| at);
+        kept.remove(first.unwrap_or_default());
     }
-    let mut record = [0; PRESENTED_BYTES];
-    record.split_at_mut(32).0.copy_from_slice(&digest);
-    record.split_at_mut(32).1.copy_from_slice(&until.0.to_be_bytes());
-    kept.push(record);
-    Some(kept.concat())
+    let mut all = kept.concat();
+    all.extend_from_slice(&digest);
+    all.extend_from_slice(&until.0.to_be_bytes());
+    all.extend_from_slice(&profile);
+    Some(all)
 }
 
 /// What the identity source of an order holds, where looking at it costs nothing.
@@ -800,10 +882,8 @@ async fn look(order: &Order) -> Option<[u8; 32]> {
     keyward_issuer::find(order.profile.kind.kind)?.look(order).await
 }
 
-/// The variable of the caller that holds the assertion of a profile, where that is its identity source.
-pub(crate) fn identity_variable(profile: &Profile) -> Option<&str> {
-    let identity = profile.identity.as_ref().filter(|i| i.kind.kind == "env-token")?;
-    Some(identity.text("variable").unwrap_or("ANTHROPIC_IDENTITY_TOKEN"))
+fn minutes(until: Boot, now: Boot) -> u64 {
+    until.since(now).as_secs().div_ceil(60)
 }
 
 /// The live leases whose files name an end.
@@ -945,21 +1025,23 @@ mod tests {
     #[test]
     fn an_assertion_is_remembered_until_it_may_be_forgotten() {
         let at = |s: i64| Wall(s * 1_000_000);
-        let one = remember(&[], [1; 32], at(100), at(0)).unwrap_or_default();
-        assert_eq!(one.len(), PRESENTED_BYTES);
-        assert_eq!(remember(&one, [1; 32], at(100), at(0)), None);
+        let (one, other) = ([1; 8], [2; 8]);
+        let first = remember(&[], [1; 32], at(100), one, at(0)).unwrap();
+        assert_eq!(first.len(), PRESENTED_BYTES);
+        assert_eq!(remember(&first, [1; 32], at(100), other, at(0)), None, "by no profile");
         // Also when its time is over: what is there is never presented again.
-        assert_eq!(remember(&one, [1; 32], at(300), at(200)), None);
-        let two = remember(&one, [2; 32], at(150), at(50)).unwrap_or_default();
+        assert_eq!(remember(&first, [1; 32], at(300), one, at(200)), None);
+        let two = remember(&first, [2; 32], at(150), other, at(50)).unwrap();
         assert_eq!(two.len(), 2 * PRESENTED_BYTES);
-        let three = remember(&two, [3; 32], at(900), at(120)).unwrap_or_default();
+        let three = remember(&two, [3; 32], at(900), one, at(120)).unwrap();
         assert_eq!(three.len(), 2 * PRESENTED_BYTES, "the first may be forgotten");
-        assert_eq!(remember(&three, [2; 32], at(1), at(120)), None);
-        let full = (0..PRESENTED_MAX as u32 + 10).fold(Vec::new(), |stored, n| {
-            let mut digest = [0; 32];
+        assert_eq!(remember(&three, [2; 32], at(1), one, at(120)), None);
+        let flooded = (0..PRESENTED_MAX as u32 + 10).fold(three, |stored, n| {
+            let mut digest = [9; 32];
             digest.split_at_mut(4).0.copy_from_slice(&n.to_be_bytes());
-            remember(&stored, digest, at(1_000_000 + i64::from(n)), at(0)).unwrap_or_default()
+            remember(&stored, digest, at(1_000_000 + i64::from(n)), one, at(121)).unwrap()
         });
-        assert_eq!(full.len(), PRESENTED_MAX * PRESENTED_BYTES);
+        assert_eq!(flooded.len(), (PRESENTED_MAX + 1) * PRESENTED_BYTES);
+        assert_eq!(remember(&flooded, [2; 32], at(1), one, at(122)), None, "a flood of one profile spares the other's");
     }
 }

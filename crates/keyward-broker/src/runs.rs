@@ -5,6 +5,7 @@ use crate::files::SdkFiles;
 use crate::peer::Peer;
 use crate::platform::{self, Exit, Watch, now};
 use crate::program;
+use crate::renew::Cached;
 use keyward_api::{
     DeliveredMsg, LeaseMsg, LostRun, PlanMsg, RevokeAnswer, RevokeRequest, RunAnswer, RunMsg, RunRequest, SetVariable,
     TokenAnswer, TokenRequest, UnsetVariable,
@@ -16,13 +17,12 @@ use keyward_core::{
 };
 use keyward_diag::{Code, Fault};
 use keyward_secret::{SecretBytes, SecretText};
-use keyward_store::Write;
+use keyward_store::{Changes, Write};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
@@ -337,7 +337,7 @@ impl Broker {
         request: &RunRequest,
         program: &program::Program,
         planned: Plan,
-        obtained: Vec<Obtained>,
+        mut obtained: Vec<Obtained>,
         mut answer: RunAnswer,
     ) -> Result<RunAnswer, Fault> {
         let pidfd = peer.pidfd().map_err(|e| Fault::new(Code::PeerRefused).cause(e))?;
@@ -360,6 +360,16 @@ impl Broker {
         if !unchanged {
             return Err(Fault::new(Code::RunGone).cause("a profile was changed meanwhile"));
         }
+        for (delivery, obtained) in planned.deliveries.iter().zip(&mut obtained) {
+            // It may have been renewed meanwhile, and this run was not there to be given the next one.
+            if keyward_issuer::find(delivery.profile.kind.kind).is_some_and(|issuer| issuer.exchanges()) {
+                let current = state.cache.get(&delivery.profile.name).and_then(Cached::credential);
+                *obtained = current.ok_or_else(|| {
+                    Fault::new(Code::RunGone).cause("a profile, or a secret of it, was changed meanwhile")
+                })?;
+            }
+        }
+        let open = self.delivering(&mut state)?;
         let mut run = Run {
             id: RunId(Uuid::now_v7()),
             process: peer.process(),
@@ -773,19 +783,29 @@ impl Broker {
                     .cause(format!("nothing is named `{}`", keyward_diag::plain(target, 64))));
             }
         }
-        let answer = self.revoke_leases(&mut state, &chosen, Some(peer), now, Vec::new()).await?;
+        let answer = self.revoke_leases(&mut state, &chosen, Some(peer), now, Changes::default()).await?;
         self.wake.notify_one();
         Ok(answer)
     }
 
-    /// Revokes leases: the files go first, so that even a log that cannot be written leaves nothing behind.
+    /// The live leases of a profile.
+    pub(crate) fn leases_of(state: &State, profile: &Name) -> Vec<(RunId, Vec<usize>)> {
+        let held = |run: &Run| {
+            let leases = run.leases.iter().enumerate();
+            leases.filter(|(_, l)| l.lease.is_live() && l.profile == *profile).map(|(n, _)| n).collect::<Vec<_>>()
+        };
+        let runs = state.runs.values().filter(|run| run.ended.is_none()).map(|run| (run.id, held(run)));
+        runs.filter(|(_, held)| !held.is_empty()).collect()
+    }
+
+    /// Revokes leases, together with further changes: the files go first, so that even a log that cannot be written leaves nothing behind.
     pub(crate) async fn revoke_leases(
         &self,
         state: &mut State,
         chosen: &[(RunId, Vec<usize>)],
         peer: Option<&Peer>,
         now: Now,
-        more: Vec<Draft>,
+        more: Changes,
     ) -> Result<RevokeAnswer, Fault> {
         let (open, runs, _) = state.parts();
         let mut answer = RevokeAnswer { leases: 0, runs: Vec::new() };
@@ -803,7 +823,8 @@ impl Broker {
             }
             writes.push(run.row());
         }
-        entries.extend(more);
+        entries.extend(more.entries);
+        writes.extend(more.writes);
         if let (Some(open), false) = (open, entries.is_empty()) {
             open.commit(self, writes, entries).await?;
         }
@@ -866,7 +887,7 @@ impl Broker {
 /// Sees which program the process has become, and notes the entry of it.
 fn note_start(run: &mut Run, now: Now) {
     run.exec_seen = true;
-    let seen = std::fs::metadata(format!("/proc/{}/exe", run.process.pid)).ok().map(|m| (m.dev(), m.ino()));
+    let seen = platform::executable(run.process.pid);
     run.app_verified = seen.is_some() && seen == run.executable;
     let mut draft = run.draft(Kind::RunStarted, now).detail("pid", run.process.pid);
     if !run.app_verified {

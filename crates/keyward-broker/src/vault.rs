@@ -15,7 +15,9 @@ use keyward_core::{Name, ProcessId, Wall};
 use keyward_crypto::{KdfParams, SlotFile, VaultKey, calibrate, make_array};
 use keyward_diag::{Code, Fault};
 use keyward_secret::{Passphrase, SecretText};
-use keyward_store::{Backup, Filter, Health, Order, Page, Store, StoreError, load_slots, save_slots, slot_fault};
+use keyward_store::{
+    Backup, Changes, Filter, Health, Order, Page, Store, StoreError, load_slots, save_slots, slot_fault,
+};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -245,7 +247,7 @@ impl Broker {
         }
         let mut entries = Self::take_pending(state);
         entries.push(draft);
-        let answer = self.revoke_leases(state, &held, peer, at, entries).await;
+        let answer = self.revoke_leases(state, &held, peer, at, Changes::record(entries)).await;
         if let Some(open) = state.open() {
             self.anchor_to_keyring(open).await;
         }

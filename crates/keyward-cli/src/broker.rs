@@ -71,12 +71,14 @@ impl<'c> Broker<'c> {
     }
 
     /// As [`Broker::unlocked`], for calls that may lead to an exchange: where the assertion of a profile stands in a variable
-    /// of this process and the broker lacks it or holds an old one, the call is repeated with it.
+    /// of this process and the broker lacks it or holds an old one, the call is repeated with it. Sends the variables of
+    /// the profiles `named`, and of no other where any is named.
     ///
     /// # Errors
     /// Those of the call.
     pub(crate) fn supplying<T>(
         &mut self,
+        named: &[String],
         mut call: impl FnMut(&mut Client, Vec<SuppliedAssertion>) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
         let fault = match self.unlocked(|client| call(client, Vec::new())) {
@@ -84,7 +86,9 @@ impl<'c> Broker<'c> {
             answer => return answer,
         };
         let profiles: Vec<ProfileMsg> = self.client.get("/v1/profiles")?;
-        let variables: BTreeSet<String> = profiles.into_iter().filter_map(|p| p.identity_variable).collect();
+        let asked = |p: &ProfileMsg| named.is_empty() || named.contains(&p.name);
+        let variables: BTreeSet<String> =
+            profiles.into_iter().filter(asked).filter_map(|p| p.identity_variable).collect();
         let assertions: Vec<_> = variables.into_iter().filter_map(supplied).collect();
         if assertions.is_empty() { Err(fault) } else { call(&mut self.client, assertions) }
     }

@@ -83,8 +83,13 @@ pub fn plan(
     }
     let mut unset: Vec<Unset> = Vec::new();
     for (profile, hand_over) in profiles.iter().zip(&hand_overs) {
-        let shadows = hand_over.carriers.iter().flat_map(|variable| families.shadows(variable));
-        for (shadow, why) in shadows.chain(hand_over.clears.iter().copied()) {
+        let usual = profile.kind.usual.variables;
+        // Under whatever name it is handed over: its clients must not find another one, nor what belongs to its making.
+        let family = hand_over.carriers.iter().map(String::as_str).chain(usual.iter().copied());
+        let shadows = family.flat_map(|variable| families.shadows(variable));
+        let own = usual.iter().map(|variable| (*variable, "another credential of the same clients"));
+        let clears = hand_over.clears.iter().map(|(variable, why)| (variable.as_str(), *why));
+        for (shadow, why) in shadows.chain(own).chain(clears) {
             let seen = unset.iter().any(|u| u.variable == shadow);
             if present.contains(shadow) && !owner.contains_key(shadow) && !seen {
                 let profile = profile.name.to_string();

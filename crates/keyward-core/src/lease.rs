@@ -95,11 +95,14 @@ impl Lease {
         }
     }
 
-    /// Notes a failed renewal. A lease that is over, or whose credential is, stays so.
-    pub fn renew_failed(&mut self) {
-        if self.is_live() && self.state != LeaseState::Lapsed {
+    /// Notes a failed renewal; says whether it is the first since the last one that worked. A lease that is over, or whose
+    /// credential is, stays so.
+    pub fn renew_failed(&mut self) -> bool {
+        let first = self.state == LeaseState::Live;
+        if first {
             self.state = LeaseState::RenewFailed;
         }
+        first
     }
 
     /// Ends the lease; says whether it was live before.
@@ -179,7 +182,7 @@ mod tests {
                         if !over { end = now + life; renewals += 1; }
                         prop_assert!(over || lease.state == LeaseState::Live);
                     }
-                    Event::Fail => lease.renew_failed(),
+                    Event::Fail => { lease.renew_failed(); }
                     Event::End(0) => { lease.end(LeaseEnd::Revoked); over = true; }
                     Event::End(_) => { lease.end(LeaseEnd::Released); over = true; }
                 }

@@ -84,11 +84,14 @@ pub struct HandOver {
     /// Variables beside it that hold no secret.
     pub plain: BTreeMap<String, String>,
     /// Variables that would send the credential elsewhere or choose another, each with what it is.
-    pub clears: Vec<(&'static str, &'static str)>,
+    pub clears: Vec<(String, &'static str)>,
 }
 
 /// Name of the profile in files for SDKs.
 pub const SDK_PROFILE: &str = "keyward";
+
+/// The variable of an identity source that reads one, where the profile names none.
+const IDENTITY_VARIABLE: &str = "ANTHROPIC_IDENTITY_TOKEN";
 
 /// Where an assertion comes from.
 #[derive(Debug, Clone)]
@@ -286,10 +289,26 @@ impl Profile {
                 Some(url) => {
                     out.plain.insert(endpoint.variable.to_owned(), url.trim_end_matches('/').to_owned());
                 }
-                None => out.clears.push((endpoint.variable, "sends the credential to another host")),
+                None => out.clears.push((endpoint.variable.to_owned(), "sends the credential to another host")),
             }
         }
+        if let Some(variable) = self.identity_variable() {
+            out.clears.push((variable.to_owned(), "the assertion itself, by which anyone can exchange"));
+        }
         out
+    }
+
+    /// The variable of the caller that holds the assertion, where the identity source is one that only callers can read.
+    pub fn identity_variable(&self) -> Option<&str> {
+        let identity = self.identity.as_ref()?;
+        let field = identity.kind.fields.iter().find(|f| f.shape == Shape::Variable)?;
+        Some(identity.text(field.name).unwrap_or(IDENTITY_VARIABLE))
+    }
+
+    /// Whether a credential of `other` is one of this profile too: issuer, settings and identity source are the same.
+    pub fn exchanges_as(&self, other: &Self) -> bool {
+        let identity = |p: &Self| p.identity.as_ref().map(|i| (i.kind.kind, i.settings.clone()));
+        (self.kind.kind, &self.settings, identity(self)) == (other.kind.kind, &other.settings, identity(other))
     }
 
     /// Where the credential is valid, for an issuer that says so.
@@ -777,7 +796,7 @@ mod tests {
         let usual = of("", "").hand_over(None);
         assert_eq!((usual.mode, usual.form), (DeliveryMode::File, Form::SdkFiles));
         assert_eq!(names(&usual), ["ANTHROPIC_CONFIG_DIR", "ANTHROPIC_PROFILE"]);
-        assert_eq!(usual.clears.first().map(|c| c.0), Some("ANTHROPIC_BASE_URL"));
+        assert_eq!(usual.clears.first().map(|c| c.0.as_str()), Some("ANTHROPIC_BASE_URL"));
 
         let elsewhere = of("base_url = \"http://127.0.0.1:9/\"", "[delivery]\nmode = \"env\"").hand_over(None);
         assert_eq!(names(&elsewhere), ["ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_BASE_URL"]);

@@ -74,9 +74,12 @@ impl Schedule {
 const ASKED_MAX: Duration = Duration::from_secs(3600);
 
 /// Pause after a refusal: keys and rules that were changed a moment ago take up to a minute to be known everywhere.
-const REFUSED_PAUSE: Duration = Duration::from_secs(30);
+const REFUSED_PAUSE: Duration = Duration::from_secs(40);
 
-/// Pause before an identity source is looked at again.
+/// Pause after the last refusal, where nobody can see whether something changed.
+const GIVEN_UP_PAUSE: Duration = Duration::from_secs(600);
+
+/// First pause before an identity source that had no assertion is asked again.
 const ASSERTION_PAUSE: Duration = Duration::from_secs(5);
 
 /// Refusals in a row after which an issuer is left alone until something changes.
@@ -85,8 +88,9 @@ const REFUSALS_MAX: u32 = 3;
 /// How a failing issuer is left alone.
 ///
 /// Failures that may pass: 1 s doubling to 60 s, each shortened by up to a quarter at random so that brokers do not march
-/// in step, and never less than the issuer asked for (at most an hour). Refusals: 30 s each, and after three in a row
-/// nothing until something changes. A missing assertion: 5 s.
+/// in step, and never less than the issuer asked for (at most an hour). Refusals: 40 s each, and after three in a row
+/// nothing until something changes, or for ten minutes where no change can be seen. A missing assertion: 5 s doubling to
+/// 60 s.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Backoff {
     failures: u32,
@@ -99,19 +103,24 @@ impl Backoff {
     /// Counts a failure at `now`; `jitter` is a random number in 0..=255.
     pub fn failed(&mut self, now: Boot, failure: Failure, jitter: u8) {
         let shorter = |base: Duration| base - base * u32::from(jitter) / 1024;
+        let doubled = |first: Duration, times: u32| (first * (1 << times.min(6))).min(Duration::from_secs(60));
         self.asked = false;
         let pause = match failure {
             Failure::Passing(asked) => {
-                let base = Duration::from_secs(1 << self.failures.min(6)).min(Duration::from_secs(60));
+                let base = doubled(Duration::from_secs(1), self.failures);
                 self.failures = self.failures.saturating_add(1);
                 self.asked = asked.is_some();
                 asked.unwrap_or_default().min(ASKED_MAX).max(shorter(base))
             }
             Failure::Refused => {
                 self.refusals = self.refusals.saturating_add(1);
-                shorter(REFUSED_PAUSE)
+                if self.given_up() { GIVEN_UP_PAUSE } else { shorter(REFUSED_PAUSE) }
             }
-            Failure::NoAssertion => ASSERTION_PAUSE,
+            Failure::NoAssertion => {
+                let base = doubled(ASSERTION_PAUSE, self.failures);
+                self.failures = self.failures.saturating_add(1);
+                base
+            }
         };
         self.until = Some(now.after(pause));
     }
@@ -126,9 +135,18 @@ impl Backoff {
         self.until.filter(|at| *at > now)
     }
 
-    /// How long the issuer itself asked to be left alone from `now` on; holds also for people who wait.
-    pub fn asked(self, now: Boot) -> Option<Duration> {
-        self.until(now).filter(|_| self.asked).map(|at| at.since(now))
+    /// How long people who wait are held back from `now` on: as long as the issuer asked for, and before the third try after
+    /// a refusal, so that a rule or key that was just mended has the time to be known.
+    pub fn holds_back(self, now: Boot) -> Option<Duration> {
+        self.until(now).filter(|_| self.asked || self.refusals == REFUSALS_MAX - 1).map(|at| at.since(now))
+    }
+
+    /// Something changed: refusals no longer count. What the issuer asked for still holds.
+    pub fn forget_refusals(&mut self) {
+        self.refusals = 0;
+        if !self.asked {
+            self.forget();
+        }
     }
 
     /// The issuer refused three times in a row: it is not asked again until something changes.
@@ -167,7 +185,7 @@ mod tests {
         let mut b = Backoff::default();
         for want in [1, 2, 4, 8, 16, 32, 60, 60] {
             b.failed(at(0), Failure::Passing(None), 0);
-            assert_eq!((b.until(at(0)), b.asked(at(0))), (Some(at(want)), None));
+            assert_eq!((b.until(at(0)), b.holds_back(at(0))), (Some(at(want)), None));
         }
         b.failed(at(0), Failure::Passing(None), 255);
         assert!(b.until(at(0)).is_some_and(|t| t > at(45) && t < at(60)));
@@ -179,7 +197,7 @@ mod tests {
     fn what_the_issuer_asks_for_is_kept_within_an_hour() {
         let mut b = Backoff::default();
         b.failed(at(10), Failure::Passing(Some(Duration::from_secs(90))), 255);
-        assert_eq!((b.until(at(10)), b.asked(at(30))), (Some(at(100)), Some(Duration::from_secs(70))));
+        assert_eq!((b.until(at(10)), b.holds_back(at(30))), (Some(at(100)), Some(Duration::from_secs(70))));
         b.failed(at(0), Failure::Passing(Some(Duration::from_secs(1 << 40))), 0);
         assert_eq!(b.until(at(0)), Some(at(3600)));
         b.failed(at(0), Failure::Passing(Some(Duration::ZERO)), 0);
@@ -189,17 +207,20 @@ mod tests {
     #[test]
     fn three_refusals_end_it_and_other_failures_do_not() {
         let mut b = Backoff::default();
-        for _ in 0..20 {
-            b.failed(at(0), Failure::Passing(None), 0);
+        for want in [5, 10, 20, 40, 60, 60] {
             b.failed(at(0), Failure::NoAssertion, 0);
-            assert!(!b.given_up());
-        }
-        assert_eq!(b.until(at(0)), Some(at(5)));
-        for given_up in [false, false, true] {
-            b.failed(at(0), Failure::Refused, 0);
-            assert_eq!((b.given_up(), b.until(at(0))), (given_up, Some(at(30))));
+            assert_eq!((b.until(at(0)), b.holds_back(at(0)), b.given_up()), (Some(at(want)), None, false));
         }
         b.forget();
-        assert!(!b.given_up());
+        for (given_up, pause, held_back) in [(false, 40, None), (false, 40, Some(40)), (true, 600, None)] {
+            b.failed(at(0), Failure::Refused, 0);
+            assert_eq!((b.given_up(), b.until(at(0))), (given_up, Some(at(pause))));
+            assert_eq!(b.holds_back(at(0)), held_back.map(Duration::from_secs));
+        }
+        b.forget_refusals();
+        assert_eq!((b.given_up(), b.until(at(0))), (false, None));
+        b.failed(at(0), Failure::Passing(Some(Duration::from_secs(90))), 0);
+        b.forget_refusals();
+        assert_eq!(b.until(at(0)), Some(at(90)), "what the issuer asked for holds");
     }
 }

@@ -19,6 +19,9 @@ const LIFE_MAX: Duration = Duration::from_secs(366 * 86_400);
 /// Longest name of an error.
 const ID_MAX: usize = 64;
 
+/// Longest scope that is kept, in characters; a longer one is cut.
+const SCOPE_MAX: usize = 200;
+
 /// Longest message that is shown, in characters.
 const MESSAGE_MAX: usize = 300;
 
@@ -52,11 +55,22 @@ impl Granted {
         json::object(body)
     }
 
-    /// The credential: a bearer token of visible ASCII with a life in whole seconds.
+    /// The tokens, among the secrets that nothing of the answer may quote.
+    pub(crate) fn tokens(&self) -> impl Iterator<Item = &[u8]> {
+        [&self.access_token, &self.id_token]
+            .into_iter()
+            .filter_map(|token| Some(json::text(token.as_ref())?.as_bytes()))
+    }
+
+    /// The credential: a bearer token of visible ASCII with a life in whole seconds. `sent` are the secrets of the request.
+    /// A scope is left out where it is none by RFC 6749 section 3.3, or quotes one of them or a token.
     ///
     /// # Errors
     /// One sentence, which never quotes the token.
-    pub(crate) fn credential(self) -> Result<Credential, String> {
+    pub(crate) fn credential(self, sent: &[&[u8]]) -> Result<Credential, String> {
+        let secrets: Vec<&[u8]> = sent.iter().copied().chain(self.tokens()).collect();
+        let scope = json::text(self.scope.as_ref()).filter(|s| is_scope(s) && !quotes(s, &secrets));
+        let scope = scope.map(|s| plain(s, SCOPE_MAX));
         let Some(Value::String(token)) = self.access_token else {
             return Err("it holds no `access_token`".to_owned());
         };
@@ -74,13 +88,14 @@ impl Granted {
             Some(seconds) => seconds.as_u64().filter(|s| *s >= 1),
         };
         let life = life.ok_or("its `expires_in` is not a whole number of seconds above zero")?;
-        Ok(Credential {
-            token,
-            life: Some(Duration::from_secs(life).min(LIFE_MAX)),
-            scope: json::text(self.scope.as_ref()).map(|s| plain(s, 200)),
-            facts: BTreeMap::new(),
-        })
+        Ok(Credential { token, life: Some(Duration::from_secs(life).min(LIFE_MAX)), scope, facts: BTreeMap::new() })
     }
+}
+
+/// Whether it is words of `%x21 / %x23-5B / %x5D-7E` with one space between them.
+fn is_scope(text: &str) -> bool {
+    let is_word = |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_graphic() && !b"\"\\".contains(&b));
+    text.split(' ').all(is_word)
 }
 
 /// A refusal, as far as it may be shown.
@@ -144,7 +159,7 @@ impl Refusal {
 }
 
 /// Whether a text holds a piece of a secret, or something of the form of a token.
-fn quotes(text: &str, secrets: &[&[u8]]) -> bool {
+pub(crate) fn quotes(text: &str, secrets: &[&[u8]]) -> bool {
     if text.len() > MESSAGE_MAX_BYTES || text.contains("eyJ") || text.contains("sk-ant-") {
         return true;
     }
@@ -165,7 +180,7 @@ mod tests {
     }
 
     fn credential(body: &str) -> Result<Credential, String> {
-        Granted::read(body.as_bytes()).and_then(Granted::credential)
+        Granted::read(body.as_bytes()).and_then(|granted| granted.credential(&[b"aGVhZGVy.cGF5bG9h.c2lnbmF0dXJl"]))
     }
 
     #[test]
@@ -180,6 +195,24 @@ mod tests {
             assert!(c.token.expose(|b| b == b"sk-ant-oat01-A"));
             assert_eq!((c.life, c.scope.as_deref()), (Some(Duration::from_secs(life)), Some("a b")), "{more}");
         }
+    }
+
+    #[test]
+    fn a_scope_that_is_none_or_quotes_a_secret_is_left_out() {
+        let scope = |scope: &str| {
+            let body = serde_json::json!({"access_token": "opaque/TOKEN/of-others", "expires_in": 60, "scope": scope});
+            credential(&body.to_string()).unwrap().scope
+        };
+        for good in ["a", "workspace:developer", "a b", "https://x/.default !#[]~", "TOKEN/o"] {
+            assert_eq!(scope(good).as_deref(), Some(good));
+        }
+        for bad in ["", " ", " a", "a ", "a  b", "a\"b", "a\\b", "a\nb", "a\tb", "ä", "\u{7f}"] {
+            assert_eq!(scope(bad), None, "{bad:?} is no scope");
+        }
+        for quote in ["a cGF5bG9h", "x.c2lnbmF0", "opaque/TOKEN/of-others", "a TOKEN/of", "eyJ", "sk-ant-x"] {
+            assert_eq!(scope(quote), None, "{quote} is a piece of a secret");
+        }
+        assert_eq!(scope("w ".repeat(400).trim_end()).map(|s| s.chars().count()), Some(SCOPE_MAX + 1));
     }
 
     #[test]

@@ -179,7 +179,19 @@ mod tests {
             assert_eq!(error.fault.code, code, "{script}: {error}");
             assert!(!error.to_string().contains("SEKRIT"), "{error}");
         }
-        assert_eq!(issue(&["/nonexistent/mint"], "").await.unwrap_err().fault.code, Code::IssuerFailed);
+        let absent = issue(&["/nonexistent/mint"], "").await.unwrap_err();
+        assert_eq!((absent.fault.code, absent.failure), (Code::IssuerFailed, keyward_core::Failure::Refused));
+    }
+
+    #[tokio::test]
+    async fn a_program_that_is_being_written_may_start_later() {
+        let folder = crate::stage::Folder::new();
+        let path = folder.0.join("mint");
+        std::fs::copy("/bin/true", &path).unwrap();
+        let _writing = std::fs::File::options().write(true).open(&path).unwrap();
+        let error = issue(&[path.to_str().unwrap()], "").await.unwrap_err();
+        assert_eq!((error.fault.code, error.failure), (Code::IssuerFailed, keyward_core::Failure::Passing(None)));
+        assert!(error.to_string().contains("did not start"), "{error}");
     }
 
     #[tokio::test]

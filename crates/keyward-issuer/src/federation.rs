@@ -43,8 +43,9 @@ const POLL: Duration = Duration::from_millis(250);
 /// A presented assertion is remembered for so long beyond its end, so that no clock can make it fresh again.
 const REMEMBER: Duration = Duration::from_secs(3600);
 
-/// No assertion is remembered for longer, whatever it says, in seconds; the server takes none that lives for three days.
-const REMEMBER_MAX: i64 = 366 * 86_400;
+/// No assertion is remembered for longer than three days from its presentation, whatever it says. The server takes none that
+/// lives for more than 176,400 s (`max_jwt_lifetime_seconds` of an issuer).
+const REMEMBER_MAX: Duration = Duration::from_secs(3 * 86_400);
 
 /// Longest claim or request id that is recorded, in characters.
 const FACT_MAX: usize = 200;
@@ -159,8 +160,9 @@ fn body(profile: &Profile, assertion: &Assertion) -> Result<Zeroizing<Vec<u8>>, 
 async fn present(order: &Order, assertion: &Assertion) -> Result<bool, IssueError> {
     let Some(digest) = assertion.once() else { return Ok(true) };
     let now = Timestamp::now().as_second();
-    let end = assertion.exp.unwrap_or(now).clamp(now, now.saturating_add(REMEMBER_MAX));
-    let until = Wall(end.saturating_mul(1_000_000)).after(REMEMBER);
+    let wall = |seconds: i64| Wall(seconds.saturating_mul(1_000_000));
+    let end = wall(assertion.exp.map_or(now, |exp| exp.max(now)));
+    let until = end.after(REMEMBER).min(wall(now).after(REMEMBER_MAX));
     let presented = order.once.present(digest, until).await;
     presented.map_err(|fault| IssueError { fault, failure: Failure::Passing(None) })
 }
@@ -229,22 +231,27 @@ fn not_a_token(cause: impl std::fmt::Display) -> IssueError {
 /// Reads the answer to an exchange.
 fn read(profile: &Profile, host: &str, assertion: &Assertion, answer: &Answer) -> Result<Credential, IssueError> {
     let status = answer.status;
-    let request = answer.request_id.as_ref().map(|id| format!(" to request {id}")).unwrap_or_default();
+    // EXPOSE: a request id that quotes the assertion is not shown.
+    let id = assertion.expose(|sent| answer.request_id(&[sent.as_bytes()]));
+    let request = id.map(|id| format!(" to request {id}")).unwrap_or_default();
     let said = format!("{host} answers {status}{request}");
     match status {
         200 => {
-            let identified = |error: IssueError| match &answer.request_id {
+            let identified = |error: IssueError, id: Option<&str>| match id {
                 Some(id) => {
                     IssueError { fault: error.fault.cause(format!("it is the answer to request {id}")), ..error }
                 }
                 None => error,
             };
-            let body = answer.body.as_ref().map_err(|trouble| identified(troubled(trouble)))?;
-            let granted = Granted::read(body).map_err(|what| format!("the answer of {host} is {what}"));
-            let token =
-                granted.and_then(|granted| granted.credential().map_err(|e| format!("the answer of {host}: {e}")));
-            let mut credential = token.map_err(|cause| identified(not_a_token(cause)))?;
-            credential.facts = facts(assertion, answer);
+            let body = answer.body.as_ref().map_err(|trouble| identified(troubled(trouble), id))?;
+            let granted = Granted::read(body)
+                .map_err(|what| identified(not_a_token(format!("the answer of {host} is {what}")), id))?;
+            let id = id.and(answer.request_id(&granted.tokens().collect::<Vec<_>>()));
+            // EXPOSE: a scope that quotes the assertion is not kept.
+            let token = assertion.expose(|sent| granted.credential(&[sent.as_bytes()]));
+            let mut credential =
+                token.map_err(|e| identified(not_a_token(format!("the answer of {host}: {e}")), id))?;
+            credential.facts = facts(assertion, id);
             Ok(credential)
         }
         300..400 => {
@@ -281,10 +288,10 @@ fn read(profile: &Profile, host: &str, assertion: &Assertion, answer: &Answer) -
 }
 
 /// What may be shown about an exchange.
-fn facts(assertion: &Assertion, answer: &Answer) -> BTreeMap<&'static str, String> {
+fn facts(assertion: &Assertion, request_id: Option<&str>) -> BTreeMap<&'static str, String> {
     let audience = Some(assertion.aud.join(" ")).filter(|aud| !aud.is_empty());
     let all = [
-        ("request_id", answer.request_id.as_deref()),
+        ("request_id", request_id),
         ("assertion_issuer", assertion.iss.as_deref()),
         ("assertion_subject", assertion.sub.as_deref()),
         ("assertion_audience", audience.as_deref()),

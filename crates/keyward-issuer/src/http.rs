@@ -5,17 +5,23 @@
 //! it carries may be worth one time only. Tells a request that was not sent from one that may have arrived. Called by the
 //! federation issuer and the identity source of OAuth clients.
 
+use crate::answer::quotes;
 use bytes::Bytes;
+use http_body::{Frame, SizeHint};
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;
 use keyward_diag::plain;
 use reqwest::header::{self, HeaderMap};
 use reqwest::redirect::Policy;
-use reqwest::{Client, Response};
+use reqwest::{Body, Client, Response};
 use rustls::ClientConfig;
 use rustls_platform_verifier::BuilderVerifierExt;
+use std::convert::Infallible;
 use std::error::Error;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout_at};
@@ -34,7 +40,7 @@ const REQUEST_ID_MAX: usize = 128;
 /// Why there is no answer. Never holds a part of the request or of the answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Trouble {
-    /// There was no connection, so nothing was sent.
+    /// There was no connection, so nothing of the body was sent.
     Unreachable(String),
     /// The connection broke.
     Broken(String),
@@ -57,14 +63,21 @@ impl Trouble {
 pub(crate) struct Answer {
     /// Status code.
     pub(crate) status: u16,
-    /// The name that the endpoint gave to the request, from the header `request-id`; safe to show.
-    pub(crate) request_id: Option<String>,
+    request_id: Option<String>,
     /// How long the endpoint wants to be left alone (RFC 9110 section 10.2.3).
     pub(crate) retry_after: Option<Duration>,
     /// By how many seconds the endpoint's clock is ahead of this machine's, by the header `date`.
     pub(crate) ahead_s: Option<i64>,
     /// Its body, or why there is none.
     pub(crate) body: Result<Zeroizing<Vec<u8>>, Trouble>,
+}
+
+impl Answer {
+    /// The name that the endpoint gave to the request in the header `request-id`: at most 128 of `[A-Za-z0-9_.:-]`. `None`
+    /// where it holds a piece of one of these secrets, or something of the form of a token.
+    pub(crate) fn request_id(&self, secrets: &[&[u8]]) -> Option<&str> {
+        self.request_id.as_deref().filter(|id| !quotes(id, secrets))
+    }
 }
 
 /// Sends one request with these headers and this body, and reads the answer. All must be over at `deadline`.
@@ -79,16 +92,20 @@ pub(crate) async fn post(
 ) -> Result<Answer, Trouble> {
     let at = place(url);
     let client = client().await.map_err(Trouble::Unreachable)?;
-    let request = client.post(url.clone()).headers(headers).body(Bytes::from_owner(body)).send();
+    let taken = Arc::new(AtomicBool::new(false));
+    let body = Once { bytes: Some(Bytes::from_owner(body)), taken: taken.clone() };
+    let is_unsent = || !taken.load(Ordering::SeqCst);
+    let request = client.post(url.clone()).headers(headers).body(Body::wrap(body)).send();
     let response = match timeout_at(deadline, request).await {
+        Err(_) if is_unsent() => return Err(Trouble::Unreachable(format!("{at}: there was no connection in time"))),
         Err(_) => return Err(Trouble::Slow(format!("{at} did not answer in time"))),
-        Ok(Err(e)) if e.is_connect() => return Err(Trouble::Unreachable(format!("{at}: {}", innermost(&e)))),
+        Ok(Err(e)) if is_unsent() => return Err(Trouble::Unreachable(format!("{at}: {}", innermost(&e)))),
         Ok(Err(e)) => return Err(Trouble::Broken(format!("{at} gave no answer: {}", innermost(&e)))),
         Ok(Ok(response)) => response,
     };
     let headers = response.headers();
     let now = Timestamp::now();
-    let request_id = headers.get("request-id").and_then(|v| v.to_str().ok()).map(|v| plain(v, REQUEST_ID_MAX));
+    let request_id = headers.get("request-id").and_then(|v| v.to_str().ok()).filter(|id| is_id(id)).map(str::to_owned);
     let retry_after = retry_after(headers, now);
     let ahead_s = date(headers, header::DATE).map(|date| date.duration_since(now).as_secs());
     let status = response.status().as_u16();
@@ -101,6 +118,39 @@ pub(crate) async fn post(
         },
     };
     Ok(Answer { status, request_id, retry_after, ahead_s, body })
+}
+
+/// A body that tells whether it was asked for, which happens on a connection that stands and nowhere else.
+struct Once {
+    bytes: Option<Bytes>,
+    taken: Arc<AtomicBool>,
+}
+
+impl http_body::Body for Once {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.taken.store(true, Ordering::SeqCst);
+        Poll::Ready(self.bytes.take().map(|bytes| Ok(Frame::data(bytes))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.bytes.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+    }
+}
+
+/// Whether it has the form of a request id.
+fn is_id(text: &str) -> bool {
+    let is_in = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b':' | b'-');
+    (1..=REQUEST_ID_MAX).contains(&text.len()) && text.bytes().all(is_in)
 }
 
 /// Host and port, as they are shown.

@@ -8,6 +8,7 @@ mod client_credentials;
 mod command;
 mod env_token;
 mod file;
+mod turn;
 mod walk;
 
 use crate::jwt::Assertion;

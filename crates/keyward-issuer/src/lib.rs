@@ -34,7 +34,27 @@ pub fn find(kind: &str) -> Option<&'static dyn Issuer> {
     ISSUERS.iter().copied().find(|issuer| issuer.spec().kind == kind)
 }
 
+/// Whether these bytes are a JWT of the form that the issuers take as an assertion, with or without white space around it:
+/// three parts in base64url, of which the first two are JSON objects, at most 16 KiB. Never checks the signature or the dates.
+///
+/// # Errors
+/// What it is instead, in words that go on after "it": never a part of it.
+pub fn check_assertion(bytes: &[u8]) -> Result<(), String> {
+    jwt::Assertion::read(bytes).map(drop)
+}
+
 /// A field that is no reference to a secret.
 const fn field(name: &'static str, shape: Shape, required: bool, about: &'static str) -> FieldSpec {
     FieldSpec { name, shape, required, secret: false, about }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_assertion_is_told_and_not_quoted() {
+        assert_eq!(check_assertion(format!("{}\n", stage::assertion("")).as_bytes()), Ok(()));
+        assert_eq!(check_assertion(b"SEKRIT"), Err("has 1 of the three parts of a JWT".to_owned()));
+    }
 }

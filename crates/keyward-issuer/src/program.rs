@@ -5,11 +5,13 @@
 //! that is killed when its time is up or nobody waits for it. What it prints is never quoted anywhere. Called by the issuer
 //! and by the identity source `command`.
 
-use keyward_core::{FieldSpec, IssueError, SecretRef, Shape};
+use keyward_core::{Failure, FieldSpec, IssueError, SecretRef, Shape};
 use keyward_diag::Code;
 use keyward_secret::SecretBytes;
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::collections::BTreeMap;
+use std::io;
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
@@ -90,8 +92,10 @@ impl Program<'_> {
             };
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0).kill_on_drop(true);
-        let mut child =
-            command.spawn().map_err(|e| IssueError::refused(self.failed, format!("{program} did not start: {e}")))?;
+        let mut child = command.spawn().map_err(|e| {
+            let failure = if stays(&e) { Failure::Refused } else { Failure::Passing(None) };
+            IssueError { failure, ..failed(format!("{program} did not start: {e}")) }
+        })?;
         let group = Group(child.id().and_then(|id| Pid::from_raw(id.cast_signed())));
         let stdout = child.stdout.take().ok_or_else(|| failed("no pipe".to_owned()))?;
         let mut output = Zeroizing::new(Vec::with_capacity(OUTPUT_MAX_BYTES + 1));
@@ -116,6 +120,14 @@ impl Program<'_> {
     }
 }
 
+/// Whether a program that did not start never will: there is none, it may not be run, or it is nothing that can be run. All
+/// else, such as a lack of memory or of processes, or a program that is being replaced, may pass.
+fn stays(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidInput, NotFound, PermissionDenied};
+    matches!(error.kind(), NotFound | PermissionDenied | InvalidInput)
+        || error.raw_os_error() == Some(Errno::NOEXEC.raw_os_error())
+}
+
 /// A secret that a profile refers to.
 ///
 /// # Errors
@@ -137,6 +149,21 @@ impl Drop for Group {
         if let Some(pid) = self.0 {
             // The group may be gone already, which is as good.
             let _ = kill_process_group(pid, Signal::KILL);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_program_that_cannot_be_run_is_given_up() {
+        for errno in [Errno::NOENT, Errno::ACCESS, Errno::PERM, Errno::NOEXEC, Errno::INVAL] {
+            assert!(stays(&errno.into()), "{errno}");
+        }
+        for errno in [Errno::AGAIN, Errno::NOMEM, Errno::TXTBSY, Errno::MFILE, Errno::NFILE, Errno::IO, Errno::INTR] {
+            assert!(!stays(&errno.into()), "{errno}");
         }
     }
 }

@@ -5,6 +5,7 @@
 //! 401. Set by [`crate::control`], taken by the endpoints.
 
 use crate::answer::{Answer, Asked, Body};
+use hyper::header::HeaderValue;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -64,7 +65,7 @@ pub(crate) enum Fault {
     StringExpiresIn,
     /// `expires_in` is 0.
     ZeroExpiresIn,
-    /// 400 that quotes the secret that was sent.
+    /// 400 that quotes the secret that was sent, in its message and as its `request-id`.
     Echo,
     /// A plain error of this status.
     Status(u16),
@@ -236,7 +237,12 @@ pub(crate) fn spoil(armed: Armed, asked: &Asked, answer: Answer, sample: Sample<
             good["access_token"] = "".into();
             Answer::json(200, &good)
         }
-        Fault::Echo => error(armed.at, asked, 400, &format!("cannot take {secret}")),
+        Fault::Echo => {
+            let error = error(armed.at, asked, 400, &format!("cannot take {secret}"));
+            // What no header can hold stands in the message alone.
+            let holds = !secret.is_empty() && HeaderValue::from_str(secret).is_ok();
+            if holds { error.with("request-id", secret) } else { error }
+        }
         Fault::Status(status) => error(armed.at, asked, status, "the sandbox was told to fail"),
         Fault::Redirect => {
             Answer::json(307, &json!({"moved": true})).with("location", format!("{base_url}/sandbox/trap"))

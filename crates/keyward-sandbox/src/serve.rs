@@ -234,8 +234,11 @@ async fn send(answer: Answer, request_id: &str, date: &str) -> Result<Response<S
         }
     };
     let mut response = Response::builder().status(answer.status).header("content-type", answer.content_type);
+    if !answer.headers.iter().any(|(name, _)| *name == "request-id") {
+        response = response.header("request-id", request_id);
+    }
     for (name, value) in answer.headers {
         response = response.header(name, value);
     }
-    response.header("request-id", request_id).header("date", date).body(body).map_err(|_| Reset)
+    response.header("date", date).body(body).map_err(|_| Reset)
 }

@@ -364,6 +364,15 @@ pub fn boot_id() -> io::Result<String> {
     Ok(BOOT_ID.get_or_init(|| id).clone())
 }
 
+/// Device and inode of the program that a process runs; `None` when it cannot be told. Asks no file system, which may not
+/// answer: the kernel knows both of a program that runs.
+pub fn executable(pid: u32) -> Option<(u64, u64)> {
+    use rustix::fs::{AtFlags, CWD, StatxFlags, makedev, statx};
+    let path = format!("/proc/{pid}/exe");
+    let found = statx(CWD, path, AtFlags::STATX_DONT_SYNC, StatxFlags::INO).ok()?;
+    Some((makedev(found.stx_dev_major, found.stx_dev_minor), found.stx_ino))
+}
+
 /// Resident memory of this process in bytes; 0 when `/proc` cannot be read.
 pub fn rss_bytes() -> u64 {
     let pages = std::fs::read_to_string("/proc/self/statm")

@@ -146,8 +146,9 @@ fn show(context: &Context, profile: &str, toml: bool) -> Outcome {
 
 fn test(context: &Context, profile: &str) -> Outcome {
     let path = format!("/v1/profiles/{}/test", name(profile)?);
-    let answer: ProfileTestAnswer = Broker::open(context)?
-        .supplying(|client, assertions| client.post(&path, &ProfileTestRequest { assertions }))?;
+    let answer: ProfileTestAnswer = Broker::open(context)?.supplying(&[profile.to_owned()], |client, assertions| {
+        client.post(&path, &ProfileTestRequest { assertions })
+    })?;
     if context.json {
         out::json(&answer)?;
     } else {

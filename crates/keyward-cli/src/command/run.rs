@@ -83,7 +83,7 @@ impl Args {
         let program = lookup::program(name, std::env::var_os("PATH").as_deref())?;
         let mut request = self.request(&program)?;
         let mut broker = Broker::open(context)?;
-        let answer: RunAnswer = broker.supplying(|client, assertions| {
+        let answer: RunAnswer = broker.supplying(&self.profiles, |client, assertions| {
             request.assertions = assertions;
             obtain(client, "/v1/runs", &request)
         })?;

@@ -32,7 +32,8 @@ pub(crate) enum Format {
 impl Args {
     pub(super) fn run(self, context: &Context) -> Outcome {
         let mut request = TokenRequest { profile: self.profile, refresh: self.refresh, assertions: Vec::new() };
-        let answer: TokenAnswer = Broker::open(context)?.supplying(|client, assertions| {
+        let named = [request.profile.clone()];
+        let answer: TokenAnswer = Broker::open(context)?.supplying(&named, |client, assertions| {
             request.assertions = assertions;
             obtain(client, "/v1/token", &request)
         })?;

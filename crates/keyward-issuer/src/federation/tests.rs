@@ -125,6 +125,62 @@ async fn a_network_that_is_down_spends_no_assertion_and_a_lost_answer_does() {
     assert_eq!(endpoint.count(), 1);
 }
 
+/// A listener that nobody asks for connections, whose queue is full: it drops whatever asks for another one.
+async fn full() -> (tokio::net::TcpListener, Vec<tokio::net::TcpStream>) {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let mut queued = Vec::new();
+    while let Ok(stream) =
+        tokio::time::timeout(Duration::from_millis(500), tokio::net::TcpStream::connect(listener.local_addr().unwrap()))
+            .await
+    {
+        queued.push(stream.unwrap());
+    }
+    (listener, queued)
+}
+
+#[tokio::test]
+async fn a_connection_that_never_stood_in_a_short_time_spends_no_assertion() {
+    let memory = Arc::new(Memory::default());
+    let text = assertion(r#","jti":"one""#);
+    let (listener, _queued) = full().await;
+    // The kernel takes this connection, and nobody speaks TLS on it.
+    let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let swallowed = format!("http://{}", listener.local_addr().unwrap());
+    for url in [swallowed, format!("https://{}", mute.local_addr().unwrap())] {
+        let error = issue(&supplied(&url, "timeout = \"1s\"", &text, &memory)).await.unwrap_err();
+        assert_eq!((error.fault.code, error.failure), (Code::IssuerUnreachable, Failure::Passing(None)), "{url}");
+        assert!(error.fault.causes[0].contains("no connection in time"), "{error}");
+        assert_eq!((memory.until.lock().unwrap().pop().is_some(), memory.count()), (true, 0), "{url}");
+    }
+
+    let endpoint = Endpoint::start(vec![Act::Hang(String::new())]).await;
+    let error = issue(&supplied(&endpoint.url, "timeout = \"1s\"", &text, &memory)).await.unwrap_err();
+    assert_eq!((error.fault.code, memory.count()), (Code::IssuerTimeout, 1), "{error}");
+}
+
+#[tokio::test]
+async fn no_assertion_is_remembered_for_more_than_three_days() {
+    let memory = Arc::new(Memory::default());
+    let endpoint = Endpoint::start(vec![answer("200 OK", "", TOKEN)]).await;
+    for (n, (exp, least, most)) in [
+        ("9e300".to_owned(), 3 * 86_400, 3 * 86_400),
+        ((now() + 366 * 86_400).to_string(), 3 * 86_400, 3 * 86_400),
+        ((now() + 176_400).to_string(), 180_000 - 60, 180_000),
+        ((now() - 60).to_string(), 3600, 3600),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let text = crate::stage::jwt(r#"{"alg":"RS256"}"#, &format!(r#"{{"exp":{exp},"jti":"{n}"}}"#));
+        let before = now();
+        issue(&supplied(&endpoint.url, "", &text, &memory)).await.unwrap();
+        let until = memory.until.lock().unwrap()[n].0 / 1_000_000;
+        assert!((before + least..=now() + most).contains(&until), "{exp}: {}", until - before);
+    }
+}
+
 #[tokio::test]
 async fn a_host_that_does_not_exist_or_speaks_no_tls_is_unreachable() {
     let error = issue(&supplied("https://host.invalid", "", &assertion(""), &Arc::default())).await.unwrap_err();

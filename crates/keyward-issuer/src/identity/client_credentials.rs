@@ -127,18 +127,21 @@ fn basic(client: &str, secret: &str) -> Zeroizing<String> {
 }
 
 fn read(answer: &Answer, sent: &[&[u8]]) -> Result<Assertion, IssueError> {
-    let id = answer.request_id.iter().map(|id| format!("the identity provider calls the request {id}"));
+    let granted = answer.body.as_ref().map(|body| Granted::read(body));
+    let tokens = granted.iter().flatten().flat_map(Granted::tokens);
+    let secrets: Vec<&[u8]> = sent.iter().copied().chain(tokens).collect();
+    let id = answer.request_id(&secrets).map(|id| format!("the identity provider calls the request {id}"));
     let error = |code: Code, failure: Failure, causes: Vec<String>| IssueError {
         fault: causes.into_iter().chain(id.clone()).fold(Fault::new(code), Fault::cause),
         failure,
     };
     let passing = Failure::Passing(answer.retry_after);
     let status = answer.status;
-    let body = answer.body.as_ref();
     match status {
         200 => {
-            let body = body.map_err(|t| error(Code::IdentityFailed, passing, vec![t.cause().to_owned()]))?;
-            let granted = Granted::read(body).map_err(|what| {
+            let granted =
+                granted.as_ref().map_err(|t| error(Code::IdentityFailed, passing, vec![t.cause().to_owned()]))?;
+            let granted = granted.as_ref().map_err(|what| {
                 error(Code::IdentityInvalid, passing, vec![format!("the answer of the identity provider is {what}")])
             })?;
             let assertion = |token| json::text(token).map(|t| Assertion::read(t.as_bytes()));

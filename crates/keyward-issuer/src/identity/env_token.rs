@@ -1,6 +1,7 @@
 //! `env-token`: an assertion in a variable of whoever asks, such as `ANTHROPIC_IDENTITY_TOKEN`.
 //!
-//! The broker cannot see that variable, so the caller sends its content along. Kept for that exchange alone.
+//! The broker cannot see that variable, so the caller sends its content along. This source keeps nothing; the broker keeps
+//! what was supplied in memory until the vault is locked.
 
 use super::{Reading, Source, none};
 use crate::jwt::Assertion;

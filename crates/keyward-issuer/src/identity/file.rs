@@ -3,6 +3,7 @@
 //! Read anew for each exchange and never kept. Nothing leaves that is not a JWT, so that a profile cannot be made to send
 //! any other file.
 
+use super::turn::{Hangs, Turns};
 use super::{Reading, Source, none, walk};
 use crate::explain::ago;
 use crate::jwt::{ASSERTION_MAX_BYTES, Assertion};
@@ -21,8 +22,8 @@ pub(super) struct File;
 /// White space around the assertion that is put up with, in bytes.
 const SPACE_MAX_BYTES: usize = 256;
 
-/// A file system that does not answer is given up after this.
-const TIMEOUT: Duration = Duration::from_secs(10);
+/// The reads of all profiles: a file system that does not answer is given up after this, and never holds more threads.
+static TURNS: Turns = Turns::new(32, Duration::from_secs(10));
 
 /// How long the rotation of an assertion that was presented is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -58,10 +59,7 @@ impl Source for File {
     }
 
     fn look<'a>(&'a self, identity: &'a Identity) -> Looking<'a> {
-        Box::pin(async move {
-            let held = hold(path(identity)).await.ok()?;
-            Some(Sha256::new_with_prefix("keyward/look/v1").chain_update(&*held.bytes).finalize().into())
-        })
+        Box::pin(async move { Some(digest(&hold(path(identity)).await)) })
     }
 
     fn patience(&self) -> Duration {
@@ -88,12 +86,20 @@ struct Held {
 /// Reads the file on a thread that may block.
 async fn hold(path: PathBuf) -> Result<Held, Fault> {
     let shown = path.clone();
-    let reading = tokio::task::spawn_blocking(move || Held::read(path));
-    match tokio::time::timeout(TIMEOUT, reading).await {
-        Ok(Ok(held)) => held,
-        Ok(Err(_)) => Err(walk::unreadable(&shown, "it was not read")),
-        Err(_) => Err(walk::unreadable(&shown, "its file system does not answer")),
+    match TURNS.read(&shown, move || Held::read(path)).await {
+        Ok(Some(held)) => held,
+        Ok(None) => Err(walk::unreadable(&shown, "it was not read")),
+        Err(Hangs) => Err(walk::unreadable(&shown, "its file system does not answer")),
     }
+}
+
+/// Stands for what the file holds, or for the reason why that is not known: a file that appears is a change too.
+fn digest(held: &Result<Held, Fault>) -> [u8; 32] {
+    let hash = match held {
+        Ok(held) => Sha256::new_with_prefix("keyward/look/v1").chain_update(&*held.bytes),
+        Err(fault) => Sha256::new_with_prefix("keyward/look/unreadable/v1").chain_update(fault.to_string()),
+    };
+    hash.finalize().into()
 }
 
 impl Held {

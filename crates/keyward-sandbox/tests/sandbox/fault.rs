@@ -47,6 +47,9 @@ fn answers_that_are_no_answers() {
     assert!(spoilt(&sandbox, "array").json().is_array());
     let echo = spoilt(&sandbox, "echo");
     assert!(echo.status == 400 && echo.body.contains(&sandbox.assertion()));
+    assert_eq!(echo.header("request-id"), Some(sandbox.assertion().to_lowercase().as_str()));
+    let line = sandbox.journal().pop().unwrap();
+    assert_eq!((&line["reason"], &line["request_id"]), (&json!("fault:echo"), &echo.json()["request_id"]));
     let redirect = spoilt(&sandbox, "redirect");
     assert_eq!(redirect.status, 307);
     assert_eq!(redirect.header("location"), Some(format!("{}/sandbox/trap", sandbox.text("base_url")).as_str()));

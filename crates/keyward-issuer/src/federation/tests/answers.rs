@@ -154,6 +154,40 @@ async fn both_generations_of_refusals_are_explained() {
 }
 
 #[tokio::test]
+async fn a_request_id_or_a_scope_that_quotes_a_secret_is_neither_shown_nor_recorded() {
+    let text = assertion("");
+    let ids = [
+        text.as_str(),
+        &text[40..48],
+        SIGNATURE,
+        "sk-ant-oat01-SEKRIT",
+        "opaque-TOKEN-1",
+        "x.que-TOKE",
+        "SEK RIT",
+        "a/b",
+    ];
+    let long = "r".repeat(129);
+    for id in ids.into_iter().chain([long.as_str()]) {
+        for (status, token) in
+            [("200 OK", "opaque-TOKEN-1"), ("200 OK", "bad opaque-TOKEN-1"), ("400 x", ""), ("500 x", "")]
+        {
+            let body = format!(r#"{{"access_token":"{token}","expires_in":60,"scope":"{id}"}}"#);
+            let endpoint = Endpoint::start(vec![answer(status, &format!("request-id: {id}\r\n"), &body)]).await;
+            let quotes_token = id.contains("que-TOKE");
+            match issue(&supplied(&endpoint.url, "", &text, &Arc::default())).await {
+                Ok(credential) => {
+                    assert!(!credential.facts.contains_key("request_id"), "{id}");
+                    let is_plain = ["SEK RIT", "a/b", &long].contains(&id);
+                    assert_eq!(credential.scope.is_some(), is_plain, "{id}");
+                }
+                Err(error) if token.is_empty() && quotes_token => drop(error),
+                Err(error) => assert!(!error.to_string().contains(id), "{id} in {error}"),
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_assertion_that_the_answer_quotes_is_not_shown() {
     let text = assertion("");
     let part = text.split('.').nth(1).unwrap();

@@ -98,6 +98,14 @@ async fn refusals_name_what_to_look_at_and_faults_pass() {
     }
     let echo = format!(r#"{{"error":"invalid_client","error_description":"Basic {}"}}"#, *basic("c:1 ä", SECRET));
     assert!(asked(answer("401 x", "", &echo), "").await.is_err());
+    for (id, status, body, shown) in [
+        (basic("c:1 ä", SECRET)[4..14].to_owned(), "400 x", "{}", false),
+        ("to-opaque-TOKEN".to_owned(), "200 OK", r#"{"access_token":"opaque-TOKEN"}"#, false),
+        ("r8".to_owned(), "200 OK", r#"{"access_token":"opaque-TOKEN"}"#, true),
+    ] {
+        let error = asked(answer(status, &format!("request-id: {id}\r\n"), body), "").await.unwrap_err().to_string();
+        assert_eq!((error.contains("calls the request"), error.contains(&id)), (shown, shown), "{error}");
+    }
     for (act, failure, word) in [
         (answer("503 x", "retry-after: 9\r\n", ""), Failure::Passing(Some(Duration::from_secs(9))), "alone for 9 s"),
         (answer("429 x", "", ""), Failure::Passing(None), "429"),

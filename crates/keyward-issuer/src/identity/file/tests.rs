@@ -46,6 +46,29 @@ async fn the_file_is_read_anew_each_time() {
 }
 
 #[tokio::test]
+async fn a_file_that_appears_or_can_be_read_again_is_a_change() {
+    let folder = Folder::new();
+    let path = folder.0.join("token");
+    let identity = format!("kind = \"file\"\npath = {path:?}");
+    let order = federated("https://api.anthropic.com", "", &identity, &Arc::new(Memory::default()));
+    let (source, identity) = identity::of(&order).unwrap();
+    let look = || async { source.look(identity).await.unwrap() };
+    let absent = look().await;
+    assert_eq!(look().await, absent);
+    folder.swap("token", "one");
+    let one = look().await;
+    mode(&path, 0o666);
+    let open = look().await;
+    mode(&path, 0o600);
+    assert_eq!(look().await, one);
+    folder.swap("token", "two");
+    let all = std::collections::BTreeSet::from([absent, one, open, look().await]);
+    assert_eq!(all.len(), 4);
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(look().await, absent);
+}
+
+#[tokio::test]
 async fn a_projected_token_is_read_through_its_links() {
     let folder = Folder::new();
     let text = assertion("");
