@@ -16,6 +16,7 @@ mod socket;
 mod start;
 mod tamper;
 
+pub(crate) use keyward_testkit::is_root;
 use keyward_testkit::{Home, signal};
 use rustix::process::Signal;
 use std::path::PathBuf;
@@ -23,20 +24,6 @@ use std::process::{Child, Command, Stdio};
 
 /// A user that is not the one of the vault.
 const STRANGER: u32 = 61_743;
-
-/// Whether this process is root. If it is not, runs the test `name` anew as root through sudo, and fails when that fails:
-/// only root may read the memory of a broker or act as two users.
-#[track_caller]
-fn is_root(name: &str) -> bool {
-    if rustix::process::getuid().is_root() {
-        return true;
-    }
-    let mut again = Command::new("sudo");
-    again.arg("-n").arg(std::env::current_exe().unwrap()).args(["--exact", name, "--nocapture"]);
-    let done = again.status();
-    assert!(done.is_ok_and(|s| s.success()), "{name} needs root, and failed or did not start through `sudo -n`");
-    false
-}
 
 /// An empty home of an ordinary user, for tests that are root: the one who called sudo, else one without any files.
 fn home_of_a_user() -> (Home, u32) {

@@ -8,6 +8,7 @@ mod fault;
 mod once;
 mod supply;
 
+pub(crate) use keyward_testkit::ask;
 use keyward_testkit::{Answer, Home, Sandbox, Talk};
 use serde_json::Value;
 
@@ -33,13 +34,6 @@ fn shell(home: &Home) -> Talk {
     let mut talk = Talk::start(home.keyward_command(&["run", "-p", "claude", "--", "sh"]));
     assert_eq!(ask(&mut talk, "echo ready"), "ready");
     talk
-}
-
-/// The one line that a command prints in a [`shell`].
-#[track_caller]
-fn ask(shell: &mut Talk, command: &str) -> String {
-    shell.send(format!("{command}\n").as_bytes());
-    shell.line()
 }
 
 /// The only lease that there is.

@@ -13,6 +13,7 @@ mod record;
 mod streams;
 mod takeback;
 
+pub(crate) use keyward_testkit::ask;
 use keyward_testkit::{Answer, Home, Talk, run, wait_for};
 use serde_json::Value;
 use std::path::PathBuf;
@@ -23,13 +24,6 @@ fn shell(home: &Home, args: &[&str]) -> Talk {
     let mut talk = Talk::start(home.keyward_command(&line));
     assert_eq!(ask(&mut talk, "echo ready"), "ready");
     talk
-}
-
-/// The one line that a command prints in a [`shell`].
-#[track_caller]
-fn ask(shell: &mut Talk, command: &str) -> String {
-    shell.send(format!("{command}\n").as_bytes());
-    shell.line()
 }
 
 /// What `ps --json` says.

@@ -1,24 +1,10 @@
 //! Rule 10: Keyward talks to no host that a profile does not name. Every connection of the demo is recorded.
 
-use keyward_testkit::{Home, run, target};
+use keyward_testkit::{Home, is_root, run, target};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
-
-/// Whether this process is root. If it is not, runs the test `name` anew as root through sudo, and fails when that fails:
-/// the broker hides its memory, so that only a tracer of root can read which address it passes to the kernel.
-#[track_caller]
-fn is_root(name: &str) -> bool {
-    if rustix::process::getuid().is_root() {
-        return true;
-    }
-    let mut again = Command::new("sudo");
-    again.arg("-n").arg(std::env::current_exe().unwrap()).args(["--exact", name, "--nocapture"]);
-    let done = again.status();
-    assert!(done.is_ok_and(|s| s.success()), "{name} needs root, and failed or did not start through `sudo -n`");
-    false
-}
 
 /// Where a program and all that it started sent something, and how often.
 type Seen = BTreeMap<String, usize>;

@@ -24,7 +24,9 @@ pub use issuer::{Credential, Failure, IssueError, Issuer, Issuing, Looking, Once
 pub use kind::{Endpoint, FieldSpec, KindRole, KindSpec, Shape, Usual};
 pub use lease::{Lease, LeaseEnd, LeaseState};
 pub use name::{Name, NameError};
-pub use profile::{Delivery, DeliveryMode, Form, HandOver, Identity, Profile, ProfileError, SDK_PROFILE, SecretRef};
+pub use profile::{
+    Delivery, DeliveryMode, Form, HandOver, Identity, Profile, ProfileError, SDK_PROFILE, SecretRef, Settings,
+};
 pub use refusal::{Refusals, RefusedCount};
 pub use renewal::{Backoff, Freshness, Schedule};
 pub use role::{ProcessId, Role, Root, role};

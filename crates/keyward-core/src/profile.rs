@@ -93,13 +93,17 @@ pub const SDK_PROFILE: &str = "keyward";
 /// The variable of an identity source that reads one, where the profile names none.
 const IDENTITY_VARIABLE: &str = "ANTHROPIC_IDENTITY_TOKEN";
 
+/// The settings of an issuer or identity source, checked against its description.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings(Table);
+
 /// Where an assertion comes from.
 #[derive(Debug, Clone)]
 pub struct Identity {
     /// Description of the source.
     pub kind: &'static KindSpec,
-    /// Its settings, checked against the description.
-    pub settings: Table,
+    /// Its settings.
+    pub settings: Settings,
 }
 
 /// A reference `secret:NAME`.
@@ -113,8 +117,8 @@ pub struct Profile {
     pub name: Name,
     /// Description of its issuer.
     pub kind: &'static KindSpec,
-    /// Settings of the issuer, checked against the description.
-    pub settings: Table,
+    /// Settings of the issuer.
+    pub settings: Settings,
     /// Where the assertion comes from, for an issuer that takes one.
     pub identity: Option<Identity>,
     /// Where the credential goes.
@@ -265,7 +269,7 @@ impl Profile {
         // Variables without a mode mean `env`; nothing at all means the strongest that the kind's clients can take.
         let strongest = if kind.usual.sdk_files && !given.variables { DeliveryMode::File } else { DeliveryMode::Env };
         let delivery = Delivery { mode: mode.unwrap_or(strongest), variables };
-        Ok(Self { name, kind, settings: issuer, identity, delivery, max_ttl, given })
+        Ok(Self { name, kind, settings: Settings(issuer), identity, delivery, max_ttl, given })
     }
 
     /// What the profile gives to a child, with the delivery that the caller asks for or its own.
@@ -285,7 +289,7 @@ impl Profile {
             out.plain.insert("ANTHROPIC_PROFILE".to_owned(), SDK_PROFILE.to_owned());
         }
         if let Some(endpoint) = self.kind.usual.endpoint {
-            match self.text(endpoint.field).filter(|url| url.trim_end_matches('/') != endpoint.default) {
+            match self.settings.text(endpoint.field).filter(|url| url.trim_end_matches('/') != endpoint.default) {
                 Some(url) => {
                     out.plain.insert(endpoint.variable.to_owned(), url.trim_end_matches('/').to_owned());
                 }
@@ -302,7 +306,7 @@ impl Profile {
     pub fn identity_variable(&self) -> Option<&str> {
         let identity = self.identity.as_ref()?;
         let field = identity.kind.fields.iter().find(|f| f.shape == Shape::Variable)?;
-        Some(identity.text(field.name).unwrap_or(IDENTITY_VARIABLE))
+        Some(identity.settings.text(field.name).unwrap_or(IDENTITY_VARIABLE))
     }
 
     /// Whether a credential of `other` is one of this profile too: issuer, settings and identity source are the same.
@@ -314,16 +318,16 @@ impl Profile {
     /// Where the credential is valid, for an issuer that says so.
     pub fn endpoint(&self) -> Option<&str> {
         let endpoint = self.kind.usual.endpoint?;
-        Some(self.text(endpoint.field).unwrap_or(endpoint.default).trim_end_matches('/'))
+        Some(self.settings.text(endpoint.field).unwrap_or(endpoint.default).trim_end_matches('/'))
     }
 
     /// Writes the profile as a file that [`Profile::parse`] reads to the same profile.
     pub fn to_toml(&self) -> String {
         let mut issuer = Table::from_iter([("kind".to_owned(), Value::String(self.kind.kind.to_owned()))]);
-        issuer.extend(self.settings.clone());
+        issuer.extend(self.settings.0.clone());
         if let Some(identity) = &self.identity {
             let mut table = Table::from_iter([("kind".to_owned(), Value::String(identity.kind.kind.to_owned()))]);
-            table.extend(identity.settings.clone());
+            table.extend(identity.settings.0.clone());
             issuer.insert("identity".to_owned(), Value::Table(table));
         }
         let mut file = Table::from_iter([("issuer".to_owned(), Value::Table(issuer))]);
@@ -347,80 +351,43 @@ impl Profile {
 
     /// The stored secrets that the profile refers to.
     pub fn secrets(&self) -> BTreeSet<SecretRef> {
+        let identity = self.identity.iter().flat_map(|identity| identity.settings.secrets());
+        self.settings.secrets().chain(identity).collect()
+    }
+}
+
+impl Settings {
+    /// A text setting.
+    pub fn text(&self, field: &str) -> Option<&str> {
+        self.0.get(field).and_then(Value::as_str)
+    }
+
+    /// A duration setting.
+    pub fn duration(&self, field: &str) -> Option<Duration> {
+        self.text(field).and_then(|t| parse_duration(t).ok())
+    }
+
+    /// A list setting.
+    pub fn list(&self, field: &str) -> Vec<&str> {
+        self.0.get(field).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect()
+    }
+
+    /// A table setting: name, and either plain text or a reference.
+    pub fn table(&self, field: &str) -> Vec<(&str, Result<&str, SecretRef>)> {
+        let table = self.0.get(field).and_then(Value::as_table).into_iter().flatten();
+        table.filter_map(|(k, v)| Some((k.as_str(), secret_ref(v).map_or(Ok(v.as_str()?), Err)))).collect()
+    }
+
+    /// The secret that a field refers to.
+    pub fn secret(&self, field: &str) -> Option<SecretRef> {
+        self.0.get(field).and_then(secret_ref)
+    }
+
+    /// All secrets that are referred to, in fields and in tables.
+    fn secrets(&self) -> impl Iterator<Item = SecretRef> {
         let inner = |v: &Value| v.as_table().map(|t| t.values().filter_map(secret_ref).collect::<Vec<_>>());
-        let own = self.settings.values();
-        let all = own.chain(self.identity.iter().flat_map(|identity| identity.settings.values()));
-        all.flat_map(|v| inner(v).unwrap_or_else(|| secret_ref(v).into_iter().collect())).collect()
+        self.0.values().flat_map(move |v| inner(v).unwrap_or_else(|| secret_ref(v).into_iter().collect()))
     }
-
-    /// A text setting of the issuer.
-    pub fn text(&self, field: &str) -> Option<&str> {
-        text(&self.settings, field)
-    }
-
-    /// A duration setting of the issuer.
-    pub fn duration(&self, field: &str) -> Option<Duration> {
-        duration(&self.settings, field)
-    }
-
-    /// A list setting of the issuer.
-    pub fn list(&self, field: &str) -> Vec<&str> {
-        list(&self.settings, field)
-    }
-
-    /// A table setting of the issuer: name, and either plain text or a reference.
-    pub fn table(&self, field: &str) -> Vec<(&str, Result<&str, SecretRef>)> {
-        pairs(&self.settings, field)
-    }
-
-    /// The secret that a field of the issuer refers to.
-    pub fn secret(&self, field: &str) -> Option<SecretRef> {
-        self.settings.get(field).and_then(secret_ref)
-    }
-}
-
-impl Identity {
-    /// A text setting of the source.
-    pub fn text(&self, field: &str) -> Option<&str> {
-        text(&self.settings, field)
-    }
-
-    /// A duration setting of the source.
-    pub fn duration(&self, field: &str) -> Option<Duration> {
-        duration(&self.settings, field)
-    }
-
-    /// A list setting of the source.
-    pub fn list(&self, field: &str) -> Vec<&str> {
-        list(&self.settings, field)
-    }
-
-    /// A table setting of the source: name, and either plain text or a reference.
-    pub fn table(&self, field: &str) -> Vec<(&str, Result<&str, SecretRef>)> {
-        pairs(&self.settings, field)
-    }
-
-    /// The secret that a field of the source refers to.
-    pub fn secret(&self, field: &str) -> Option<SecretRef> {
-        self.settings.get(field).and_then(secret_ref)
-    }
-}
-
-fn text<'a>(settings: &'a Table, field: &str) -> Option<&'a str> {
-    settings.get(field).and_then(Value::as_str)
-}
-
-fn duration(settings: &Table, field: &str) -> Option<Duration> {
-    text(settings, field).and_then(|t| parse_duration(t).ok())
-}
-
-fn list<'a>(settings: &'a Table, field: &str) -> Vec<&'a str> {
-    settings.get(field).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect()
-}
-
-fn pairs<'a>(settings: &'a Table, field: &str) -> Vec<(&'a str, Result<&'a str, SecretRef>)> {
-    let table = settings.get(field).and_then(Value::as_table).into_iter().flatten();
-    table.filter_map(|(k, v)| Some((k.as_str(), secret_ref(v).map_or(Ok(v.as_str()?), Err)))).collect()
 }
 
 /// The kind that a profile names.
@@ -453,7 +420,7 @@ fn identity(
     settings(&table, kind, AT)?;
     let lacking = kind.fields.iter().filter(|f| f.required && !table.contains_key(f.name));
     absent.extend(lacking.map(|f| format!("{AT}{}", f.name)));
-    Ok(Some(Identity { kind, settings: table }))
+    Ok(Some(Identity { kind, settings: Settings(table) }))
 }
 
 fn secret_ref(value: &Value) -> Option<SecretRef> {
@@ -749,7 +716,7 @@ mod tests {
         let p = parse(&format!("{FEDERATED}[issuer.identity]\nkind = \"file\"\npath = \"/t\"\nkey = \"secret:k\""))
             .unwrap();
         let identity = p.identity.as_ref().unwrap();
-        assert_eq!((identity.kind.kind, identity.text("path")), ("file", Some("/t")));
+        assert_eq!((identity.kind.kind, identity.settings.text("path")), ("file", Some("/t")));
         assert_eq!(p.secrets().len(), 1);
         assert_eq!(parse(&p.to_toml()).unwrap().to_toml(), p.to_toml());
         let file = |more: &str| format!("{FEDERATED}[issuer.identity]\n{more}");

@@ -34,9 +34,9 @@ impl Issuer for Command {
     fn issue<'a>(&'a self, order: &'a Order) -> Issuing<'a> {
         Box::pin(async move {
             let program = Program {
-                argv: order.profile.list("argv"),
-                env: order.profile.table("env"),
-                timeout: order.profile.duration("timeout"),
+                argv: order.profile.settings.list("argv"),
+                env: order.profile.settings.table("env"),
+                timeout: order.profile.settings.duration("timeout"),
                 failed: Code::IssuerFailed,
                 late: Code::IssuerTimeout,
                 long: Code::IssuerAnswer,

@@ -97,7 +97,7 @@ pub(crate) fn look_at(refused: &Refused<'_>) -> Vec<String> {
 fn named(refused: &Refused<'_>) -> Vec<String> {
     let (profile, refusal) = (refused.profile, refused.refusal);
     let mut parts = Vec::new();
-    let field = |name| profile.text(name).map_or_else(|| "which is not set".to_owned(), |v| format!("`{v}`"));
+    let field = |name| profile.settings.text(name).map_or_else(|| "which is not set".to_owned(), |v| format!("`{v}`"));
     if refusal.says("workspace_id_required") {
         parts
             .push("workspace: the rule holds for several; set `workspace_id` in the profile to one of them".to_owned());
@@ -196,7 +196,7 @@ fn place(refused: &Refused<'_>) -> Vec<String> {
                 .to_owned(),
         ),
         403 => {
-            let account = refused.profile.text("service_account_id").unwrap_or("of the rule");
+            let account = refused.profile.settings.text("service_account_id").unwrap_or("of the rule");
             parts.push(format!(
                 "service account: is the service account {account} active, and a member of the workspace that is asked for?"
             ));
@@ -229,7 +229,7 @@ fn aim(assertion: &Assertion) -> Vec<String> {
 /// What can be wrong at the server's end without a sign.
 fn rule(refused: &Refused<'_>) -> Vec<String> {
     let (profile, assertion) = (refused.profile, refused.assertion);
-    let of = |name| profile.text(name).unwrap_or_default();
+    let of = |name| profile.settings.text(name).unwrap_or_default();
     let mut parts = vec![
         format!(
             "rule and subject: is `{}` a live rule of organization {}? Its `subject_prefix` must be the `sub` above letter \
@@ -244,10 +244,10 @@ fn rule(refused: &Refused<'_>) -> Vec<String> {
     if assertion.aud.iter().any(|aud| aud == AUDIENCE) {
         parts.push("audience: where the rule names one, it must be one of the `aud` above letter by letter".to_owned());
     }
-    if let Some(account) = profile.text("service_account_id") {
+    if let Some(account) = profile.settings.text("service_account_id") {
         parts.push(format!("service account: the rule's target must be {account}"));
     }
-    match profile.text("workspace_id") {
+    match profile.settings.text("workspace_id") {
         Some(workspace) => parts.push(format!("workspace: the rule must be enabled for `{workspace}`")),
         None => {
             parts.push("workspace: where the rule holds for several, the profile must set `workspace_id`".to_owned())

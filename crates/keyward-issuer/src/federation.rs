@@ -116,7 +116,7 @@ async fn exchange(order: &Order) -> Result<Credential, IssueError> {
     let profile = &order.profile;
     let url = check_url(&format!("{}{PATH}", profile.endpoint().unwrap_or(BASE_URL)))
         .map_err(|e| IssueError::refused(Code::ProfileInvalid, format!("`issuer.base_url`: {e}")))?;
-    let timeout = profile.duration("timeout").unwrap_or(TIMEOUT).min(TIMEOUT_MAX);
+    let timeout = profile.settings.duration("timeout").unwrap_or(TIMEOUT).min(TIMEOUT_MAX);
     let (source, identity) = identity::of(order)?;
     let patience = source.patience();
     let mut assertion = source.read(identity, order).await?;
@@ -144,10 +144,10 @@ fn body(profile: &Profile, assertion: &Assertion) -> Result<Zeroizing<Vec<u8>>, 
         let request = Request {
             grant_type: GRANT,
             assertion,
-            federation_rule_id: profile.text("federation_rule_id").unwrap_or_default(),
-            organization_id: profile.text("organization_id").unwrap_or_default(),
-            service_account_id: profile.text("service_account_id"),
-            workspace_id: profile.text("workspace_id"),
+            federation_rule_id: profile.settings.text("federation_rule_id").unwrap_or_default(),
+            organization_id: profile.settings.text("organization_id").unwrap_or_default(),
+            service_account_id: profile.settings.text("service_account_id"),
+            workspace_id: profile.settings.text("workspace_id"),
         };
         let mut body = Zeroizing::new(Vec::with_capacity(assertion.len() + 1024));
         serde_json::to_writer(&mut *body, &request)

@@ -40,7 +40,7 @@ impl Issuer for StaticSecret {
 
     fn issue<'a>(&'a self, order: &'a Order) -> Issuing<'a> {
         Box::pin(async move {
-            let name = order.profile.secret("secret").map(|r| r.0.to_string()).unwrap_or_default();
+            let name = order.profile.settings.secret("secret").map(|r| r.0.to_string()).unwrap_or_default();
             let token = order
                 .secrets
                 .get(&name)

@@ -14,7 +14,7 @@ mod wire;
 pub use keyring::Keyring;
 pub use keys::{FoundKey, keys};
 pub use sandbox::Sandbox;
-pub use talk::Talk;
+pub use talk::{Talk, ask};
 pub use wire::{Reply, Wire};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -314,6 +314,24 @@ fn parent_of(pid: i32) -> Option<i32> {
 pub fn target() -> PathBuf {
     let test = std::env::current_exe().unwrap_or_else(|e| panic!("{e}"));
     test.ancestors().nth(2).unwrap_or_else(|| panic!("{} lies in no target folder", test.display())).to_owned()
+}
+
+/// Whether this process is root. If it is not, runs the test `name` anew as root through sudo, and fails when that fails:
+/// only root may read or trace a broker, or act as two users.
+#[track_caller]
+pub fn is_root(name: &str) -> bool {
+    if rustix::process::getuid().is_root() {
+        return true;
+    }
+    let mut again = Command::new("sudo");
+    again.arg("-n").arg(std::env::current_exe().unwrap_or_else(|e| panic!("{e}"))).args([
+        "--exact",
+        name,
+        "--nocapture",
+    ]);
+    let done = again.status();
+    assert!(done.is_ok_and(|s| s.success()), "{name} needs root, and failed or did not start through `sudo -n`");
+    false
 }
 
 /// Whether a process lives; one that ended and that its parent has not collected does not.

@@ -165,3 +165,10 @@ impl Heard {
         self.lock().1
     }
 }
+
+/// The one line that a command prints in a shell.
+#[track_caller]
+pub fn ask(shell: &mut Talk, command: &str) -> String {
+    shell.send(format!("{command}\n").as_bytes());
+    shell.line()
+}

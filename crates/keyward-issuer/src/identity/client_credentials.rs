@@ -68,9 +68,9 @@ impl Source for ClientCredentials {
 }
 
 async fn ask(identity: &Identity, order: &Order) -> Result<Assertion, IssueError> {
-    let url = check_url(identity.text("token_url").unwrap_or_default())
+    let url = check_url(identity.settings.text("token_url").unwrap_or_default())
         .map_err(|e| IssueError::refused(Code::ProfileInvalid, format!("`issuer.identity.token_url`: {e}")))?;
-    let reference = identity.secret("client_secret").ok_or_else(|| {
+    let reference = identity.settings.secret("client_secret").ok_or_else(|| {
         IssueError::refused(Code::ProfileInvalid, "`issuer.identity.client_secret` names no stored secret")
     })?;
     let secret = program::secret(&order.secrets, &reference)?;
@@ -78,12 +78,12 @@ async fn ask(identity: &Identity, order: &Order) -> Result<Assertion, IssueError
     let request = secret.expose(|bytes| std::str::from_utf8(bytes).ok().map(|secret| request(identity, secret)));
     let (headers, body) =
         request.ok_or_else(|| IssueError::refused(Code::SecretInvalid, format!("`{}` is not text", reference.0)))?;
-    let deadline = Instant::now() + identity.duration("timeout").unwrap_or(TIMEOUT).min(TIMEOUT_MAX);
+    let deadline = Instant::now() + identity.settings.duration("timeout").unwrap_or(TIMEOUT).min(TIMEOUT_MAX);
     let answer = http::post(&url, headers, body, deadline).await;
     let answer = answer.map_err(|trouble| IssueError::passing(Code::IdentityFailed, trouble.cause()))?;
     // EXPOSE: an answer that quotes the secret, in one of the forms in which it was sent, is not shown.
     secret.expose(|bytes| {
-        let client = identity.text("client_id").unwrap_or_default();
+        let client = identity.settings.text("client_id").unwrap_or_default();
         let basic = basic(client, std::str::from_utf8(bytes).unwrap_or_default());
         read(&answer, &[bytes, in_form(bytes).as_bytes(), basic.as_bytes()])
     })
@@ -91,7 +91,7 @@ async fn ask(identity: &Identity, order: &Order) -> Result<Assertion, IssueError
 
 /// Headers and form of the request.
 fn request(identity: &Identity, secret: &str) -> (HeaderMap, Zeroizing<Vec<u8>>) {
-    let client = identity.text("client_id").unwrap_or_default();
+    let client = identity.settings.text("client_id").unwrap_or_default();
     let mut headers = HeaderMap::from_iter([
         (header::CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded")),
         (header::ACCEPT, HeaderValue::from_static("application/json")),
@@ -99,11 +99,11 @@ fn request(identity: &Identity, secret: &str) -> (HeaderMap, Zeroizing<Vec<u8>>)
     let mut form = Serializer::new(String::with_capacity(1024 + 3 * secret.len()));
     form.append_pair("grant_type", "client_credentials");
     for name in ["audience", "scope"] {
-        if let Some(text) = identity.text(name) {
+        if let Some(text) = identity.settings.text(name) {
             form.append_pair(name, text);
         }
     }
-    if identity.text("auth") == Some(POST) {
+    if identity.settings.text("auth") == Some(POST) {
         form.append_pair("client_id", client).append_pair("client_secret", secret);
     } else {
         let value = Bytes::from_owner(Zeroizing::new(format!("Basic {}", *basic(client, secret)).into_bytes()));

@@ -30,9 +30,9 @@ impl Source for Command {
     fn read<'a>(&'a self, identity: &'a Identity, order: &'a Order) -> Reading<'a> {
         Box::pin(async move {
             let program = Program {
-                argv: identity.list("argv"),
-                env: identity.table("env"),
-                timeout: identity.duration("timeout"),
+                argv: identity.settings.list("argv"),
+                env: identity.settings.table("env"),
+                timeout: identity.settings.duration("timeout"),
                 failed: Code::IdentityFailed,
                 late: Code::IdentityFailed,
                 long: Code::IdentityInvalid,

@@ -34,7 +34,7 @@ impl Source for EnvToken {
     }
 
     fn read<'a>(&'a self, identity: &'a Identity, order: &'a Order) -> Reading<'a> {
-        let variable = identity.text("variable").unwrap_or(VARIABLE);
+        let variable = identity.settings.text("variable").unwrap_or(VARIABLE);
         Box::pin(std::future::ready(match &order.supplied {
             None => Err(none(Code::IdentityNeeded, format!("the profile takes it from `{variable}`"))),
             // EXPOSE: read as an assertion, which is a secret type again.

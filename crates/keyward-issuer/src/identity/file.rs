@@ -68,7 +68,7 @@ impl Source for File {
 }
 
 fn path(identity: &Identity) -> PathBuf {
-    PathBuf::from(identity.text("path").unwrap_or_default())
+    PathBuf::from(identity.settings.text("path").unwrap_or_default())
 }
 
 fn nothing(fault: Fault) -> IssueError {
