@@ -258,6 +258,15 @@ impl Broker {
         }
     }
 
+    /// The open vault whose log is sound, auto-locked or not: for what a run holds already.
+    pub(crate) fn recording<'s>(&self, state: &'s mut State) -> Result<&'s mut Open, Fault> {
+        match &mut state.vault {
+            Vault::Open(open) if open.store.is_broken() => Err(Fault::new(Code::AuditBroken)),
+            Vault::Open(open) => Ok(open),
+            Vault::Locked => Err(self.closed()),
+        }
+    }
+
     /// As [`Broker::unlocked`], and the log is sound.
     pub(crate) fn delivering<'s>(&self, state: &'s mut State) -> Result<&'s mut Open, Fault> {
         let open = self.unlocked(state)?;

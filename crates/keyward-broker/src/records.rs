@@ -280,6 +280,7 @@ impl Broker {
         request: ProfileTestRequest,
     ) -> Result<ProfileTestAnswer, Fault> {
         let name = Name::parse(name).map_err(|e| e.fault())?;
+        self.delivering(&mut *self.state_for_request().await?)?;
         self.supply(request.assertions).await?;
         let made = self.try_profile(&name).await;
         let mut state = self.state_for_request().await?;

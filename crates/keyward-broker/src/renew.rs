@@ -146,7 +146,8 @@ impl Broker {
 
     async fn next(self: &Arc<Self>, state: &mut State, name: &Name, want: Want) -> Result<Next, Fault> {
         let now = now();
-        let open = self.delivering(state)?;
+        // What is in the cache needs no seal key; what is not is ordered, and that asks for it.
+        let open = self.recording(state)?;
         let profile = open.profiles.get(name).map(|p| p.profile.clone());
         let profile =
             profile.ok_or_else(|| Fault::new(Code::ProfileUnknown).cause(format!("no profile is named `{name}`")))?;

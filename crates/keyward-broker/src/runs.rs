@@ -699,10 +699,8 @@ impl Broker {
         {
             let mut state = self.state_for_request().await?;
             self.may_hold(&state, run, &name)?;
-            let at = now().boot;
-            let open = self.delivering(&mut state)?;
             if run.is_none() {
-                open.last_action = at;
+                self.delivering(&mut state)?.last_action = now().boot;
             }
         }
         if !request.assertions.is_empty() {
@@ -720,7 +718,8 @@ impl Broker {
         let now = now();
         // It may have been taken back while the issuer worked.
         self.may_hold(&state, run, &name)?;
-        let open = self.delivering(&mut state)?;
+        // After the auto-lock a run still gets what it holds.
+        let open = if run.is_some() { self.recording(&mut state)? } else { self.delivering(&mut state)? };
         let kind = open.profiles.get(&name).map_or("", |p| p.profile.kind.kind).to_owned();
         let mut draft = entry_of(Kind::TokenDelivered, now, peer).profile(name.as_str());
         if let Some(run) = run {
