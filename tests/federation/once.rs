@@ -44,7 +44,7 @@ fn a_run_gets_its_next_token_once_the_identity_provider_has_issued_another_asser
     let child = shell(&home);
     let mut why = None;
     wait_at_most(Duration::from_secs(30), "a renewal that waits", || {
-        why = entries(&home, "lease.renew_failed").pop();
+        why = entries(&home, "exchange.failed").pop();
         why.is_some()
     });
     assert_eq!(why.unwrap()["detail"]["code"], "identity.spent");

@@ -75,7 +75,10 @@ impl Broker {
         open.last_action = at.boot;
         let former = open.secrets.get(name.as_str()).map(|i| i.info.clone());
         if request.only_new && former.is_some() {
-            return Err(Fault::new(Code::SecretInvalid).cause(format!("there is a secret `{name}` already")));
+            let fault = Fault::new(Code::SecretInvalid).cause(format!("there is a secret `{name}` already"));
+            return Err(fault.help(format!(
+                "hand it over with `keyward profile add NAME --secret {name} --env VARIABLE`, or remove it first with `keyward secret remove {name}`"
+            )));
         }
         let info = match former {
             Some(info) => ItemInfo { generation: info.generation + 1, updated_us: at.wall.0, ..info },

@@ -168,9 +168,11 @@ impl Broker {
             let anew = cached.anew.as_ref().filter(|(at, _)| now.boot.since(*at) < ANEW_PAUSE);
             let good = match (want, anew) {
                 (Want::Good, _) => true,
-                (Want::Anew, Some((_, fault))) if cached.exchange.is_none() => {
+                (Want::Anew, Some((at, fault))) if cached.exchange.is_none() => {
                     if let Some(fault) = fault {
-                        return Ok(Next::Now(Err(fault.clone())));
+                        let left = ANEW_PAUSE.saturating_sub(now.boot.since(*at)).as_secs().max(1);
+                        let cause = format!("that was the answer a moment ago; it is asked again in {left} s");
+                        return Ok(Next::Now(Err(fault.clone().cause(cause))));
                     }
                     true
                 }
@@ -260,6 +262,9 @@ impl Broker {
         cached.task = None;
         let waiting = cached.exchange.take().unwrap_or_default();
         let refused_upstream = std::mem::take(&mut cached.refused_upstream);
+        if made.is_ok() {
+            cached.anew.take_if(|(_, fault)| fault.is_some());
+        }
         if refused_upstream {
             cached.anew = Some((now.boot, made.as_ref().err().map(|e| e.fault.clone())));
         }
@@ -769,9 +774,9 @@ impl Cached {
                 error.fault
             }
             // The assertion went with the try that was refused: why it was is the better word.
-            (Failure::NoAssertion, Some(refused)) => refused
+            (Failure::NoAssertion, Some(refused)) if error.fault.code == Code::IdentitySpent => refused
                 .cause("the assertion can be presented once and went with that try; Keyward waits for another one"),
-            (Failure::NoAssertion, None) | (Failure::Passing(_), _) => error.fault,
+            (Failure::NoAssertion | Failure::Passing(_), _) => error.fault,
         };
         self.failed = Some((fault.clone(), now));
         fault

@@ -177,7 +177,8 @@ fn a_run_becomes_the_program_with_the_credential_in_place() {
     assert_eq!((output.status.code(), lines[0]), (Some(7), format!("{pid} zero one").as_str()));
     assert!(lines.contains(&"T=s3cret") && lines.contains(&"Z=last"), "{said}");
     assert!(!lines.iter().any(|l| l.starts_with("OLD=") || *l == "T=caller"), "{said}");
-    assert_eq!(err(&output), "keyward: unset OLD (would win over profile p)\n");
+    let told = "keyward: replaced T (set by profile p)\nkeyward: unset OLD (would win over profile p)\n";
+    assert_eq!(err(&output), told);
     let seen = home.seen();
     let [request] = seen.as_slice() else { panic!("{seen:?}") };
     let body = &request.body;

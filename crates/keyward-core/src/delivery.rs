@@ -81,6 +81,17 @@ pub fn plan(
             }
         }
     }
+    let mut families_owned: BTreeMap<&str, (&String, &String)> = BTreeMap::new();
+    for (variable, profile) in &owner {
+        let Some(family) = families.exclusive(variable) else { continue };
+        let (first, other) = *families_owned.entry(family).or_insert((variable, profile));
+        if other != profile {
+            let cause = format!(
+                "`{first}` of `{other}` and `{variable}` of `{profile}` go to the same clients, which take one of them"
+            );
+            return Err(Fault::new(Code::DeliveryConflict).cause(cause).help("run it with one of the two"));
+        }
+    }
     let mut unset: Vec<Unset> = Vec::new();
     for (profile, hand_over) in profiles.iter().zip(&hand_overs) {
         let usual = profile.kind.usual.variables;
@@ -156,6 +167,15 @@ mod tests {
         let fault =
             plan(vec![profile("a", "X"), profile("b", "X")], None, None, &BTreeSet::new(), &families()).unwrap_err();
         assert_eq!((fault.code, fault.causes[0].as_str()), (Code::DeliveryConflict, "`X` is set by `a` and by `b`"));
+    }
+
+    #[test]
+    fn two_profiles_for_clients_that_take_one_are_refused() {
+        let two = vec![profile("key", "ANTHROPIC_API_KEY"), profile("bearer", "ANTHROPIC_AUTH_TOKEN")];
+        let fault = plan(two, None, None, &BTreeSet::new(), &families()).unwrap_err();
+        assert!(fault.code == Code::DeliveryConflict && fault.causes[0].contains("take one of them"), "{fault}");
+        let parts = vec![profile("id", "AWS_ACCESS_KEY_ID"), profile("secret", "AWS_SECRET_ACCESS_KEY")];
+        assert!(plan(parts, None, None, &BTreeSet::new(), &families()).is_ok());
     }
 
     #[test]

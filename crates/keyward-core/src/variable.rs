@@ -55,6 +55,9 @@ pub struct Families {
 #[serde(deny_unknown_fields)]
 struct Family {
     variable: String,
+    /// Its clients take one member and leave the others: two of them are one too many.
+    #[serde(default)]
+    one: bool,
     members: BTreeMap<String, String>,
 }
 
@@ -75,6 +78,12 @@ impl Families {
     /// The usual variable of a provider.
     pub fn usual_variable(&self, provider: &str) -> Option<&str> {
         self.by_name.get(provider).map(|f| f.variable.as_str())
+    }
+
+    /// The family of which clients take one member only, where the variable belongs to such a one.
+    pub fn exclusive(&self, variable: &str) -> Option<&str> {
+        let of = |f: &&Family| f.one && f.members.contains_key(variable);
+        self.by_name.iter().find(|(_, f)| of(f)).map(|(name, _)| name.as_str())
     }
 
     /// The other members of the families that `variable` belongs to, each with what it is.

@@ -155,7 +155,11 @@ fn test(context: &Context, profile: &str) -> Outcome {
         let life =
             answer.expires_in_s.map_or("does not end by itself".to_owned(), |s| format!("ends in {}", time::words(s)));
         let scope = answer.scope.as_ref().map_or(String::new(), |s| format!(", scope {}", plain(s, 200)));
-        let ok = if answer.ok { "ok" } else { "no credential" };
+        let ok = match (answer.ok, answer.kind.as_str()) {
+            (true, "static") => "stored, and tried nowhere",
+            (true, _) => "ok",
+            (false, _) => "no credential",
+        };
         let mut text = format!("{ok}: {}{scope}, {life}\n", plain(&answer.kind, 60));
         for (fact, said) in &answer.facts {
             text.push_str(&format!("  {}: {}\n", plain(&fact.replace('_', " "), 60), plain(said, 400)));

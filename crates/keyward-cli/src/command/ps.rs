@@ -5,7 +5,8 @@ use crate::args::Context;
 use crate::broker::Broker;
 use crate::table::table;
 use crate::{out, time};
-use keyward_api::RunMsg;
+use keyward_api::place::Places;
+use keyward_api::{RunMsg, StatusAnswer, VaultState};
 
 /// List the live runs and what each holds
 #[derive(Debug, clap::Args)]
@@ -20,7 +21,17 @@ impl Args {
         if context.json {
             out::json(&runs)?;
         } else if runs.is_empty() {
-            out::say("nothing runs; start something with `keyward run -p PROFILE -- CMD`");
+            let locked = match Broker::if_running(context)? {
+                Some(mut broker) => {
+                    broker.client().get::<StatusAnswer>("/v1/status")?.vault.state == VaultState::Locked
+                }
+                None => Places::current()?.data.join("vault.slots").exists(),
+            };
+            out::say(if locked {
+                "no run is known; those from before are seen after `keyward unlock`"
+            } else {
+                "nothing runs; start something with `keyward run -p PROFILE -- CMD`"
+            });
         } else {
             let header = ["run", "pid", "app", "project", "started", "profile", "delivery", "left"];
             out::text(&table(&header, &runs.iter().flat_map(rows).collect::<Vec<_>>()))?;

@@ -69,6 +69,9 @@ struct Told {
     #[serde(skip_serializing_if = "Option::is_none")]
     profile: Option<String>,
     moved: bool,
+    /// First 8 hexadecimal digits of the SHA-256 of the secret.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fingerprint: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<String>,
 }
@@ -117,7 +120,8 @@ impl Args {
         let mut told = Vec::new();
         for offer in offers(&mut found, &federation) {
             let takes = offer.place == Place::Environment || self.all || asks;
-            told.push(move_in(broker.client(), offer, takes, asks)?);
+            let one = move_in(broker.client(), offer, takes, asks, &told)?;
+            told.push(one);
         }
         told.extend(left(&found, &federation));
         let next = next(&Stock::of(broker.client())?, &around);
@@ -182,7 +186,7 @@ impl Stock {
 }
 
 /// Moves one thing in, if it is wanted and not there already.
-fn move_in(client: &mut Client, offer: Offer, takes: bool, asks: bool) -> Result<Told, Fault> {
+fn move_in(client: &mut Client, offer: Offer, takes: bool, asks: bool, before: &[Told]) -> Result<Told, Fault> {
     let stock = Stock::of(client)?;
     let mut told = Told {
         family: offer.family,
@@ -191,11 +195,31 @@ fn move_in(client: &mut Client, offer: Offer, takes: bool, asks: bool) -> Result
         also: offer.also.iter().map(ToString::to_string).collect(),
         profile: None,
         moved: false,
+        fingerprint: offer.fingerprint.clone(),
         why: None,
     };
     if let Some(profile) = stock.holds(&offer) {
-        told.why = Some(format!("profile {} is kept as it is", profile.name));
-        told.profile = Some(profile.name.clone());
+        let name = &profile.name;
+        let now = before.iter().find(|other| other.moved && other.profile.as_ref() == Some(name));
+        told.why = Some(match (&offer.what, now) {
+            (What::Key(_), Some(now)) if now.fingerprint != offer.fingerprint => {
+                return Ok(Told {
+                    why: Some(format!(
+                        "another key than profile {name} holds; store it under a name of its own with `keyward secret set NAME`"
+                    )),
+                    ..told
+                });
+            }
+            // What the vault holds is not taken out to be compared.
+            (What::Key(_), None) => {
+                format!(
+                    "profile {name} hands over {} already; see that it is this key before you remove it",
+                    offer.variable
+                )
+            }
+            (What::Key(_) | What::Federation(..), _) => format!("profile {name} is kept as it is"),
+        });
+        told.profile = Some(name.clone());
         return Ok(told);
     }
     let Some(name) = stock.free_name(&offer) else {
@@ -273,6 +297,7 @@ fn left(found: &Found, federation: &Federation) -> Vec<Told> {
         also: Vec::new(),
         profile: None,
         moved: false,
+        fingerprint: None,
         why: Some(why),
     };
     let mut out = Vec::new();
@@ -332,10 +357,10 @@ fn screen(told: &[Told], found: &Found, next: &str) -> String {
         // The variables of a federation hold no secret.
         if one.profile.is_some() && one.variable != RULE {
             for place in std::iter::once(&one.place).chain(&one.also) {
-                let remedy = if place == "environment" {
-                    "unset it in this shell"
-                } else {
-                    "remove it there yourself; Keyward edits no file of others"
+                let remedy = match (place.as_str(), one.moved) {
+                    ("environment", _) => "unset it in this shell",
+                    (_, true) => "remove it there yourself; Keyward edits no file of others",
+                    (_, false) => "if it is the same key, remove it there yourself",
                 };
                 text.push_str(&format!("  still in {}: {remedy}\n", plain(place, 300)));
             }

@@ -7,6 +7,7 @@ use crate::table::{count, pairs};
 use crate::{out, time};
 use keyward_api::place::Places;
 use keyward_api::{StatusAnswer, VaultState, VaultStatus};
+use keyward_diag::{Code, Fault};
 
 /// Show what is going on; never starts a broker
 #[derive(Debug, clap::Args)]
@@ -14,9 +15,11 @@ pub(crate) struct Args {}
 
 impl Args {
     pub(super) fn run(self, context: &Context) -> Outcome {
-        let status = match Broker::if_running(context)? {
-            Some(mut broker) => broker.client().get("/v1/status")?,
-            None => without_broker(&Places::current()?),
+        let asked = Broker::if_running(context)?.map(|mut broker| broker.client().get("/v1/status"));
+        let status = match asked {
+            // One that ends at this moment is one that does not run.
+            None | Some(Err(Fault { code: Code::BrokerUnreachable, .. })) => without_broker(&Places::current()?),
+            Some(status) => status?,
         };
         if context.json {
             out::json(&status)?;
@@ -61,7 +64,12 @@ fn screen(status: &StatusAnswer) -> String {
             "does not match what was recorded; nothing is delivered: see `keyward audit verify`".to_owned(),
         ));
     }
-    lines.push(("runs", format!("{}, {}", count(status.runs as usize, "run"), count(status.leases as usize, "lease"))));
+    let known = format!("{}, {}", count(status.runs as usize, "run"), count(status.leases as usize, "lease"));
+    let runs = match (status.vault.state, status.runs) {
+        (VaultState::Locked, 0) => "those from before are seen after `keyward unlock`".to_owned(),
+        _ => known,
+    };
+    lines.push(("runs", runs));
     lines.push(("home", status.home.clone()));
     lines.push(("version", status.version.clone()));
     pairs(&lines)

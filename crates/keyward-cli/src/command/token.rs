@@ -15,7 +15,10 @@ pub(crate) struct Args {
     /// Form of the output
     #[arg(long, default_value = "raw")]
     format: Format,
-    /// The credential was refused where it was used: drop it and exchange anew, once
+    /// The credential was refused where it was used: exchange anew
+    ///
+    /// At most once in ten seconds for all who ask. Where that fails, the former one stays in use, since whoever refused it
+    /// can be wrong.
     #[arg(long)]
     refresh: bool,
 }
@@ -37,6 +40,9 @@ impl Args {
             request.assertions = assertions;
             obtain(client, "/v1/token", &request)
         })?;
+        if self.refresh && answer.kind == "static" {
+            out::say("a stored secret cannot be exchanged anew; replace it with `keyward secret set NAME`");
+        }
         if context.json || self.format == Format::Json {
             out::json(&answer)?;
         } else {

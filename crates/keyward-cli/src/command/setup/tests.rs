@@ -100,6 +100,7 @@ fn what_still_holds_a_secret_is_said_and_no_text_of_others_breaks_the_screen() {
         also: vec!["/h/\u{1b}[2J.bashrc:3".into()],
         profile: Some("anthropic".into()),
         moved: true,
+        fingerprint: None,
         why: None,
     };
     let text = screen(&[told], &Found::default(), "keyward run -- claude");
