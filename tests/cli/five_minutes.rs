@@ -95,6 +95,21 @@ fn a_second_run_changes_nothing() {
 }
 
 #[test]
+fn another_key_of_the_same_name_is_not_taken_for_the_one_that_was_moved() {
+    let mut home = Home::new();
+    home.set("ANTHROPIC_API_KEY", "sk-ant-api03-one");
+    write(&home, ".env", "ANTHROPIC_API_KEY=sk-ant-api03-other\n");
+    let report = setup(&home, &["--all", "--passphrase-stdin"]);
+    let list = report["found"].as_array().unwrap();
+    let of = |moved: bool| list.iter().find(|f| f["variable"] == "ANTHROPIC_API_KEY" && f["moved"] == moved).unwrap();
+    assert_ne!(of(true)["fingerprint"], of(false)["fingerprint"]);
+    assert!(of(false)["why"].as_str().unwrap().contains("another key") && of(false)["profile"].is_null(), "{report}");
+    // A later run cannot know which of the two the vault has, and says so.
+    let again = setup(&home, &["--all"]);
+    assert!(again["found"].to_string().contains("see that it is this key before you remove it"), "{again}");
+}
+
+#[test]
 fn a_secret_of_the_same_name_is_never_replaced() {
     let mut home = Home::with_vault();
     home.secret("anthropic", "another");
