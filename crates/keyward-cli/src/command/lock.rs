@@ -28,7 +28,7 @@ impl Args {
             out::text("locked; no run was alive")?;
         } else {
             let lost = count(answer.runs.len(), "run");
-            out::text(&format!("locked; {lost} lost the credentials:\n{}", lost_runs(&answer.runs)))?;
+            out::text(&format!("locked; {lost} lost their credentials:\n{}", lost_runs(&answer.runs)))?;
         }
         Ok(0)
     }
