@@ -41,6 +41,9 @@ pub struct AuditQuery {
     /// Before this time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until: Option<String>,
+    /// Text that the entry contains, upper or lower case, 1 to 200 bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
 }
 
 /// One entry: its body as it was written, and its place in the chain.
@@ -61,10 +64,114 @@ pub struct AuditEntryMsg {
 pub struct AuditPage {
     /// Entries in the order that was asked for.
     pub entries: Vec<AuditEntryMsg>,
-    /// There are more in that direction.
+    /// There are more in that direction, or they were not looked at yet.
     pub more: bool,
+    /// A search stopped after this entry so that others are not kept waiting: go on from here with `before` or `after`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub looked_to: Option<u64>,
     /// Number of the newest entry of the log.
     pub head: u64,
+}
+
+/// Query of `GET /v1/audit/summary`. The filters are those of [`AuditQuery`] without `text`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AuditSummaryQuery {
+    /// App.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub app: Option<String>,
+    /// Profile.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub profile: Option<String>,
+    /// Project folder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub project: Option<String>,
+    /// Kind, or its first part (`lease`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// Outcome.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<String>,
+    /// Not before this time. Widened to the hour.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    /// Before this time. Widened to the hour.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
+    /// At most so many bars, 1 to 500; 120 when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bars: Option<u32>,
+}
+
+/// One bar of the histogram.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct BarMsg {
+    /// Where it begins.
+    pub at: String,
+    /// Entries with outcome `ok`.
+    pub ok: u64,
+    /// Entries with outcome `refused`.
+    pub refused: u64,
+    /// Entries with outcome `failed`.
+    pub failed: u64,
+}
+
+/// A name that entries carry, and how many do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CountMsg {
+    /// The name.
+    pub name: String,
+    /// Entries with it.
+    pub count: u64,
+}
+
+/// Answer of `GET /v1/audit/summary`: how the entries that match lie in time, and which names there are to filter by.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct AuditSummary {
+    /// Entries that match.
+    pub total: u64,
+    /// Entries in the whole log.
+    pub entries: u64,
+    /// Width of a bar, in seconds: whole hours.
+    pub bar_s: u64,
+    /// Bars from the oldest to the newest, empty ones included; none where nothing matches.
+    pub bars: Vec<BarMsg>,
+    /// Apps of the whole log, most entries first, at most 200; so the other lists.
+    pub apps: Vec<CountMsg>,
+    /// Profiles.
+    pub profiles: Vec<CountMsg>,
+    /// Project folders.
+    pub projects: Vec<CountMsg>,
+    /// Kinds.
+    pub kinds: Vec<CountMsg>,
+}
+
+/// When something happened, and how often.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SpanMsg {
+    /// How often.
+    pub count: u64,
+    /// The first time.
+    pub first_at: String,
+    /// The last time.
+    pub last_at: String,
+}
+
+/// What one app had of one profile: a cell of `GET /v1/apps`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct AppUseMsg {
+    /// App.
+    pub app: String,
+    /// Profile.
+    pub profile: String,
+    /// Deliveries: the app held the credential from then on.
+    pub held: Option<SpanMsg>,
+    /// Uses that Keyward saw: each one that went through it.
+    pub used: Option<SpanMsg>,
+    /// It was delivered in a way that hides its uses (`env`, `file`).
+    pub unseen: bool,
+    /// Leases that are live at this moment.
+    pub live: u32,
 }
 
 /// The newest entry.

@@ -7,6 +7,7 @@
 //! UTC; an error is a [`keyward_diag::Fault`] whatever the route.
 
 mod audit;
+mod launcher;
 mod openapi;
 pub mod place;
 mod profile;
@@ -16,18 +17,22 @@ mod status;
 mod vault;
 
 pub use audit::{
-    AcceptBreakRequest, AnchorMsg, AuditEntryMsg, AuditPage, AuditQuery, ExportRequest, GapMsg, HeadMsg, ProblemMsg,
-    VerifyAnswer,
+    AcceptBreakRequest, AnchorMsg, AppUseMsg, AuditEntryMsg, AuditPage, AuditQuery, AuditSummary, AuditSummaryQuery,
+    BarMsg, CountMsg, ExportRequest, GapMsg, HeadMsg, ProblemMsg, SpanMsg, VerifyAnswer,
+};
+pub use launcher::{
+    LaunchExpectAnswer, LaunchExpectRequest, LauncherMsg, LauncherPutRequest, SettingsMsg, SettingsPutRequest,
 };
 pub use openapi::openapi;
 pub use profile::{
-    ExchangeMsg, FieldMsg, KindMsg, ProfileMsg, ProfilePutRequest, ProfileTestAnswer, ProfileTestRequest, SecretMsg,
-    SecretPutRequest, SecretRevealAnswer, SuppliedAssertion,
+    ExchangeMsg, FieldMsg, HeldMsg, KindMsg, ProfileMsg, ProfilePutRequest, ProfileTestAnswer, ProfileTestRequest,
+    RenewAnswer, SecretMsg, SecretPutRequest, SecretRevealAnswer, SuppliedAssertion,
 };
 pub use route::{Method, ROUTES, Route, RouteId, find};
 pub use run::{
-    CommandMsg, DeliveredMsg, DeliveryMode, LeaseMsg, PlanMsg, RevokeAnswer, RevokeRequest, RunAnswer, RunMsg,
-    RunRequest, SetVariable, TokenAnswer, TokenRequest, UnsetVariable,
+    CommandMsg, DeliveredMsg, DeliveryMode, LeaseMsg, Outlook, OutlookMsg, PastRunMsg, PastRunsPage, PastRunsQuery,
+    PlanMsg, RevokeAnswer, RevokeRequest, RunAnswer, RunMsg, RunRequest, SetVariable, TokenAnswer, TokenRequest,
+    UnsetVariable,
 };
 pub use status::{BrokerStatus, StatusAnswer, VaultState, VaultStatus};
 pub use vault::{

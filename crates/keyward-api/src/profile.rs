@@ -28,12 +28,41 @@ pub struct ProfileMsg {
     /// The last exchange since the broker started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_exchange: Option<ExchangeMsg>,
+    /// The credential that the broker holds at the moment, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<HeldMsg>,
+    /// Live leases.
+    pub leases: u32,
     /// The profile as a file: what `profile add --from` takes.
     pub toml: String,
     /// When it was added.
     pub created_at: String,
     /// When it was last changed.
     pub updated_at: String,
+}
+
+/// The life of a credential in the memory of the broker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct HeldMsg {
+    /// When it was received.
+    pub received_at: String,
+    /// When it is renewed, if it is in use then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renew_at: Option<String>,
+    /// When it ends; absent when it does not end by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<String>,
+}
+
+/// Answer of `POST /v1/profiles/{name}/renew`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct RenewAnswer {
+    /// When the credential ends; absent when it does not end by itself.
+    pub expires_at: Option<String>,
+    /// Live leases that have it.
+    pub renewed: u32,
+    /// Live leases that keep what they had, since a variable cannot be renewed.
+    pub unchanged: u32,
 }
 
 /// Body of `POST /v1/profiles` and `PUT /v1/profiles/{name}`.

@@ -1,11 +1,12 @@
 //! The list of routes: the only one. The broker dispatches by it, the OpenAPI document is made from it.
 
 use crate::{
-    AcceptBreakRequest, AuditEntryMsg, AuditPage, BackupRequest, ExportRequest, InitRequest, KindMsg, LockAnswer,
+    AcceptBreakRequest, AppUseMsg, AuditEntryMsg, AuditPage, AuditSummary, BackupRequest, ExportRequest, InitRequest,
+    KindMsg, LaunchExpectAnswer, LaunchExpectRequest, LauncherMsg, LauncherPutRequest, LockAnswer, PastRunsPage,
     ProfileMsg, ProfilePutRequest, ProfileTestAnswer, ProfileTestRequest, Proof, RecoveryAnswer, RekeyAnswer,
-    RekeyRequest, RestoreRequest, RevokeAnswer, RevokeRequest, RunAnswer, RunMsg, RunRequest, SecretMsg,
-    SecretPutRequest, SecretRevealAnswer, SlotAddRequest, SlotMsg, SlotRemoveRequest, StatusAnswer, TokenAnswer,
-    TokenRequest, UnlockAnswer, UnlockRequest, VerifyAnswer,
+    RekeyRequest, RenewAnswer, RestoreRequest, RevokeAnswer, RevokeRequest, RunAnswer, RunMsg, RunRequest, SecretMsg,
+    SecretPutRequest, SecretRevealAnswer, SettingsMsg, SettingsPutRequest, SlotAddRequest, SlotMsg, SlotRemoveRequest,
+    StatusAnswer, TokenAnswer, TokenRequest, UnlockAnswer, UnlockRequest, VerifyAnswer,
 };
 use schemars::{Schema, SchemaGenerator};
 
@@ -112,12 +113,24 @@ routes! {
     ProfileEdit Put "/v1/profiles/{name}" ProfilePutRequest empty "Change a profile"
     ProfileRemove Delete "/v1/profiles/{name}" none empty "Remove a profile"
     ProfileTest Post "/v1/profiles/{name}/test" ProfileTestRequest (json ProfileTestAnswer) "Make a real exchange and say what it gave"
+    ProfileRenew Post "/v1/profiles/{name}/renew" none (json RenewAnswer) "Make a credential anew and give it to the runs that can take it"
+    ProfileReveal Post "/v1/profiles/{name}/reveal" Proof (json TokenAnswer) "Show the credential of a profile to its owner"
     RunStart Post "/v1/runs" RunRequest (json RunAnswer) "Become a run, or say what it would get"
     RunAbort Post "/v1/runs/{run}/abort" none empty "Say that exec failed"
     Runs Get "/v1/runs" none (json Vec<RunMsg>) "List the live runs and their leases"
+    RunsPast Get "/v1/runs/past" none (json PastRunsPage) "Page through the runs that are over"
+    Apps Get "/v1/apps" none (json Vec<AppUseMsg>) "Which credential each app held and used"
+    Launchers Get "/v1/launchers" none (json Vec<LauncherMsg>) "List the launchers"
+    LauncherAdd Post "/v1/launchers" LauncherPutRequest empty "Add a launcher"
+    LauncherEdit Put "/v1/launchers/{name}" LauncherPutRequest empty "Change a launcher"
+    LauncherRemove Delete "/v1/launchers/{name}" none empty "Remove a launcher"
+    LaunchExpect Post "/v1/launchers/{name}/expect" LaunchExpectRequest (json LaunchExpectAnswer) "Say that a launch is about to be made"
+    Settings Get "/v1/settings" none (json SettingsMsg) "Show the settings"
+    SettingsPut Put "/v1/settings" SettingsPutRequest empty "Change the settings"
     Token Post "/v1/token" TokenRequest (json TokenAnswer) "Give one credential to a helper protocol"
     Revoke Post "/v1/revoke" RevokeRequest (json RevokeAnswer) "Take back"
     Audit Get "/v1/audit" none (json AuditPage) "Page through the log"
+    AuditSummary Get "/v1/audit/summary" none (json AuditSummary) "Count the log over time and by name"
     AuditVerify Get "/v1/audit/verify" none (json VerifyAnswer) "Verify the whole log"
     AuditExport Post "/v1/audit/export" ExportRequest (stream "application/jsonl") "Export the log with a signed trailer"
     AuditAcceptBreak Post "/v1/audit/accept-break" AcceptBreakRequest empty "Accept a break and go on"

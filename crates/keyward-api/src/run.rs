@@ -64,6 +64,10 @@ pub struct RunRequest {
     /// Assertions that only the caller has.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub assertions: Vec<crate::SuppliedAssertion>,
+    /// Launcher that is started. Its command, arguments, folder and profiles must be those of the request; the run then has
+    /// its name as app.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub launcher: Option<String>,
 }
 
 /// A variable that the child must have.
@@ -157,6 +161,49 @@ pub struct LeaseMsg {
     pub renewals: u64,
     /// Uses that Keyward saw; absent where use cannot be seen (`env` and `file`).
     pub uses: Option<u64>,
+    /// The last use that Keyward saw.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_use_at: Option<String>,
+    /// When the credential that it holds was received: the beginning of its life.
+    pub received_at: String,
+    /// When the credential is renewed ahead of need; absent where it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renew_at: Option<String>,
+    /// The limit: the lease ends there whatever its credential does.
+    pub limit_at: String,
+    /// What happens to it next.
+    pub outlook: OutlookMsg,
+}
+
+/// What happens to a lease next.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct OutlookMsg {
+    /// Which way it goes.
+    pub kind: Outlook,
+    /// When.
+    pub at: String,
+    /// Why, as the rest of a sentence without a time: `a variable cannot be renewed`.
+    pub why: String,
+    /// The error that stands in the way of renewal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// When renewal is tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_try_at: Option<String>,
+}
+
+/// Which way a lease goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Outlook {
+    /// It is renewed in time.
+    Renews,
+    /// It ends by itself.
+    Ends,
+    /// Renewal fails; at that time the app is without a credential.
+    Fails,
+    /// The app is without a credential already.
+    Lapsed,
 }
 
 /// A run, as `ps` shows it.
@@ -174,8 +221,61 @@ pub struct RunMsg {
     pub project: String,
     /// When it started.
     pub started_at: String,
+    /// Launcher that it was started from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub launcher: Option<String>,
     /// Its leases.
     pub leases: Vec<LeaseMsg>,
+}
+
+/// Query of `GET /v1/runs/past`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PastRunsQuery {
+    /// Runs whose end lies below this entry.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub before: Option<u64>,
+    /// At most so many, 1 to 200; 50 when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+}
+
+/// A run that is over, as the log tells it.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct PastRunMsg {
+    /// Id.
+    pub run: String,
+    /// Program behind the run.
+    pub app: String,
+    /// The program was found under the process after exec.
+    pub app_verified: bool,
+    /// Project folder.
+    pub project: String,
+    /// When it started; absent where the log does not tell.
+    pub started_at: Option<String>,
+    /// When it ended.
+    pub ended_at: String,
+    /// Exit code, where it is known.
+    pub exit: Option<i32>,
+    /// Signal that ended it.
+    pub signal: Option<i32>,
+    /// Name of the error of a run whose program did not start.
+    pub code: Option<String>,
+    /// Profiles whose credentials it was given.
+    pub profiles: Vec<String>,
+    /// Uses that Keyward saw; absent where use cannot be seen.
+    pub uses: Option<u64>,
+    /// Entry that records its end.
+    pub seq: u64,
+}
+
+/// Answer of `GET /v1/runs/past`, last ended first.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct PastRunsPage {
+    /// The runs.
+    pub runs: Vec<PastRunMsg>,
+    /// There are older ones: go on with `before` of the last one's `seq`.
+    pub more: bool,
 }
 
 /// Body of `POST /v1/token`.

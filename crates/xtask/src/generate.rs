@@ -1,6 +1,7 @@
 //! `cargo xtask gen`: the committed files that are made from code.
 //!
-//! `crates/keyward-api/openapi.json` is the LocalAPI as OpenAPI 3.1; `crates/ERRORS.md` is the table of error codes. Never
+//! `crates/keyward-api/openapi.json` is the LocalAPI as OpenAPI 3.1; `ui/commands.json` the commands of the
+//! web view, from which its types are made; `crates/ERRORS.md` is the table of error codes. Never
 //! touches another file. Called by hand after a change, and with `--check` by `test`.
 
 use crate::workspace::{Workspace, replace};
@@ -11,7 +12,11 @@ pub(crate) fn generate(workspace: &Workspace, check: bool) -> Result<(), String>
     let openapi =
         serde_json::to_string_pretty(&keyward_api::openapi()).map_err(|e| format!("openapi.json: {e}"))? + "\n";
     let mut stale = Vec::new();
-    for (name, text) in [("crates/keyward-api/openapi.json", openapi), ("crates/ERRORS.md", errors())] {
+    let commands =
+        serde_json::to_string_pretty(&keyward_desk::document()).map_err(|e| format!("commands.json: {e}"))? + "\n";
+    for (name, text) in
+        [("crates/keyward-api/openapi.json", openapi), ("ui/commands.json", commands), ("crates/ERRORS.md", errors())]
+    {
         let path = workspace.root.join(name);
         if std::fs::read(&path).is_ok_and(|there| there == text.as_bytes()) {
             continue;

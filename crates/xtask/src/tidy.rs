@@ -31,10 +31,13 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("keyward-client", &["keyward-api", "keyward-secret", "keyward-diag"]),
-    ("keyward-cli", &["keyward-client", "keyward-api", "keyward-secret", "keyward-diag"]),
+    ("keyward-cli", &["keyward-find", "keyward-client", "keyward-api", "keyward-secret", "keyward-diag"]),
+    ("keyward-find", &["keyward-secret", "keyward-diag"]),
+    ("keyward-desk", &["keyward-find", "keyward-client", "keyward-api", "keyward-secret", "keyward-diag"]),
+    ("keyward-desktop", &["keyward-desk", "keyward-api", "keyward-secret", "keyward-diag"]),
     ("keyward-sandbox", &[]),
     ("keyward-testkit", &["keyward-api", "keyward-core", "keyward-secret", "keyward-crypto", "keyward-diag"]),
-    ("xtask", &["keyward-api", "keyward-diag"]),
+    ("xtask", &["keyward-desk", "keyward-api", "keyward-secret", "keyward-diag"]),
     ("keyward-tests", &["keyward-client", "keyward-api", "keyward-sandbox", "keyward-testkit", "keyward-diag"]),
 ];
 
@@ -54,7 +57,9 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("keyring-core", &["keyward-broker"]),
     ("reqwest", &["keyward-issuer"]),
     ("rsa", &["keyward-sandbox"]),
-    ("tauri", &[]),
+    ("tauri", &["keyward-desktop"]),
+    ("gtk", &["keyward-desktop"]),
+    ("notify-rust", &["keyward-desktop"]),
     (
         "tokio",
         &["keyward-store", "keyward-issuer", "keyward-broker", "keyward-sandbox", "keyward-testkit", "keyward-tests"],

@@ -1,0 +1,1 @@
+//! What is on this machine: agents, terminal emulators, and credentials that lie about.
