@@ -30,7 +30,8 @@ impl Broker {
     }
 
     /// One page of the log.
-    pub(crate) async fn audit(&self, query: AuditQuery) -> Result<AuditPage, Fault> {
+    pub(crate) async fn audit(&self, query: &str) -> Result<AuditPage, Fault> {
+        let query = parse_query(query)?;
         let limit = query.limit.unwrap_or(PAGE);
         if !(1..=PAGE_MAX).contains(&limit) {
             return Err(Fault::new(Code::RequestInvalid).cause(format!("limit is between 1 and {PAGE_MAX}")));
@@ -45,7 +46,24 @@ impl Broker {
         let mut links = store.entries(page, &filter).await.map_err(|e| e.fault())?;
         let more = links.len() > limit as usize;
         links.truncate(limit as usize);
-        Ok(AuditPage { entries: links.iter().map(message).collect(), more, head: store.head().await.seq })
+        Ok(AuditPage {
+            entries: links.iter().map(message).collect(),
+            more,
+            looked_to: None,
+            head: store.head().await.seq,
+        })
+    }
+
+    pub(crate) async fn audit_summary(&self, _query: &str) -> Result<keyward_api::AuditSummary, Fault> {
+        Err(Fault::new(Code::Internal))
+    }
+
+    pub(crate) async fn apps(&self, _query: &str) -> Result<Vec<keyward_api::AppUseMsg>, Fault> {
+        Err(Fault::new(Code::Internal))
+    }
+
+    pub(crate) async fn runs_past(&self, _query: &str) -> Result<keyward_api::PastRunsPage, Fault> {
+        Err(Fault::new(Code::Internal))
     }
 
     /// One entry.
@@ -233,5 +251,48 @@ fn filter(query: &AuditQuery) -> Result<Filter, Fault> {
         outcome: outcome.transpose()?,
         since_us: time(&query.since, "since")?,
         until_us: time(&query.until, "until")?,
+        text: query.text.clone(),
     })
+}
+
+/// Reads the query of `GET /v1/audit` (`application/x-www-form-urlencoded`).
+fn parse_query(query: &str) -> Result<AuditQuery, Fault> {
+    let invalid = |cause: String| Fault::new(Code::RequestInvalid).cause(cause);
+    let mut out = AuditQuery::default();
+    for (key, value) in form_urlencoded::parse(query.as_bytes()) {
+        let number = || value.parse::<u64>().map_err(|_| invalid(format!("`{key}` is not a number")));
+        let text = || Some(value.clone().into_owned());
+        match key.as_ref() {
+            "before" => out.before = Some(number()?),
+            "after" => out.after = Some(number()?),
+            "limit" => out.limit = Some(u32::try_from(number()?).unwrap_or(u32::MAX)),
+            "app" => out.app = text(),
+            "profile" => out.profile = text(),
+            "project" => out.project = text(),
+            "kind" => out.kind = text(),
+            "outcome" => out.outcome = text(),
+            "run" => out.run = text(),
+            "since" => out.since = text(),
+            "until" => out.until = text(),
+            other => return Err(invalid(format!("there is no filter `{}`", keyward_diag::plain(other, 40)))),
+        }
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries_are_read_and_unknown_filters_refused() {
+        let q = parse_query("app=claude&project=%2Fhome%2Fa+b&limit=5&after=7").unwrap_or_default();
+        assert_eq!(
+            (q.app.as_deref(), q.project.as_deref(), q.limit, q.after),
+            (Some("claude"), Some("/home/a b"), Some(5), Some(7))
+        );
+        for bad in ["application=x", "limit=x", "before=-1", "="] {
+            assert_eq!(parse_query(bad).map_err(|f| f.code), Err(Code::RequestInvalid), "{bad}");
+        }
+    }
 }

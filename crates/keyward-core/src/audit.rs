@@ -97,6 +97,12 @@ named! {
         ProfileRemoved "profile.removed"
         /// A profile was tried.
         ProfileTested "profile.tested"
+        /// A launcher was added.
+        LauncherAdded "launcher.added"
+        /// A launcher was changed.
+        LauncherChanged "launcher.changed"
+        /// A launcher was removed.
+        LauncherRemoved "launcher.removed"
         /// A run was asked for.
         RunRequested "run.requested"
         /// A request was decided.
@@ -131,8 +137,12 @@ named! {
         LeaseRevoked "lease.revoked"
         /// A credential was handed to a run.
         CredentialDelivered "credential.delivered"
+        /// A credential was shown.
+        CredentialRevealed "credential.revealed"
         /// A credential was handed out for a helper protocol.
         TokenDelivered "token.delivered"
+        /// A setting was changed.
+        SettingsChanged "settings.changed"
         /// A request was refused.
         RequestRefused "request.refused"
         /// The log was exported.
@@ -181,11 +191,13 @@ named! {
         DatabaseReplaced "database_replaced"
         /// A page of the database does not verify.
         DatabaseDamaged "database_damaged"
+        /// What the review looks entries up by is not what the entries say: it may hide some.
+        IndexMismatch "index_mismatch"
     }
 }
 
 impl ProblemKind {
-    /// Whether it is about one entry, and not about the anchor or the file as a whole.
+    /// Whether it is about one entry, and not about the anchor, the index or the file as a whole.
     pub fn is_about_an_entry(self) -> bool {
         match self {
             Self::MacMismatch | Self::BodyInvalid | Self::PrevMismatch | Self::Gap | Self::Duplicate => true,
@@ -195,7 +207,8 @@ impl ProblemKind {
             | Self::AnchorDamaged
             | Self::AnchorOtherEpoch
             | Self::DatabaseReplaced
-            | Self::DatabaseDamaged => false,
+            | Self::DatabaseDamaged
+            | Self::IndexMismatch => false,
         }
     }
 }
@@ -443,7 +456,8 @@ impl Head {
 /// One break.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Problem {
-    /// Where: a sequence number; that of the anchor or of the head for problems with the anchor or the file.
+    /// Where: a sequence number; that of the anchor or of the head for problems with the anchor or the file, of the first
+    /// entry of the block for one with the index.
     pub seq: u64,
     /// What.
     pub kind: ProblemKind,
@@ -457,7 +471,8 @@ impl Problem {
         Self { seq, kind, accepted: false }
     }
 
-    /// Whether two findings are the same problem: those about the anchor or the file are, wherever the log ends by then.
+    /// Whether two findings are the same problem: those about the anchor, the index or the file are, wherever the log ends by
+    /// then.
     pub fn is_same(&self, other: &Self) -> bool {
         self.kind == other.kind && (self.seq == other.seq || !self.kind.is_about_an_entry())
     }
@@ -537,12 +552,44 @@ struct Restored {
     anchor_seq: u64,
 }
 
-/// The fields of a body that verification reads.
-#[derive(Debug, Deserialize)]
-struct Stamp<'b> {
+/// What entries are looked up by, as it stands in a body. It depends on the stored bytes alone, so that whoever writes, checks
+/// or reads an entry finds the same. A field that is absent is empty, and so are all of a body that is not understood.
+#[derive(Debug, Default, Deserialize)]
+pub struct Stamp<'b> {
     seq: u64,
+    /// When, as it stands there.
+    #[serde(borrow, default)]
+    pub at: Cow<'b, str>,
+    /// Name of the kind.
     #[serde(borrow)]
-    kind: Cow<'b, str>,
+    pub kind: Cow<'b, str>,
+    /// Name of the outcome.
+    #[serde(borrow, default)]
+    pub outcome: Cow<'b, str>,
+    /// Identifier of the run.
+    #[serde(borrow, default)]
+    pub run: Cow<'b, str>,
+    /// The app.
+    #[serde(borrow, default)]
+    pub app: Cow<'b, str>,
+    /// Name of the profile.
+    #[serde(borrow, default)]
+    pub profile: Cow<'b, str>,
+    /// Project folder.
+    #[serde(borrow, default)]
+    pub project: Cow<'b, str>,
+}
+
+impl<'b> Stamp<'b> {
+    /// Reads a body; what is no JSON, or has a field of another type, gives the empty stamp.
+    pub fn read(body: &'b [u8]) -> Self {
+        serde_json::from_slice(body).unwrap_or_default()
+    }
+
+    /// When, in microseconds since 1970 UTC; absent where the body does not tell.
+    pub fn at_us(&self) -> Option<i64> {
+        self.at.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_microsecond)
+    }
 }
 
 impl<'k> Verifier<'k> {
@@ -552,9 +599,10 @@ impl<'k> Verifier<'k> {
         Self { former, key, entries: 0, head: start, problems: Vec::new(), named: 0, more: 0, gaps: Vec::new() }
     }
 
-    /// Checks the next entry as it is stored.
-    pub fn push(&mut self, seq: u64, prev: &[u8], mac: &[u8], body: &[u8]) {
+    /// Checks the next entry as it is stored, and gives what its body says, verified or not.
+    pub fn push<'b>(&mut self, seq: u64, prev: &[u8], mac: &[u8], body: &'b [u8]) -> Stamp<'b> {
         self.entries += 1;
+        let stamp = Stamp::read(body);
         let expected = self.head.seq.saturating_add(1);
         if seq < expected {
             self.problem(seq, ProblemKind::Duplicate);
@@ -569,13 +617,14 @@ impl<'k> Verifier<'k> {
             Err(_) => None,
         };
         if right.is_some() && right == stored {
-            self.read(seq, body);
+            self.read(seq, &stamp, body);
         } else {
             self.problem(seq, ProblemKind::MacMismatch);
         }
         if seq >= expected {
             self.head = Head { seq, mac: stored.unwrap_or_default() };
         }
+        stamp
     }
 
     /// Ends the check.
@@ -584,9 +633,8 @@ impl<'k> Verifier<'k> {
     }
 
     /// Reads a body whose MAC verified; the entries that speak about the log itself take effect here.
-    fn read(&mut self, seq: u64, body: &[u8]) {
-        let stamp = serde_json::from_slice::<Stamp<'_>>(body).ok().filter(|stamp| stamp.seq == seq);
-        let understood = match stamp.and_then(|stamp| Kind::parse(&stamp.kind)) {
+    fn read(&mut self, seq: u64, stamp: &Stamp<'_>, body: &[u8]) {
+        let understood = match Kind::parse(&stamp.kind).filter(|_| stamp.seq == seq) {
             Some(Kind::AuditBreakAccepted) => detail(body).map(|accepted| self.accept(&accepted)),
             Some(Kind::VaultRestored) => detail(body).map(|Restored { from, anchor_seq }| {
                 self.gaps.push(RestoreGap { seq, from, anchor_seq });

@@ -12,14 +12,20 @@ use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection, Executor, Row, SqlSafeStr};
 use std::borrow::Cow;
-use std::ffi::c_int;
+use std::ffi::{CStr, c_int};
+use std::marker::PhantomData;
+use std::ops::ControlFlow;
 use std::path::Path;
 use zeroize::Zeroize;
 
 /// Page size of SQLCipher 4.
 pub(crate) const PAGE_BYTES: u64 = 4096;
 
-const SCHEMA: &[(i64, &str, &str)] = &[(1, "init", include_str!("../../../migrations/0001_init.sql"))];
+const SCHEMA: &[(i64, &str, &str)] = &[
+    (1, "init", include_str!("../../../migrations/0001_init.sql")),
+    (2, "review", include_str!("../../../migrations/0002_review.sql")),
+    (3, "launcher", include_str!("../../../migrations/0003_launcher.sql")),
+];
 
 /// Opens an existing, perhaps empty, file for writing.
 pub(crate) async fn connect(path: &Path, key: &Key32) -> Result<SqliteConnection, StoreError> {
@@ -77,6 +83,77 @@ pub(crate) async fn is_idle(conn: &mut SqliteConnection) -> Result<bool, StoreEr
     Ok(unsafe { ffi::sqlite3_get_autocommit(db) } != 0)
 }
 
+/// A parameter of [`scan`].
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Value<'v> {
+    Int(i64),
+    Text(&'v str),
+}
+
+/// The current row of a statement, lent for the time of a call. Columns count from 0; one of another type reads as 0 or empty.
+#[derive(Clone, Copy)]
+pub(crate) struct RawRow<'r> {
+    stmt: *mut ffi::sqlite3_stmt,
+    lent: PhantomData<&'r ()>,
+}
+
+impl<'r> RawRow<'r> {
+    pub(crate) fn int(self, at: c_int) -> i64 {
+        // SAFETY: the statement stands on a row while this value lives, as [`scan`] alone makes it.
+        unsafe { ffi::sqlite3_column_int64(self.stmt, at) }
+    }
+
+    pub(crate) fn blob(self, at: c_int) -> &'r [u8] {
+        // SAFETY: as above; the bytes live until the next step, which the row cannot outlive. A null pointer comes with length 0.
+        unsafe {
+            let start = ffi::sqlite3_column_blob(self.stmt, at).cast::<u8>();
+            let len = usize::try_from(ffi::sqlite3_column_bytes(self.stmt, at)).unwrap_or(0);
+            if start.is_null() { &[] } else { std::slice::from_raw_parts(start, len) }
+        }
+    }
+
+    pub(crate) fn text(self, at: c_int) -> &'r str {
+        std::str::from_utf8(self.blob(at)).unwrap_or_default()
+    }
+}
+
+/// Gives the rows of a query to `each` until it breaks; says whether it did. Steps the statement on the calling thread:
+/// decoding rows through the worker thread takes several times as long.
+pub(crate) async fn scan(
+    conn: &mut SqliteConnection,
+    sql: &'static CStr,
+    parameters: &[Value<'_>],
+    mut each: impl FnMut(RawRow<'_>) -> ControlFlow<()>,
+) -> Result<bool, StoreError> {
+    let mut locked = conn.lock_handle().await?;
+    let db = locked.as_raw_handle().as_ptr();
+    let mut stmt = std::ptr::null_mut();
+    // SAFETY: the handle is valid and locked for the whole block; the statement is finalised before the block ends on every
+    // path, SQLite copies the texts that are bound, and no row outlives the call of `each` that it is lent to.
+    let (code, broke) = unsafe {
+        let mut code = ffi::sqlite3_prepare_v2(db, sql.as_ptr(), -1, &raw mut stmt, std::ptr::null_mut());
+        for (at, value) in (1..).zip(parameters) {
+            if code == ffi::SQLITE_OK {
+                code = match value {
+                    Value::Int(n) => ffi::sqlite3_bind_int64(stmt, at, *n),
+                    Value::Text(text) => {
+                        let len = c_int::try_from(text.len()).unwrap_or(c_int::MAX);
+                        ffi::sqlite3_bind_text(stmt, at, text.as_ptr().cast(), len, ffi::SQLITE_TRANSIENT())
+                    }
+                };
+            }
+        }
+        let mut broke = false;
+        while !broke && matches!(code, ffi::SQLITE_OK | ffi::SQLITE_ROW) {
+            code = ffi::sqlite3_step(stmt);
+            broke = code == ffi::SQLITE_ROW && each(RawRow { stmt, lent: PhantomData }).is_break();
+        }
+        ffi::sqlite3_finalize(stmt);
+        (code, broke)
+    };
+    if broke || code == ffi::SQLITE_DONE { Ok(broke) } else { Err(of_code(code, format!("SQLite code {code}"))) }
+}
+
 /// One stored entry, borrowed from SQLite for the time of a call.
 pub(crate) struct RawLink<'r> {
     pub(crate) seq: i64,
@@ -85,53 +162,30 @@ pub(crate) struct RawLink<'r> {
     pub(crate) body: &'r [u8],
 }
 
-/// Gives up to `limit` entries from `first` on to `each`, in order, and returns the number of the last one. Steps the
-/// statement directly: decoding rows through the worker thread takes several times as long.
+impl<'r> RawLink<'r> {
+    /// Reads a row of `seq, prev, mac, body`.
+    pub(crate) fn of(row: RawRow<'r>) -> Self {
+        Self { seq: row.int(0), prev: row.blob(1), mac: row.blob(2), body: row.blob(3) }
+    }
+}
+
+/// Gives up to `limit` entries from `first` on to `each`, in order, and returns the number of the last one.
 pub(crate) async fn scan_links(
     conn: &mut SqliteConnection,
     first: i64,
     limit: u32,
     mut each: impl FnMut(RawLink<'_>),
 ) -> Result<Option<i64>, StoreError> {
-    let mut locked = conn.lock_handle().await?;
-    let db = locked.as_raw_handle().as_ptr();
     let sql = c"SELECT seq, prev, mac, body FROM audit WHERE seq >= ?1 ORDER BY seq LIMIT ?2";
-    let mut stmt = std::ptr::null_mut();
     let mut last = None;
-    // SAFETY: the handle is valid and locked for the whole block; the statement is finalised before the block ends on every
-    // path, and the blobs that it lends live until the next step, which `each` cannot outlive.
-    let code = unsafe {
-        let mut code = ffi::sqlite3_prepare_v2(db, sql.as_ptr(), -1, &raw mut stmt, std::ptr::null_mut());
-        if code == ffi::SQLITE_OK {
-            ffi::sqlite3_bind_int64(stmt, 1, first);
-            ffi::sqlite3_bind_int64(stmt, 2, i64::from(limit));
-            loop {
-                code = ffi::sqlite3_step(stmt);
-                if code != ffi::SQLITE_ROW {
-                    break;
-                }
-                let seq = ffi::sqlite3_column_int64(stmt, 0);
-                each(RawLink { seq, prev: blob(stmt, 1), mac: blob(stmt, 2), body: blob(stmt, 3) });
-                last = Some(seq);
-            }
-        }
-        ffi::sqlite3_finalize(stmt);
-        code
-    };
-    if code == ffi::SQLITE_DONE { Ok(last) } else { Err(of_code(code, format!("SQLite code {code}"))) }
-}
-
-/// Lends column `at` of the current row.
-///
-/// # Safety
-/// `stmt` stands on a row, and is not stepped, reset or finalised while the slice lives.
-unsafe fn blob<'r>(stmt: *mut ffi::sqlite3_stmt, at: c_int) -> &'r [u8] {
-    // SAFETY: as the caller promises; a null pointer comes with length 0 and is not used.
-    unsafe {
-        let start = ffi::sqlite3_column_blob(stmt, at).cast::<u8>();
-        let len = usize::try_from(ffi::sqlite3_column_bytes(stmt, at)).unwrap_or(0);
-        if start.is_null() { &[] } else { std::slice::from_raw_parts(start, len) }
-    }
+    scan(conn, sql, &[Value::Int(first), Value::Int(i64::from(limit))], |row| {
+        let link = RawLink::of(row);
+        last = Some(link.seq);
+        each(link);
+        ControlFlow::Continue(())
+    })
+    .await?;
+    Ok(last)
 }
 
 async fn keyed(options: SqliteConnectOptions, key: &Key32) -> Result<SqliteConnection, StoreError> {

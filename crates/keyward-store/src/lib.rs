@@ -10,9 +10,11 @@ mod backup;
 mod db;
 mod error;
 mod fault;
+mod index;
 mod model;
 mod paths;
 mod rekey;
+mod review;
 mod store;
 mod verify;
 
@@ -20,8 +22,8 @@ pub use backup::{Backup, restore};
 pub use error::{StoreError, slot_fault};
 pub use fault::fault;
 pub use model::{
-    AnchorReport, Changes, Filter, HeadReport, Health, Item, ItemInfo, Link, Order, Page, Profile, Rekeyed, Restored,
-    Run, VerifyReport, Write,
+    AnchorReport, ByOutcome, Changes, Filter, Found, HeadReport, Health, Item, ItemInfo, Launcher, Link, Order, Page,
+    Profile, Rekeyed, Restored, Run, Summary, Use, VerifyReport, Write,
 };
 pub use paths::{Paths, VaultLock, check_folder, load_slots, save_slots};
 pub use store::Store;

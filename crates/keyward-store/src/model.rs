@@ -1,6 +1,6 @@
 //! What goes into the vault and comes out of it.
 
-use keyward_core::audit::{Draft, Entry, EntryError, Outcome, Problem, RestoreGap};
+use keyward_core::audit::{Draft, Entry, EntryError, Kind, Outcome, Problem, RestoreGap};
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -45,6 +45,23 @@ pub struct Profile {
     pub updated_us: i64,
 }
 
+/// A launcher as it is stored: the body is the caller's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Launcher {
+    /// Identifier.
+    pub id: [u8; 16],
+    /// Name, unique.
+    pub name: String,
+    /// Text of the launcher, without secrets.
+    pub body: String,
+    /// First stored, in microseconds since 1970 UTC.
+    pub created_us: i64,
+    /// Last changed, in microseconds since 1970 UTC.
+    pub updated_us: i64,
+    /// Last launched, in microseconds since 1970 UTC.
+    pub launched_us: Option<i64>,
+}
+
 /// A live run as it is stored: the body is the caller's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Run {
@@ -65,6 +82,10 @@ pub enum Write {
     PutProfile(Profile),
     /// Removes a profile; nothing happens where there is none.
     RemoveProfile([u8; 16]),
+    /// Stores a launcher, or replaces the one with its identifier.
+    PutLauncher(Launcher),
+    /// Removes a launcher; nothing happens where there is none.
+    RemoveLauncher([u8; 16]),
     /// Stores a run, or replaces the one with its identifier.
     PutRun(Run),
     /// Removes a run; nothing happens where there is none.
@@ -146,6 +167,66 @@ pub struct Filter {
     pub since_us: Option<i64>,
     /// Before, in microseconds since 1970 UTC.
     pub until_us: Option<i64>,
+    /// Text that the body contains as it is stored, in upper or lower case.
+    pub text: Option<String>,
+}
+
+/// What a search found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The entries, in the order that was asked for.
+    pub links: Vec<Link>,
+    /// The search stopped for lack of patience: in its direction everything up to this entry, it included, was looked at.
+    pub looked_to: Option<u64>,
+    /// End of the log when the search began.
+    pub head: u64,
+}
+
+/// Entries by outcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ByOutcome {
+    /// With outcome `ok`.
+    pub ok: u64,
+    /// With outcome `refused`.
+    pub refused: u64,
+    /// With outcome `failed`.
+    pub failed: u64,
+}
+
+/// How the entries of a log lie in time, and which names they carry.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Summary {
+    /// Entries that match.
+    pub total: u64,
+    /// Entries in the whole log.
+    pub entries: u64,
+    /// Entries that match, by the hour since 1970 UTC, rising; hours without any are left out.
+    pub hours: Vec<(i64, ByOutcome)>,
+    /// The apps of the whole log with their entries, most first; so the others.
+    pub apps: Vec<(String, u64)>,
+    /// The profiles.
+    pub profiles: Vec<(String, u64)>,
+    /// The project folders.
+    pub projects: Vec<(String, u64)>,
+    /// The kinds.
+    pub kinds: Vec<(String, u64)>,
+}
+
+/// Entries of one kind that an app and a profile share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Use {
+    /// The kind.
+    pub kind: Kind,
+    /// The app.
+    pub app: String,
+    /// The profile.
+    pub profile: String,
+    /// How many.
+    pub count: u64,
+    /// Time of the first one, as it stands there.
+    pub first_at: String,
+    /// Time of the last one.
+    pub last_at: String,
 }
 
 /// Direction of reading.

@@ -4,10 +4,11 @@ use crate::anchor::{self, AnchorWriter};
 use crate::db;
 use crate::error::StoreError;
 use crate::fault::fault;
-use crate::model::{Changes, Filter, Health, Item, ItemInfo, Link, Order, Page, Profile, Run, Write};
+use crate::index::{self, Block, META_UNINDEXED, Pending, ROWS_MAX};
+use crate::model::{Changes, Health, Item, ItemInfo, Launcher, Link, Profile, Run, Write};
 use crate::paths::{Paths, VaultLock, create_private, load_slots, publish, remove_if_there, save_slots, sync_folder};
 use keyward_core::audit::{
-    BODY_MAX_BYTES, Draft, Head, Problem, ProblemKind, Segment, Verifier, at_text, body, compare_anchor,
+    BODY_MAX_BYTES, Draft, Head, Problem, ProblemKind, Segment, Verifier, body, compare_anchor,
 };
 use keyward_crypto::{
     ANCHOR_SLOT_BYTES, Anchor, AnchorFile, AnchorKey, ChainKey, ExportError, ExportKey, ItemRef, SealError, SlotFile,
@@ -67,6 +68,8 @@ pub(crate) struct Inner {
     /// Device and inode of the database when it was opened.
     file: (u64, u64),
     pub(crate) remembered: Vec<Problem>,
+    /// The lookup block of the newest entry; read from the database at the next commit where it is not here.
+    block: Option<Block>,
 }
 
 impl Store {
@@ -220,6 +223,15 @@ impl Store {
         Ok(sqlx::query_as("SELECT * FROM profile WHERE name = ?1").bind(name).fetch_optional(inner.conn()?).await?)
     }
 
+    /// All launchers, by name.
+    ///
+    /// # Errors
+    /// As [`Store::items`].
+    pub async fn launchers(&self) -> Result<Vec<Launcher>, StoreError> {
+        let mut inner = self.inner.lock().await;
+        Ok(sqlx::query_as("SELECT * FROM launcher ORDER BY name").fetch_all(inner.conn()?).await?)
+    }
+
     /// The run table.
     ///
     /// # Errors
@@ -235,47 +247,6 @@ impl Store {
     /// As [`Store::items`].
     pub async fn meta(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
         self.inner.lock().await.meta(key).await
-    }
-
-    /// One page of entries. Never checks links; a body that is no JSON matches no filter.
-    ///
-    /// # Errors
-    /// As [`Store::items`].
-    pub async fn entries(&self, page: Page, filter: &Filter) -> Result<Vec<Link>, StoreError> {
-        macro_rules! select {
-            ($order:literal) => {
-                concat!(
-                    "SELECT seq, prev, mac, body FROM (
-                         SELECT *, CASE WHEN json_valid(CAST(body AS TEXT)) THEN CAST(body AS TEXT) ELSE '{}' END AS t
-                         FROM audit WHERE seq > ?1 AND seq < ?2)
-                     WHERE (?3 IS NULL OR t ->> '$.app' = ?3) AND (?4 IS NULL OR t ->> '$.profile' = ?4)
-                       AND (?5 IS NULL OR t ->> '$.project' = ?5) AND (?6 IS NULL OR t ->> '$.run' = ?6)
-                       AND (?7 IS NULL OR t ->> '$.kind' = ?7 OR substr(t ->> '$.kind', 1, length(?7) + 1) = ?7 || '.') AND (?8 IS NULL OR t ->> '$.outcome' = ?8)
-                       AND (?9 IS NULL OR t ->> '$.at' >= ?9) AND (?10 IS NULL OR t ->> '$.at' < ?10)
-                     ORDER BY seq ",
-                    $order,
-                    " LIMIT ?11"
-                )
-            };
-        }
-        let sql = match page.order {
-            Order::OldestFirst => select!("ASC"),
-            Order::NewestFirst => select!("DESC"),
-        };
-        let found = sqlx::query_as(sql)
-            .bind(page.after.map_or(i64::MIN, stored_u64))
-            .bind(page.before.map_or(i64::MAX, stored_u64))
-            .bind(filter.app.as_deref())
-            .bind(filter.profile.as_deref())
-            .bind(filter.project.as_deref())
-            .bind(filter.run.as_deref())
-            .bind(filter.kind.as_deref())
-            .bind(filter.outcome.map(|o| o.name()))
-            .bind(filter.since_us.map(at_text))
-            .bind(filter.until_us.map(at_text))
-            .bind(page.limit);
-        let mut inner = self.inner.lock().await;
-        Ok(found.fetch_all(inner.conn()?).await?)
     }
 
     /// One entry.
@@ -336,8 +307,10 @@ impl Inner {
             std::io::ErrorKind::NotFound => StoreError::Damaged("it is missing".to_owned()),
             _ => StoreError::io("reading", path, e),
         })?;
-        // SQLite would take a file without a whole page for a new one, and write into it.
-        if meta.len() < db::PAGE_BYTES {
+        // SQLite would take a file without a whole page for a new one, and write into it. A page that is cut off is noticed only
+        // once it is read; a write-ahead log may still hold it.
+        let logged = beside(path).iter().any(|file| fs::metadata(file).is_ok_and(|meta| meta.len() > 0));
+        if meta.len() < db::PAGE_BYTES || (meta.len() % db::PAGE_BYTES > 0 && !logged) {
             return Err(StoreError::Damaged("it is cut off".to_owned()));
         }
         let mut conn = db::connect(path, db_key).await?;
@@ -356,6 +329,7 @@ impl Inner {
             anchor: None,
             file: (meta.dev(), meta.ino()),
             remembered: Vec::new(),
+            block: None,
         };
         if inner.meta(META_ID).await?.as_deref() != Some(vault_id) {
             return Err(StoreError::Damaged("it belongs to another vault".to_owned()));
@@ -366,6 +340,9 @@ impl Inner {
         inner.remembered = serde_json::from_slice(&broken).unwrap_or_default();
         if let Some(head) = inner.stored_head().await? {
             inner.head = head;
+        }
+        if inner.meta(META_UNINDEXED).await?.is_some() {
+            index::rebuild(inner.conn()?).await?;
         }
         Ok(inner)
     }
@@ -490,7 +467,7 @@ impl Inner {
         };
         let mut verifier = Verifier::new(start, &keys.former, &keys.chain);
         db::scan_links(self.conn()?, stored_u64(start.seq) + 1, u32::MAX, |link| {
-            verifier.push(u64::try_from(link.seq).unwrap_or(0), link.prev, link.mac, link.body);
+            let _ = verifier.push(u64::try_from(link.seq).unwrap_or(0), link.prev, link.mac, link.body);
         })
         .await?;
         Ok(verifier.finish().problems)
@@ -539,9 +516,19 @@ impl Inner {
             head = Head { seq, mac: keys.chain.mac(seq, &prev, &body) };
             links.push(Link { seq, prev: prev.to_vec(), mac: head.mac.to_vec(), body });
         }
-        if let Err(e) = write_all(self.conn()?, &changes.writes, &links).await {
-            self.roll_back().await;
-            return Err(e);
+        let written = async {
+            let conn = self.conn.as_mut().ok_or(StoreError::Unusable(self.unusable))?;
+            let entries = links.iter().map(|link| (stored_u64(link.seq), &link.body[..]));
+            let mut pending = Pending::of(conn, self.block.take(), entries).await?;
+            write_all(conn, &changes.writes, &links, &mut pending).await?;
+            Ok(pending.into_open())
+        };
+        match written.await {
+            Ok(open) => self.block = open,
+            Err(e) => {
+                self.roll_back().await;
+                return Err(e);
+            }
         }
         self.head = head;
         fault("commit.after");
@@ -550,6 +537,16 @@ impl Inner {
         }
         fault("anchor.after");
         Ok(links.iter().map(|link| link.seq).collect())
+    }
+
+    /// Makes what the review looks up anew from the entries.
+    pub(crate) async fn rebuild_index(&mut self) -> Result<(), StoreError> {
+        let done = index::rebuild(self.conn()?).await;
+        if done.is_err() {
+            self.roll_back().await;
+        }
+        self.block = None;
+        done
     }
 
     /// Makes sure that a failed transaction left nothing; closes the store where that is not sure.
@@ -574,7 +571,12 @@ impl Inner {
 
 /// Writes everything in one transaction. What belongs together travels as one query of several statements: each query costs
 /// two switches between threads.
-async fn write_all(conn: &mut SqliteConnection, writes: &[Write], links: &[Link]) -> Result<(), StoreError> {
+async fn write_all(
+    conn: &mut SqliteConnection,
+    writes: &[Write],
+    links: &[Link],
+    pending: &mut Pending,
+) -> Result<(), StoreError> {
     let mut sql = "BEGIN IMMEDIATE".to_owned();
     let mut arguments = SqliteArguments::default();
     for write in writes {
@@ -583,25 +585,24 @@ async fn write_all(conn: &mut SqliteConnection, writes: &[Write], links: &[Link]
     }
     query_with(AssertSqlSafe(sql), arguments).execute(&mut *conn).await?;
     fault("commit.mid");
-    // At most 32,766 parameters go into one statement.
-    for links in links.chunks(1000) {
-        let more = ", (?, ?, ?, ?)".repeat(links.len() - 1);
-        let sql = format!("INSERT INTO audit (seq, body, prev, mac) VALUES (?, ?, ?, ?){more}");
-        let mut arguments = SqliteArguments::default();
+    let (mut sql, mut arguments) = (String::new(), SqliteArguments::default());
+    for links in links.chunks(ROWS_MAX) {
+        index::insert(&mut sql, "audit (seq, body, prev, mac)", 4, links.len());
         for link in links {
             put(&mut arguments, stored_u64(link.seq))?;
             put(&mut arguments, &link.body[..])?;
             put(&mut arguments, &link.prev[..])?;
             put(&mut arguments, &link.mac[..])?;
         }
-        query_with(AssertSqlSafe(sql), arguments).execute(&mut *conn).await?;
     }
+    pending.write(&mut sql, &mut arguments)?;
+    query_with(AssertSqlSafe(sql), arguments).execute(&mut *conn).await?;
     fault("commit.entries");
     conn.execute("COMMIT").await?;
     Ok(())
 }
 
-fn put<'q, T: sqlx::Encode<'q, Sqlite> + sqlx::Type<Sqlite>>(
+pub(crate) fn put<'q, T: sqlx::Encode<'q, Sqlite> + sqlx::Type<Sqlite>>(
     arguments: &mut SqliteArguments,
     value: T,
 ) -> Result<(), StoreError> {
@@ -640,6 +641,21 @@ fn apply(write: &Write, arguments: &mut SqliteArguments) -> Result<&'static str,
         Write::RemoveProfile(id) => {
             put(arguments, &id[..])?;
             Ok("DELETE FROM profile WHERE id = ?")
+        }
+        Write::PutLauncher(l) => {
+            put(arguments, &l.id[..])?;
+            put(arguments, &*l.name)?;
+            put(arguments, &*l.body)?;
+            put(arguments, l.created_us)?;
+            put(arguments, l.updated_us)?;
+            put(arguments, l.launched_us)?;
+            Ok("INSERT INTO launcher (id, name, body, created_at, updated_at, launched_at) VALUES (?, ?, ?, ?, ?, ?)
+                ON CONFLICT (id) DO UPDATE SET name = excluded.name, body = excluded.body,
+                created_at = excluded.created_at, updated_at = excluded.updated_at, launched_at = excluded.launched_at")
+        }
+        Write::RemoveLauncher(id) => {
+            put(arguments, &id[..])?;
+            Ok("DELETE FROM launcher WHERE id = ?")
         }
         Write::PutRun(run) => {
             put(arguments, &run.id[..])?;
@@ -827,6 +843,19 @@ impl<'r> FromRow<'r, SqliteRow> for Profile {
             body: row.try_get("body")?,
             created_us: row.try_get("created_at")?,
             updated_us: row.try_get("updated_at")?,
+        })
+    }
+}
+
+impl<'r> FromRow<'r, SqliteRow> for Launcher {
+    fn from_row(row: &'r SqliteRow) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            id: id_of(row)?,
+            name: row.try_get("name")?,
+            body: row.try_get("body")?,
+            created_us: row.try_get("created_at")?,
+            updated_us: row.try_get("updated_at")?,
+            launched_us: row.try_get("launched_at")?,
         })
     }
 }

@@ -3,6 +3,7 @@
 use crate::anchor;
 use crate::db;
 use crate::error::StoreError;
+use crate::index;
 use crate::model::{AnchorReport, Changes, HeadReport, VerifyReport, Write};
 use crate::paths::{VaultLock, load_slots, publish, read_bounded, save_slots};
 use crate::store::{Inner, META_BROKEN, META_EPOCH, Store};
@@ -18,9 +19,13 @@ const NOTE: &str = "compared with the anchor in the state folder alone: \
                     a roll-back of the whole home, this anchor included, cannot be seen";
 
 impl Store {
-    /// Checks the whole log, the anchor and every page of the file, in memory that does not grow. Commits go on while the log
-    /// is read, and wait while the pages are checked (seconds for a gigabyte). A break is remembered: from then on
-    /// [`Store::is_broken`] holds, across restarts, until it is accepted.
+    /// Checks the whole log, what the review looks up, the anchor and every page of the file, in memory that grows with the
+    /// number of different names in the log alone. Commits go on while the log is read, and wait while the pages are checked
+    /// (seconds for a gigabyte). A break is remembered: from then on [`Store::is_broken`] holds, across restarts, until it is
+    /// accepted.
+    ///
+    /// A [`ProblemKind::IndexMismatch`] is a break as others are, since only somebody with the vault key can make one, and it
+    /// may hide entries. It is named where the log shows no other break: any other explains it, and accepting mends it.
     ///
     /// # Errors
     /// [`StoreError::Unusable`], [`StoreError::Io`]; damage is part of the report.
@@ -32,16 +37,22 @@ impl Store {
     async fn examine(&self) -> Result<(VerifyReport, bool), StoreError> {
         let keys = Arc::clone(&self.keys);
         let mut verifier = Verifier::new(Head::empty(&keys.vault_id), &keys.former, &keys.chain);
-        let mut damaged = None;
+        let mut check = index::Check::default();
+        let (mut damaged, mut unlike) = (None, false);
         let mut next = i64::MIN;
         let mut inner = loop {
             let mut inner = self.inner.lock().await;
             let mut seen = 0;
             let scanned = db::scan_links(inner.conn()?, next, CHUNK, |link| {
                 seen += 1;
-                verifier.push(u64::try_from(link.seq).unwrap_or(0), link.prev, link.mac, link.body);
+                let stamp = verifier.push(u64::try_from(link.seq).unwrap_or(0), link.prev, link.mac, link.body);
+                if !unlike {
+                    check.push(link.seq, &stamp);
+                }
             })
             .await;
+            // Tables that cannot be read are not those that were written.
+            unlike |= check.compare(inner.conn()?).await.is_err();
             match scanned {
                 Ok(Some(last)) if seen == CHUNK => next = last.saturating_add(1),
                 // Under this lock the rest is checked, so that no commit comes between.
@@ -57,6 +68,8 @@ impl Store {
         };
         let findings = verifier.finish();
         let mut problems = findings.problems;
+        let from = check.finish(inner.conn()?).await.unwrap_or(Some(1)).or(unlike.then_some(1));
+        let unlike = from.map(|seq| Problem::new(seq.unsigned_abs(), ProblemKind::IndexMismatch));
         problems.extend(match damaged {
             Some(problem) => Some(problem),
             None => inner.check_file().await?,
@@ -77,6 +90,9 @@ impl Store {
         let later_slots = load_slots(&self.paths).is_ok_and(|slots| slots.epoch() > inner.epoch);
         if later_slots && !named(&problems, &other_epoch) {
             problems.push(other_epoch);
+        }
+        if problems.iter().all(|p| p.accepted) {
+            problems.extend(unlike);
         }
         let unmendable = |p: &Problem| matches!(p.kind, ProblemKind::DatabaseDamaged | ProblemKind::DatabaseReplaced);
         let file_is_wrong = problems.iter().any(unmendable);
@@ -104,10 +120,10 @@ impl Store {
         Ok((report, file_is_wrong))
     }
 
-    /// Verifies, records that the operator accepts the breaks found, opens a new epoch and begins a new anchor. Returns the
-    /// slot file of the new epoch, which is saved already.
+    /// Verifies, makes what the review looks up anew, records that the operator accepts the breaks found, opens a new epoch and
+    /// begins a new anchor. Returns the slot file of the new epoch, which is saved already.
     ///
-    /// The order is database, anchor, slot file. A crash between the first two leaves the log broken (the anchor is of
+    /// The order is database, anchor, slot file. A crash before the entry changes nothing but the lookup tables; one between the first two leaves the log broken (the anchor is of
     /// another epoch), to be accepted again; one between the last two leaves nothing to do.
     ///
     /// # Errors
@@ -139,6 +155,7 @@ impl Store {
         let mut entry =
             break_accepted(at_us, reason, &report.problems, report.more, inner.head, report.anchor.seq, epoch);
         entry.peer = peer;
+        inner.rebuild_index().await?;
         let writes = vec![
             Write::PutMeta(META_EPOCH.to_owned(), epoch.to_be_bytes().to_vec()),
             Write::PutMeta(META_BROKEN.to_owned(), Vec::new()),

@@ -100,6 +100,33 @@ pub(crate) fn draft(i: u64) -> Draft {
         .detail("n", i)
 }
 
+/// The entries of `runs` runs, half an hour apart, of several apps, profiles and projects.
+pub(crate) fn many(runs: u64) -> Vec<Draft> {
+    let pick = |from: &[&'static str], n: u64| from[usize::try_from(n).unwrap() % from.len()];
+    let entries = |n: u64| {
+        let run = format!("018f3a3e-7c1a-7abc-8def-{n:012x}");
+        let app = pick(&["Claude Code", "codex", "psql"], n);
+        let profile = pick(&["anthropic", "pg-dev", "pg-prod", "github", "stripe"], n / 3);
+        let project = pick(&["/home/a/shop", "/home/a/\u{e9}t\u{e9} \"x\""], n / 2);
+        let of = move |kind: Kind, second: i64| {
+            let at = 1_795_230_245_123_456 + i64::try_from(n).unwrap() * 1_800_000_000 + second * 1_000_000;
+            Draft::new(at, kind).run(&run).app(app, true).project(project)
+        };
+        let refused = n % 7 == 6;
+        vec![
+            of(Kind::RunRequested, 0).detail("profiles", vec![profile]).detail("reason", "deploy of the \u{201e}Shop\u{201c}"),
+            of(Kind::CredentialDelivered, 0).profile(profile).detail("delivery", "env"),
+            of(Kind::RunStarted, 1).detail("pid", 4242),
+            of(Kind::TokenDelivered, 2).profile(profile),
+            of(Kind::RunEnded, 1900)
+                .outcome(if refused { keyward_core::audit::Outcome::Failed } else { keyward_core::audit::Outcome::Ok })
+                .detail("seconds", 1900)
+                .detail("exit", u8::from(refused)),
+        ]
+    };
+    (0..runs).flat_map(entries).collect()
+}
+
 pub(crate) fn secret(key: &VaultKey, name: &str, value: &str) -> Write {
     let mut id = [0; 16];
     id[..name.len().min(16)].copy_from_slice(&name.as_bytes()[..name.len().min(16)]);

@@ -1,6 +1,6 @@
 //! Making, opening, committing, reading; and what is refused.
 
-use crate::home::{Home, NAMES, PASSPHRASE, draft, everything, files, material, passphrase, raw, secret};
+use crate::home::{Home, NAMES, PASSPHRASE, draft, everything, files, many, material, passphrase, raw, secret};
 use keyward_core::audit::{BODY_MAX_BYTES, Draft, Kind, Outcome};
 use keyward_crypto::{KdfParams, SlotError, SlotFile, VaultKey, open};
 use keyward_diag::Code;
@@ -280,6 +280,7 @@ async fn write_fixture() {
     let (home, (key, _)) = (Home::new(), material());
     let store = home.create().await;
     store.commit(Changes { writes: everything(key), entries: vec![draft(1)] }).await.unwrap();
+    store.commit(Changes::record(many(40))).await.unwrap();
     store.close().await.unwrap();
     let to = format!("{}/tests/fixtures/new", env!("CARGO_MANIFEST_DIR"));
     fs::create_dir_all(&to).unwrap();
