@@ -7,14 +7,15 @@ use serde::{Deserialize, Serialize};
 /// A launcher: a saved command with the profiles that it runs with. Holds no secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LauncherMsg {
-    /// Name, as the tray shows it: 1 to 60 characters, no control characters.
+    /// Name, as the tray shows it: 1 to 60 characters, none that controls or that nobody sees; unique whatever the case of
+    /// its letters. In a path it stands as [`crate::part`] writes it.
     pub name: String,
     /// Program, by absolute path or as found in `PATH`, and its arguments. Stored as it is: no place for a secret.
     pub command: Vec<String>,
     /// Absolute path of the working folder; absent means the home folder of the user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub folder: Option<String>,
-    /// Profiles by name; at least one.
+    /// Profiles by name, 1 to 16.
     pub profiles: Vec<String>,
     /// The program needs a terminal.
     pub terminal: bool,

@@ -28,7 +28,7 @@ pub use profile::{
     ExchangeMsg, FieldMsg, HeldMsg, KindMsg, ProfileMsg, ProfilePutRequest, ProfileTestAnswer, ProfileTestRequest,
     RenewAnswer, SecretMsg, SecretPutRequest, SecretRevealAnswer, SuppliedAssertion,
 };
-pub use route::{Method, ROUTES, Route, RouteId, find};
+pub use route::{Method, ROUTES, Route, RouteId, find, part, part_text};
 pub use run::{
     CommandMsg, DeliveredMsg, DeliveryMode, LeaseMsg, Outlook, OutlookMsg, PastRunMsg, PastRunsPage, PastRunsQuery,
     PlanMsg, RevokeAnswer, RevokeRequest, RunAnswer, RunMsg, RunRequest, SetVariable, TokenAnswer, TokenRequest,

@@ -61,7 +61,7 @@ pub struct RenewAnswer {
     pub expires_at: Option<String>,
     /// Live leases that have it.
     pub renewed: u32,
-    /// Live leases that keep what they had, since a variable cannot be renewed.
+    /// Live leases that keep what they had: a variable cannot be renewed, and a file could not be written.
     pub unchanged: u32,
 }
 
@@ -147,6 +147,16 @@ pub struct FieldMsg {
     pub secret: bool,
     /// What it is, in one line.
     pub about: String,
+    /// Shape of its content: `text`, `duration`, `choice`, `program` (a list of texts), `variables` (a table of texts), `identity`,
+    /// `url`, `path`, `variable`, `uuid` or `id`.
+    #[serde(default)]
+    pub shape: String,
+    /// Words that it may be: all there are for a `choice`, those besides an identifier for an `id`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub choices: Vec<String>,
+    /// What an `id` begins with: `fdrl_`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begins: Option<String>,
 }
 
 /// An issuer or identity source that this version has.

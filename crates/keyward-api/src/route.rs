@@ -139,8 +139,33 @@ routes! {
     BrokerStop Post "/v1/broker/stop" none empty "Stop the broker cleanly"
 }
 
-/// Finds the route of a request; the second part is what stands in the place of `{…}`, percent-decoding not applied
-/// (names need none).
+/// Writes a text as the part of a path that varies, percent-encoded (RFC 3986 section 2.1). Names of profiles and secrets
+/// stay as they are; names of launchers may hold anything.
+pub fn part(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
+
+/// Reads what [`part`] wrote; `None` for a broken escape and for what is no UTF-8.
+pub fn part_text(part: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(part.len());
+    let mut rest = part.bytes();
+    while let Some(byte) = rest.next() {
+        let digit = |byte: Option<u8>| char::from(byte?).to_digit(16).and_then(|d| u8::try_from(d).ok());
+        bytes.push(if byte == b'%' { digit(rest.next())? << 4 | digit(rest.next())? } else { byte });
+    }
+    String::from_utf8(bytes).ok()
+}
+
+/// Finds the route of a request; the second part is what stands in the place of `{…}`, as it was sent: [`part_text`] reads
+/// it where it is the name of a launcher.
 pub fn find<'a>(method: &str, path: &'a str) -> Option<(&'static Route, Option<&'a str>)> {
     ROUTES.iter().filter(|r| r.method.word() == method).find_map(|route| {
         let Some((head, tail)) = route.path.split_once('{') else {
@@ -169,6 +194,18 @@ mod tests {
             ("GET", "/v2/status", None),
         ] {
             assert_eq!(find(method, path).map(|(r, part)| (r.id, part)), want, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn any_text_travels_as_one_part_of_a_path() {
+        for text in ["a", "Claude Code", "a/b?c=%2F", "ä ✓", "..", "%"] {
+            let sent = part(text);
+            assert!(!sent.contains(['/', '?', ' ']) && sent.is_ascii(), "{sent}");
+            assert_eq!(part_text(&sent).as_deref(), Some(text));
+        }
+        for broken in ["%", "%2", "%zz", "%ff", "%+1"] {
+            assert_eq!(part_text(broken), None, "{broken}");
         }
     }
 

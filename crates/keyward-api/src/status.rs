@@ -56,4 +56,8 @@ pub struct StatusAnswer {
     pub leases: u32,
     /// The folder with all that this broker keeps.
     pub home: String,
+    /// The clock of the broker at the answer, RFC 3339 with microseconds: what times of other answers are counted against.
+    /// Absent where no broker answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub now: Option<String>,
 }

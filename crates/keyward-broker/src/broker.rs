@@ -7,6 +7,7 @@
 use crate::config::Config;
 use crate::events::Events;
 use crate::files::Deliveries;
+use crate::launchers::StoredLauncher;
 use crate::peer::Peer;
 use crate::platform;
 use crate::renew::Cached;
@@ -15,7 +16,7 @@ use crate::server::Connections;
 use keyward_api::ExchangeMsg;
 use keyward_api::place::Places;
 use keyward_core::audit::{Draft, Kind, Outcome, PeerFacts};
-use keyward_core::{Boot, Families, KindSpec, Name, Now, Profile, Refusals, Role, Root, Tries, Wall, role};
+use keyward_core::{Boot, Expected, Families, KindSpec, Name, Now, Profile, Refusals, Role, Root, Tries, Wall, role};
 use keyward_diag::{Code, Fault};
 use keyward_secret::{Key32, SecretBytes};
 use keyward_store::{Changes, Item, Paths, Store, VaultLock, Write};
@@ -33,7 +34,6 @@ const WAITING: usize = 128;
 pub(crate) struct Broker {
     pub(crate) places: Places,
     pub(crate) paths: Paths,
-    pub(crate) config: Config,
     pub(crate) families: Families,
     pub(crate) kinds: Vec<&'static KindSpec>,
     pub(crate) events: Events,
@@ -54,6 +54,7 @@ pub(crate) struct Broker {
 
 /// All that changes.
 pub(crate) struct State {
+    pub(crate) config: Config,
     pub(crate) vault: Vault,
     pub(crate) runs: BTreeMap<RunId, Run>,
     pub(crate) cache: BTreeMap<Name, Cached>,
@@ -61,6 +62,10 @@ pub(crate) struct State {
     pub(crate) exchanges: BTreeMap<Name, ExchangeMsg>,
     /// Assertions out of variables of callers, by the variable.
     pub(crate) supplied: BTreeMap<String, SecretBytes>,
+    /// Launches that were announced.
+    pub(crate) expected: Expected,
+    /// Entries about what has happened and could not be recorded, to be recorded as soon as that works.
+    pub(crate) owed: Vec<Draft>,
     pub(crate) refusals: Refusals,
     pub(crate) tries: Tries,
     /// The vault was opened since the broker started, so that all live runs are known.
@@ -85,6 +90,8 @@ pub(crate) struct Open {
     /// Absent after the auto-lock: stored secrets cannot be opened.
     pub(crate) seal: Option<Key32>,
     pub(crate) profiles: BTreeMap<Name, StoredProfile>,
+    /// The launchers, by what they are found by.
+    pub(crate) launchers: BTreeMap<String, StoredLauncher>,
     /// The stored secrets by name, sealed as they are in the database: a run need not read it.
     pub(crate) secrets: BTreeMap<String, Item>,
     pub(crate) last_action: Boot,
@@ -145,11 +152,15 @@ impl State {
 impl Open {
     /// Records entries together with the changes that they are about, durably.
     pub(crate) async fn commit(&self, broker: &Broker, writes: Vec<Write>, entries: Vec<Draft>) -> Result<(), Fault> {
+        let told: Vec<_> = entries.iter().filter_map(event_of).collect();
         let seqs = self.store.commit(Changes { writes, entries }).await.map_err(|e| e.fault())?;
         self.unanchored.store(true, Ordering::Relaxed);
         self.unsynced.store(true, Ordering::Relaxed);
         if let Some(seq) = seqs.last() {
             broker.events.publish("audit", &json!({"seq": seq}));
+        }
+        for (kind, data) in told {
+            broker.events.publish(kind, &data);
         }
         Ok(())
     }
@@ -182,7 +193,6 @@ impl Broker {
         let broker = Arc::new(Self {
             places,
             paths,
-            config,
             families,
             kinds: keyward_issuer::kinds(),
             events: Events::new(format!("{:x}", started.wall.0)),
@@ -194,11 +204,14 @@ impl Broker {
             stop: watch::Sender::new(false),
             verifying: Mutex::new(()),
             state: Mutex::new(State {
+                config,
                 vault: Vault::Locked,
                 runs: BTreeMap::new(),
                 cache: BTreeMap::new(),
                 exchanges: BTreeMap::new(),
                 supplied: BTreeMap::new(),
+                expected: Expected::default(),
+                owed: Vec::new(),
                 refusals: Refusals::default(),
                 tries: Tries::default(),
                 opened: false,
@@ -248,7 +261,7 @@ impl Broker {
 
     /// The open vault with its seal key there.
     pub(crate) fn unlocked<'s>(&self, state: &'s mut State) -> Result<&'s mut Open, Fault> {
-        let idle = self.config.auto_lock.as_secs() / 60;
+        let idle = state.config.auto_lock.as_secs() / 60;
         match &mut state.vault {
             Vault::Open(open) if open.seal.is_some() => Ok(open),
             Vault::Open(_) => {
@@ -293,6 +306,25 @@ impl Broker {
     /// Tells watching clients about the vault.
     pub(crate) fn publish_vault(&self, vault: &str) {
         self.events.publish("vault", &json!({"state": vault}));
+    }
+}
+
+/// What watching clients are told of an entry once it is recorded.
+fn event_of(draft: &Draft) -> Option<(&'static str, Value)> {
+    let state = draft.kind.name().split_once('.').map_or("", |(_, state)| state);
+    match draft.kind {
+        Kind::ProfileAdded | Kind::ProfileChanged | Kind::ProfileRemoved => {
+            Some(("profile", json!({"name": draft.profile, "state": state})))
+        }
+        Kind::LauncherAdded | Kind::LauncherChanged | Kind::LauncherRemoved => {
+            Some(("launcher", json!({"name": draft.detail.get("launcher"), "state": state})))
+        }
+        Kind::SettingsChanged => Some(("settings", json!({}))),
+        Kind::LeaseExpired | Kind::LeaseReleased | Kind::LeaseRevoked | Kind::LeaseLapsed => {
+            let data = json!({"lease": draft.lease, "run": draft.run, "profile": draft.profile, "state": state});
+            Some(("lease", data))
+        }
+        _ => None,
     }
 }
 

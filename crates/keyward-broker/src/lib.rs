@@ -1,14 +1,15 @@
 //! The broker: the only process that holds keys and credentials.
 //!
 //! [`run`] is the composition root: it makes the state of a home, serves the LocalAPI on the socket that the parent holds,
-//! and keeps time. A request goes one way: `route` (who may ask) → `runs`, `vault`, `records`, `review` (what is decided and
-//! recorded) → the answer. Never trusts a client's word about who it is; never logs a name or a secret.
+//! and keeps time. A request goes one way: `route` (who may ask) → `runs`, `vault`, `records`, `launchers`, `settings`,
+//! `review` (what is decided and recorded) → the answer. Never trusts a client's word about who it is; never logs a name or a secret.
 
 mod broker;
 mod config;
 mod events;
 mod files;
 mod keyring;
+mod launchers;
 pub mod peer;
 pub mod platform;
 mod program;
@@ -18,6 +19,7 @@ mod review;
 mod route;
 mod runs;
 pub mod server;
+mod settings;
 mod vault;
 
 use broker::Broker;

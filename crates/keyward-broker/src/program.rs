@@ -13,6 +13,8 @@ pub(crate) struct Program {
     /// Device and inode of the file that the process will have open as its executable; for a script those of its
     /// interpreter. `None` when the file is a script whose interpreter cannot be told.
     pub(crate) executable: Option<(u64, u64)>,
+    /// Device and inode of the file itself.
+    pub(crate) file: (u64, u64),
 }
 
 /// Looks at a program before it gets a credential.
@@ -43,7 +45,7 @@ pub(crate) fn look(path: &str, allow_privileged: bool) -> Result<Program, Fault>
         (None, true) => None,
         (None, false) => Some((file.dev(), file.ino())),
     };
-    Ok(Program { app, executable })
+    Ok(Program { app, executable, file: (file.dev(), file.ino()) })
 }
 
 fn refuse_privileged(path: &Path, file: &Metadata) -> Result<(), Fault> {

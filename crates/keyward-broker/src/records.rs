@@ -1,17 +1,18 @@
 //! Secrets and profiles: what the vault keeps.
 
-use crate::broker::{Broker, Open, StoredProfile, entry_of};
+use crate::broker::{Broker, Open, State, StoredProfile, entry_of};
+use crate::launchers::launchers_with;
 use crate::peer::Peer;
 use crate::platform::now;
 use crate::runs::wire_mode;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use keyward_api::{
-    ExchangeMsg, FieldMsg, KindMsg, ProfileMsg, ProfilePutRequest, ProfileTestAnswer, ProfileTestRequest, Proof,
-    SecretMsg, SecretPutRequest, SecretRevealAnswer,
+    FieldMsg, KindMsg, ProfileMsg, ProfilePutRequest, ProfileTestAnswer, ProfileTestRequest, Proof, SecretMsg,
+    SecretPutRequest, SecretRevealAnswer,
 };
 use keyward_core::audit::{Kind, Outcome};
-use keyward_core::{Name, Profile, ProfileError, Wall};
+use keyward_core::{Name, Now, Profile, ProfileError, Wall};
 use keyward_crypto::{ItemRef, make_array};
 use keyward_diag::{Code, Fault};
 use keyward_secret::{SecretBytes, SecretText};
@@ -168,6 +169,9 @@ impl Broker {
                     required: f.required,
                     secret: f.secret,
                     about: f.about.to_owned(),
+                    shape: f.shape.word().to_owned(),
+                    choices: f.shape.choices().0.iter().map(|&word| word.to_owned()).collect(),
+                    begins: f.shape.choices().1.map(str::to_owned),
                 })
                 .collect(),
         });
@@ -178,10 +182,9 @@ impl Broker {
     pub(crate) async fn profiles(&self) -> Result<Vec<ProfileMsg>, Fault> {
         let mut state = self.state_for_request().await?;
         self.unlocked(&mut state)?;
-        let state = &mut *state;
-        let (open, exchanges) = (state.vault.opened(), &state.exchanges);
-        let stored = open.into_iter().flat_map(|open| open.profiles.values());
-        Ok(stored.map(|p| profile_message(p, exchanges.get(&p.profile.name))).collect())
+        let now = now();
+        let stored = state.vault.opened().into_iter().flat_map(|open| open.profiles.values());
+        Ok(stored.map(|p| profile_message(p, &state, now)).collect())
     }
 
     /// One profile.
@@ -189,7 +192,7 @@ impl Broker {
         let name = Name::parse(name).map_err(|e| e.fault())?;
         let mut state = self.state_for_request().await?;
         let stored = self.unlocked(&mut state)?.profiles.get(&name).cloned().ok_or_else(|| no_profile(&name))?;
-        Ok(profile_message(&stored, state.exchanges.get(&name)))
+        Ok(profile_message(&stored, &state, now()))
     }
 
     /// Adds a profile.
@@ -256,7 +259,7 @@ impl Broker {
         Ok(())
     }
 
-    /// Removes a profile and takes back what was made from it.
+    /// Removes a profile that no launcher names, and takes back what was made from it.
     pub(crate) async fn profile_remove(&self, peer: &Peer, name: &str) -> Result<(), Fault> {
         let name = Name::parse(name).map_err(|e| e.fault())?;
         let mut state = self.state_for_request().await?;
@@ -264,6 +267,10 @@ impl Broker {
         let open = self.unlocked(&mut state)?;
         open.last_action = at.boot;
         let stored = open.profiles.get(&name).cloned().ok_or_else(|| no_profile(&name))?;
+        let launchers = launchers_with(open, &name);
+        if !launchers.is_empty() {
+            return Err(Fault::new(Code::ProfileInUse).cause(format!("used by: {}", launchers.join(", "))));
+        }
         let draft = entry_of(Kind::ProfileRemoved, at, peer).profile(name.as_str());
         let taken = Self::leases_of(&state, &name);
         let changes = Changes { writes: vec![Write::RemoveProfile(stored.id)], entries: vec![draft] };
@@ -313,8 +320,9 @@ fn message(info: &ItemInfo) -> SecretMsg {
     }
 }
 
-fn profile_message(stored: &StoredProfile, last_exchange: Option<&ExchangeMsg>) -> ProfileMsg {
+fn profile_message(stored: &StoredProfile, state: &State, now: Now) -> ProfileMsg {
     let profile = &stored.profile;
+    let leases = Broker::leases_of(state, &profile.name).iter().map(|(_, held)| held.len()).sum::<usize>();
     let usual = profile.hand_over(None);
     ProfileMsg {
         name: profile.name.to_string(),
@@ -324,7 +332,9 @@ fn profile_message(stored: &StoredProfile, last_exchange: Option<&ExchangeMsg>) 
         max_ttl_s: profile.max_ttl.as_secs(),
         identity: profile.identity.as_ref().map(|i| i.kind.kind.to_owned()),
         identity_variable: profile.identity_variable().map(str::to_owned),
-        last_exchange: last_exchange.cloned(),
+        last_exchange: state.exchanges.get(&profile.name).cloned(),
+        held: state.cache.get(&profile.name).and_then(|cached| cached.held(now)),
+        leases: u32::try_from(leases).unwrap_or(u32::MAX),
         toml: profile.to_toml(),
         created_at: stored.created.to_rfc3339(),
         updated_at: stored.updated.to_rfc3339(),

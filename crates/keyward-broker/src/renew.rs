@@ -3,11 +3,11 @@
 use crate::broker::{Broker, Open, State, entry, failed};
 use crate::platform::{self, BootTimer, now, random_byte};
 use crate::runs::{HeldLease, RunId};
-use keyward_api::{ExchangeMsg, SuppliedAssertion};
+use keyward_api::{ExchangeMsg, HeldMsg, RenewAnswer, SuppliedAssertion};
 use keyward_core::audit::Kind;
 use keyward_core::{
-    Backoff, Boot, Credential, DeliveryMode, Failure, Form, Freshness, IssueError, LeaseEnd, LeaseState, Name, Now,
-    Once, Order, ProcessId, Profile, Schedule, Wall,
+    Asking, Backoff, Boot, Credential, DeliveryMode, Failure, Form, Freshness, IssueError, LeaseEnd, LeaseState, Name,
+    Now, Once, Order, ProcessId, Profile, Schedule, Wall,
 };
 use keyward_crypto::ItemRef;
 use keyward_diag::{Code, Fault};
@@ -117,6 +117,32 @@ impl Broker {
     /// for nothing.
     pub(crate) async fn try_profile(self: &Arc<Self>, name: &Name) -> Obtained {
         self.obtain_for(name, Want::Trial).await
+    }
+
+    /// Makes a credential anew and gives it to the leases that can take one. Beside a good credential a failure changes
+    /// nothing; where there is none, the issuer is tried at once, whatever it answered before.
+    pub(crate) async fn profile_renew(self: &Arc<Self>, name: &str) -> Result<RenewAnswer, Fault> {
+        let name = Name::parse(name).map_err(|e| e.fault())?;
+        let want = {
+            let state = self.state_for_request().await?;
+            let held = state.cache.get(&name).and_then(|c| c.credential.as_ref());
+            let good = held.is_some_and(|(_, s)| s.freshness(now().boot) != Freshness::Mandatory);
+            if good { Want::Anew } else { Want::Trial }
+        };
+        let (_, schedule) = self.obtain_for(&name, want).await?;
+        let state = self.state_for_request().await?;
+        let leases = state.runs.values().filter(|run| run.ended.is_none()).flat_map(|run| &run.leases);
+        let leases = leases.filter(|held| held.profile == name && held.lease.is_live());
+        // What does not end is the same each time.
+        let has = |held: &&HeldLease| schedule.ends().is_none() || held.lease.credential == schedule;
+        let (renewed, unchanged): (Vec<_>, Vec<_>) =
+            leases.partition(|held| held.lease.mode == DeliveryMode::File && has(held));
+        let count = |leases: Vec<_>| u32::try_from(leases.len()).unwrap_or(u32::MAX);
+        Ok(RenewAnswer {
+            expires_at: schedule.ends().map(|at| now().wall_at(at).to_rfc3339()),
+            renewed: count(renewed),
+            unchanged: count(unchanged),
+        })
     }
 
     async fn obtain_for(self: &Arc<Self>, name: &Name, want: Want) -> Obtained {
@@ -286,6 +312,7 @@ impl Broker {
         if !in_vain {
             self.renew_leases(&mut state, name, &obtained, now).await;
         }
+        self.events.publish("exchange", &json!({"profile": name.as_str(), "ok": obtained.is_ok()}));
         for answer in waiting {
             // A caller that went away needs no answer.
             let _ = answer.send(obtained.as_ref().map(|(c, s)| (Arc::clone(c), *s)).map_err(Clone::clone));
@@ -409,6 +436,8 @@ impl Broker {
             };
             let (app, verified, process) = (run.app.clone(), run.app_verified, run.process);
             let Some(held) = run.leases.get_mut(n) else { continue };
+            let told = |state: &str| json!({"lease": held.id.to_string(), "run": id.to_string(), "profile": name.as_str(), "state": state});
+            held.failure = renewed.as_ref().err().cloned();
             if let Err(fault) = renewed {
                 if !held.lease.renew_failed() {
                     continue;
@@ -419,13 +448,13 @@ impl Broker {
                 if let Err(e) = open.commit(self, Vec::new(), vec![draft]).await {
                     tracing::error!(run = %id, code = %e.code, "a failed renewal could not be recorded");
                 }
-                self.events.publish(
-                    "lease",
-                    &json!({"lease": held.id.to_string(), "state": "renew_failed", "code": fault.code}),
-                );
+                let mut data = told("renew_failed");
+                data["code"] = json!(fault.code);
+                self.events.publish("lease", &data);
             } else {
-                self.events
-                    .publish("lease", &json!({"lease": held.id.to_string(), "state": "renewed", "pid": process.pid}));
+                let mut data = told("renewed");
+                data["pid"] = json!(process.pid);
+                self.events.publish("lease", &data);
             }
         }
     }
@@ -501,7 +530,7 @@ impl Broker {
             });
         let (open, auto_lock) = match &state.vault {
             crate::broker::Vault::Open(open) => {
-                (true, open.seal.is_some().then(|| open.last_action.after(self.config.auto_lock)))
+                (true, open.seal.is_some().then(|| open.last_action.after(state.config.auto_lock)))
             }
             crate::broker::Vault::Locked => (false, None),
         };
@@ -521,7 +550,7 @@ impl Broker {
             crate::broker::Vault::Open(_) | crate::broker::Vault::Locked => None,
         };
         let clock = sdk_leases(state).next().map(|_| now().boot.after(CLOCK_PAUSE));
-        let owed = (open && Self::owes_an_end(state)).then(|| now().boot.after(OWED_PAUSE));
+        let owed = (open && Self::owes(state)).then(|| now().boot.after(OWED_PAUSE));
         let refusals = if open { state.refusals.due() } else { None };
         expiries
             .chain(renewals)
@@ -560,11 +589,13 @@ impl Broker {
                 self.exchange(&name, cached);
             }
         }
-        let idle = |open: &Open| open.seal.is_some() && now.boot >= open.last_action.after(self.config.auto_lock);
+        let patience = state.config.auto_lock;
+        let idle = |open: &Open| open.seal.is_some() && now.boot >= open.last_action.after(patience);
         if state.open().is_some_and(|open| idle(open)) {
             self.auto_lock(&mut state, "no action of the person").await;
         }
         self.flush_refusals(&mut state, now).await;
+        self.record_owed(&mut state).await;
         self.record_ended(&mut state).await;
         if let Some(open) = state.open()
             && now.boot >= open.synced.after(SYNC_PAUSE)
@@ -686,9 +717,10 @@ impl Broker {
         }
         let Some(open) = open else { return };
         if !entries.is_empty()
-            && let Err(e) = open.commit(self, writes, entries).await
+            && let Err(e) = open.commit(self, writes, entries.clone()).await
         {
             tracing::error!(code = %e.code, "expired leases could not be recorded");
+            state.owed.extend(entries);
         }
     }
 }
@@ -725,6 +757,17 @@ impl Cached {
     /// The credential that there is.
     pub(crate) fn credential(&self) -> Option<(Arc<Credential>, Schedule)> {
         self.credential.as_ref().map(|(credential, schedule)| (Arc::clone(credential), *schedule))
+    }
+
+    /// The life of the credential that there is, unless it is over.
+    pub(crate) fn held(&self, now: Now) -> Option<HeldMsg> {
+        let (_, schedule) = self.credential.as_ref()?;
+        let shown = |at: Boot| now.wall_at(at).to_rfc3339();
+        schedule.ends().is_none_or(|end| now.boot < end).then(|| HeldMsg {
+            received_at: shown(schedule.received()),
+            renew_at: schedule.rewrite_at().map(shown),
+            expires_at: schedule.ends().map(shown),
+        })
     }
 
     /// Takes an order that asks for the same credential.
@@ -779,6 +822,20 @@ impl Cached {
         };
         self.failed = Some((fault.clone(), now));
         fault
+    }
+
+    /// When the issuer is asked next, as far as the timer decides it.
+    pub(crate) fn asking(&self) -> Asking {
+        let due = match &self.credential {
+            Some((_, schedule)) => schedule.rewrite_at(),
+            None => Some(Boot(Duration::ZERO)),
+        };
+        match due {
+            _ if self.exchange.is_some() => Asking::Now,
+            _ if self.waits_for_change() => Asking::OnChange,
+            Some(at) => Asking::At(self.backoff_until().map_or(at, |until| until.max(at))),
+            None => Asking::Never,
+        }
     }
 
     fn backoff_until(&self) -> Option<Boot> {

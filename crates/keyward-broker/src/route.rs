@@ -5,7 +5,7 @@ use crate::peer::Peer;
 use crate::runs::RunId;
 use crate::server::{Answer, Handler, Request};
 use bytes::Bytes;
-use keyward_api::{AuditQuery, RouteId, find};
+use keyward_api::{RouteId, find, part_text};
 use keyward_core::Role;
 use keyward_diag::{Code, Fault};
 use serde::Serialize;
@@ -41,7 +41,10 @@ impl Broker {
         match self.dispatch(request).await {
             Ok(answer) => answer,
             Err(fault) => {
-                if matches!(fault.code, Code::PolicyDenied | Code::PeerRefused | Code::RunPrivileged) {
+                if matches!(
+                    fault.code,
+                    Code::PolicyDenied | Code::PeerRefused | Code::RunPrivileged | Code::LauncherSecret
+                ) {
                     let mut state = self.state().await;
                     self.refuse(&mut state, &peer, &fault);
                 }
@@ -86,12 +89,24 @@ impl Broker {
             RouteId::ProfileEdit => empty(self.profile_edit(&peer, part, read(&body)?).await),
             RouteId::ProfileRemove => empty(self.profile_remove(&peer, part).await),
             RouteId::ProfileTest => json(&self.profile_test(&peer, part, read(&body)?).await?),
+            RouteId::ProfileRenew => json(&self.profile_renew(part).await?),
+            RouteId::ProfileReveal => json(&self.profile_reveal(&peer, part, read(&body)?).await?),
+            RouteId::Launchers => json(&self.launchers().await?),
+            RouteId::LauncherAdd => empty(self.launcher_add(&peer, read(&body)?).await),
+            RouteId::LauncherEdit => empty(self.launcher_edit(&peer, &text(part)?, read(&body)?).await),
+            RouteId::LauncherRemove => empty(self.launcher_remove(&peer, &text(part)?).await),
+            RouteId::LaunchExpect => json(&self.launch_expect(&peer, &text(part)?, read(&body)?).await?),
+            RouteId::Settings => json(&self.settings().await),
+            RouteId::SettingsPut => empty(self.settings_put(&peer, read(&body)?).await),
             RouteId::RunStart => json(&self.run_start(&peer, read(&body)?).await?),
             RouteId::RunAbort => empty(self.run_abort(&peer, part).await),
             RouteId::Runs => json(&self.runs(role).await),
+            RouteId::RunsPast => json(&self.runs_past(query).await?),
+            RouteId::Apps => json(&self.apps(query).await?),
             RouteId::Token => json(&self.token(&peer, role, read(&body)?).await?),
             RouteId::Revoke => json(&self.revoke(&peer, role, read(&body)?).await?),
-            RouteId::Audit => json(&self.audit(parse_query(query)?).await?),
+            RouteId::Audit => json(&self.audit(query).await?),
+            RouteId::AuditSummary => json(&self.audit_summary(query).await?),
             RouteId::AuditVerify => json(&self.verify().await?),
             RouteId::AuditExport => {
                 let body = self.export(&peer, read(&body)?).await?;
@@ -124,6 +139,7 @@ impl Broker {
                         | R::Restore
                         | R::Slots
                         | R::Kinds
+                        | R::Settings
                         | R::Events
                         | R::Runs
                         | R::BrokerStop
@@ -177,6 +193,11 @@ fn empty(done: Result<(), Fault>) -> Result<Answer, Fault> {
     done.map(|()| Answer::Empty)
 }
 
+/// The name of a launcher as it stands in a path.
+fn text(part: &str) -> Result<String, Fault> {
+    part_text(part).ok_or_else(|| Fault::new(Code::RequestInvalid).cause("the path is not percent-encoded UTF-8"))
+}
+
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Fault> {
     // The parser would fill a form from a list, field by field.
     if body.trim_ascii_start().first() == Some(&b'[') {
@@ -192,46 +213,4 @@ fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Fault> {
         };
         Fault::new(Code::RequestInvalid).cause(format!("the body {what} (line {}, column {})", e.line(), e.column()))
     })
-}
-
-/// Reads the query of `GET /v1/audit` (`application/x-www-form-urlencoded`).
-fn parse_query(query: &str) -> Result<AuditQuery, Fault> {
-    let invalid = |cause: String| Fault::new(Code::RequestInvalid).cause(cause);
-    let mut out = AuditQuery::default();
-    for (key, value) in form_urlencoded::parse(query.as_bytes()) {
-        let number = || value.parse::<u64>().map_err(|_| invalid(format!("`{key}` is not a number")));
-        let text = || Some(value.clone().into_owned());
-        match key.as_ref() {
-            "before" => out.before = Some(number()?),
-            "after" => out.after = Some(number()?),
-            "limit" => out.limit = Some(u32::try_from(number()?).unwrap_or(u32::MAX)),
-            "app" => out.app = text(),
-            "profile" => out.profile = text(),
-            "project" => out.project = text(),
-            "kind" => out.kind = text(),
-            "outcome" => out.outcome = text(),
-            "run" => out.run = text(),
-            "since" => out.since = text(),
-            "until" => out.until = text(),
-            other => return Err(invalid(format!("there is no filter `{}`", keyward_diag::plain(other, 40)))),
-        }
-    }
-    Ok(out)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn queries_are_read_and_unknown_filters_refused() {
-        let q = parse_query("app=claude&project=%2Fhome%2Fa+b&limit=5&after=7").unwrap_or_default();
-        assert_eq!(
-            (q.app.as_deref(), q.project.as_deref(), q.limit, q.after),
-            (Some("claude"), Some("/home/a b"), Some(5), Some(7))
-        );
-        for bad in ["application=x", "limit=x", "before=-1", "="] {
-            assert_eq!(parse_query(bad).map_err(|f| f.code), Err(Code::RequestInvalid), "{bad}");
-        }
-    }
 }

@@ -2,18 +2,20 @@
 
 use crate::broker::{Broker, Open, State, Vault, entry, entry_of, facts};
 use crate::files::SdkFiles;
+use crate::launchers::{Found, StoredLauncher};
 use crate::peer::Peer;
 use crate::platform::{self, Exit, Watch, now};
 use crate::program;
 use crate::renew::Cached;
+use crate::vault::live_rows;
 use keyward_api::{
-    DeliveredMsg, LeaseMsg, LostRun, PlanMsg, RevokeAnswer, RevokeRequest, RunAnswer, RunMsg, RunRequest, SetVariable,
-    TokenAnswer, TokenRequest, UnsetVariable,
+    DeliveredMsg, LeaseMsg, LostRun, OutlookMsg, PlanMsg, Proof, RevokeAnswer, RevokeRequest, RunAnswer, RunMsg,
+    RunRequest, SetVariable, TokenAnswer, TokenRequest, UnsetVariable,
 };
 use keyward_core::audit::{Draft, Kind, Outcome};
 use keyward_core::{
-    Boot, Credential, DeliveryMode, Form, Lease, LeaseEnd, LeaseState, Name, Now, Plan, PlannedDelivery, ProcessId,
-    Profile, Role, Schedule, Wall, plan,
+    Asking, Boot, Credential, DeliveryMode, Form, Keys, Lease, LeaseEnd, LeaseState, Name, Now, Plan, PlannedDelivery,
+    ProcessId, Profile, Prospects, Role, Schedule, Wall, Way, outlook, plan,
 };
 use keyward_diag::{Code, Fault};
 use keyward_secret::{SecretBytes, SecretText};
@@ -32,7 +34,7 @@ const VARIABLES_MAX: usize = 4096;
 /// Profiles of one run.
 const PROFILES_MAX: usize = 16;
 /// How long the file system of a program may take.
-const LOOK: Duration = Duration::from_secs(5);
+pub(crate) const LOOK: Duration = Duration::from_secs(5);
 /// Longest path of a program or project, in bytes: an entry with it must fit into the log whatever it holds.
 const PATH_MAX_BYTES: usize = 2048;
 /// How long entries about a run wait for the next one.
@@ -69,6 +71,8 @@ pub(crate) struct Run {
     /// Device and inode that the process must have as its executable after exec.
     executable: Option<(u64, u64)>,
     pub(crate) project: String,
+    /// Launcher that it was started from.
+    launcher: Option<String>,
     pub(crate) started: Now,
     /// Connection on which the run was asked for.
     connection: u64,
@@ -92,6 +96,8 @@ pub(crate) struct HeldLease {
     pub(crate) variables: Vec<String>,
     /// What a file delivery consists of.
     pub(crate) form: Form,
+    /// Why the last renewal failed; none since one succeeded.
+    pub(crate) failure: Option<Fault>,
 }
 
 /// The end of a run.
@@ -116,6 +122,8 @@ struct RunRow {
     /// The start of the program is in the log.
     start_recorded: bool,
     project: String,
+    #[serde(default)]
+    launcher: Option<String>,
     started_boot_us: u64,
     started_wall_us: i64,
     leases: Vec<LeaseRow>,
@@ -136,6 +144,9 @@ struct LeaseRow {
     /// The file delivery is the folder that SDKs read.
     #[serde(default)]
     sdk_files: bool,
+    /// When it ended, if it is not live.
+    #[serde(default)]
+    ended_us: Option<u64>,
 }
 
 fn micros(at: Boot) -> u64 {
@@ -161,6 +172,7 @@ impl Run {
             renewals: held.lease.renewals,
             variables: held.variables.clone(),
             sdk_files: held.form == Form::SdkFiles,
+            ended_us: held.lease.ended.map(micros),
         });
         let row = RunRow {
             pid: self.process.pid,
@@ -172,6 +184,7 @@ impl Run {
             // What waits is written together with this row.
             start_recorded: self.exec_seen,
             project: self.project.clone(),
+            launcher: self.launcher.clone(),
             started_boot_us: micros(self.started.boot),
             started_wall_us: self.started.wall.0,
             leases: leases.collect(),
@@ -189,11 +202,12 @@ impl Run {
                 Lease::issue(mode, credential, boot(l.until_us).since(boot(l.issued_us)), boot(l.issued_us));
             lease.renewals = l.renewals;
             if !l.live {
-                lease.end(LeaseEnd::Revoked);
+                let ended = l.ended_us.map_or_else(|| lease.ends(), boot);
+                lease.end(LeaseEnd::Revoked, ended);
             }
             let form = if l.sdk_files { Form::SdkFiles } else { Form::Bytes };
             let profile = Name::parse(&l.profile).ok()?;
-            Some(HeldLease { id: LeaseId(l.id), profile, lease, variables: l.variables, form })
+            Some(HeldLease { id: LeaseId(l.id), profile, lease, variables: l.variables, form, failure: None })
         });
         let run = Self {
             id: RunId(Uuid::from_bytes(row.id)),
@@ -203,6 +217,7 @@ impl Run {
             executable: body.executable,
             connection: 0,
             project: body.project,
+            launcher: body.launcher,
             started: Now { boot: boot(body.started_boot_us), wall: Wall(body.started_wall_us) },
             exec_seen: body.start_recorded,
             ended: None,
@@ -234,7 +249,7 @@ impl Run {
         }
     }
 
-    fn message(&self, now: Now) -> RunMsg {
+    fn message(&self, state: &State, now: Now) -> RunMsg {
         RunMsg {
             run: self.id.to_string(),
             pid: self.process.pid,
@@ -242,23 +257,58 @@ impl Run {
             app_verified: self.app_verified,
             project: self.project.clone(),
             started_at: self.started.wall.to_rfc3339(),
-            leases: self.leases.iter().map(|l| l.message(now)).collect(),
+            launcher: self.launcher.clone(),
+            leases: self.leases.iter().map(|l| l.message(state, now)).collect(),
         }
     }
 }
 
 impl HeldLease {
-    fn message(&self, now: Now) -> LeaseMsg {
+    fn message(&self, state: &State, now: Now) -> LeaseMsg {
+        let shown = |at: Boot| now.wall_at(at).to_rfc3339();
+        let next = outlook(&self.lease, &state.prospects(self), now.boot);
         LeaseMsg {
             lease: self.id.to_string(),
             profile: self.profile.to_string(),
             delivery: wire_mode(self.lease.mode),
             state: self.lease.state.word().to_owned(),
-            issued_at: now.wall_at(self.lease.issued).to_rfc3339(),
-            expires_at: now.wall_at(self.lease.ends()).to_rfc3339(),
+            issued_at: shown(self.lease.issued),
+            expires_at: shown(self.lease.ends()),
             renewals: self.lease.renewals,
             // Neither a variable nor a file shows who reads it.
             uses: None,
+            last_use_at: None,
+            received_at: shown(self.lease.credential.received()),
+            renew_at: self.lease.renew_at().map(shown),
+            limit_at: shown(self.lease.until),
+            outlook: OutlookMsg {
+                kind: match next.way {
+                    Way::Renews => keyward_api::Outlook::Renews,
+                    Way::Ends => keyward_api::Outlook::Ends,
+                    Way::Fails => keyward_api::Outlook::Fails,
+                    Way::Lapsed => keyward_api::Outlook::Lapsed,
+                },
+                at: shown(next.at),
+                why: next.why,
+                code: next.code.map(|code| code.name().to_owned()),
+                next_try_at: next.next_try.map(shown),
+            },
+        }
+    }
+}
+
+impl State {
+    /// What the future of a lease depends on.
+    fn prospects<'s>(&'s self, held: &'s HeldLease) -> Prospects<'s> {
+        Prospects {
+            keys: match &self.vault {
+                Vault::Open(open) if open.seal.is_some() => Keys::All,
+                Vault::Open(_) => Keys::Log,
+                Vault::Locked => Keys::None,
+            },
+            log_broken: self.vault.opened().is_some_and(|open| open.store.is_broken()),
+            asking: self.cache.get(&held.profile).map_or(Asking::Never, Cached::asking),
+            failure: held.failure.as_ref(),
         }
     }
 }
@@ -292,6 +342,14 @@ fn core_mode(mode: keyward_api::DeliveryMode) -> DeliveryMode {
     }
 }
 
+/// A run that was asked for, with what was seen of it.
+struct Start {
+    request: RunRequest,
+    program: program::Program,
+    /// Launcher that it is.
+    found: Option<Found>,
+}
+
 /// A credential that was obtained for one of the planned deliveries.
 pub(crate) type Obtained = (Arc<Credential>, Schedule);
 
@@ -306,15 +364,21 @@ impl Broker {
         self.supply(std::mem::take(&mut request.assertions)).await?;
         let program = look(&request).await?;
         let present: BTreeSet<String> = request.variables.iter().cloned().collect();
-        let planned = {
+        let (names, planned) = {
             let mut state = self.state_for_request().await?;
             let now = now();
             let open = self.delivering(&mut state)?;
-            open.last_action = now.boot;
+            if !request.dry_run {
+                open.last_action = now.boot;
+            }
             let names = chosen(open, &request.profiles)?;
             let profiles = names.iter().filter_map(|n| open.profiles.get(n)).map(|p| p.profile.clone()).collect();
             let ttl = request.ttl_s.map(Duration::from_secs);
-            plan(profiles, request.deliver.map(core_mode), ttl, &present, &self.families)?
+            (names, plan(profiles, request.deliver.map(core_mode), ttl, &present, &self.families)?)
+        };
+        let found = match &request.launcher {
+            Some(launcher) => Some(self.launcher_of(peer, launcher, &request.command, &names, program.file).await?),
+            None => None,
         };
         let answer = answer(&planned);
         if request.dry_run {
@@ -328,18 +392,18 @@ impl Broker {
             }
             obtained.push(credential);
         }
-        self.deliver(peer, &request, &program, planned, obtained, answer).await
+        self.deliver(peer, &Start { request, program, found }, planned, obtained, answer).await
     }
 
     async fn deliver(
         self: &Arc<Self>,
         peer: &Arc<Peer>,
-        request: &RunRequest,
-        program: &program::Program,
+        start: &Start,
         planned: Plan,
         mut obtained: Vec<Obtained>,
         mut answer: RunAnswer,
     ) -> Result<RunAnswer, Fault> {
+        let Start { request, program, found } = start;
         let pidfd = peer.pidfd().map_err(|e| Fault::new(Code::PeerRefused).cause(e))?;
         let mut state = self.state_for_request().await?;
         let now = now();
@@ -369,15 +433,18 @@ impl Broker {
                 })?;
             }
         }
+        let launched = found.as_ref().map(|f| self.delivering(&mut state)?.launched(f, now.wall)).transpose()?;
+        let expected = found.as_ref().and_then(|f| state.expected.take(&f.launch, now.boot));
         let open = self.delivering(&mut state)?;
         let mut run = Run {
             id: RunId(Uuid::now_v7()),
             process: peer.process(),
-            app: program.app.clone(),
+            app: found.as_ref().map_or_else(|| program.app.clone(), |f| f.name.clone()),
             app_verified: false,
             executable: program.executable,
             connection: peer.connection(),
             project: request.command.project.clone(),
+            launcher: found.as_ref().map(|f| f.name.clone()),
             started: now,
             exec_seen: false,
             ended: None,
@@ -392,13 +459,19 @@ impl Broker {
                 lease: Lease::issue(delivery.hand_over.mode, *schedule, delivery.ttl, now.boot),
                 variables: delivery.hand_over.carriers.iter().cloned().collect(),
                 form: delivery.hand_over.form,
+                failure: None,
             });
         }
         let digest = hex::encode(open.store.args_digest(&request.command.args));
-        let entries = start_entries(&run, &planned, request, &digest, peer, now);
+        let entries = start_entries(&run, &planned, request, &digest, peer, expected, now);
+        let writes = [run.row()].into_iter().chain(launched.as_ref().map(StoredLauncher::row)).collect();
         keyward_store::fault("deliver.before");
-        open.record_delivery(self, vec![run.row()], entries).await?;
+        open.record_delivery(self, writes, entries).await?;
         keyward_store::fault("deliver.after");
+        if let (Some(launched), Some(found)) = (launched, found) {
+            open.put_launcher(launched);
+            self.events.publish("launcher", &json!({"name": found.name, "state": "launched"}));
+        }
 
         for ((held, delivery), obtained) in run.leases.iter().zip(&planned.deliveries).zip(&obtained) {
             let set = self.hand_over(run.process, held, delivery, obtained, now);
@@ -492,7 +565,7 @@ impl Broker {
         };
         let mut draft = run.draft(kind, now);
         let Some(held) = run.leases.get_mut(n) else { return draft };
-        held.lease.end(why);
+        held.lease.end(why, now.boot);
         draft =
             draft.lease(held.id.to_string()).profile(held.profile.as_str()).detail("delivery", held.lease.mode.word());
         if held.lease.mode == DeliveryMode::File {
@@ -505,7 +578,6 @@ impl Broker {
         {
             draft = draft.detail("remains", text);
         }
-        self.events.publish("lease", &json!({"lease": held.id.to_string(), "state": held.lease.state.word()}));
         draft
     }
 
@@ -515,7 +587,6 @@ impl Broker {
         let Some(held) = run.leases.get(n) else { return draft };
         let id = held.id.to_string();
         let gone = self.deliveries().is_ok_and(|d| d.remove(run.process, &id));
-        self.events.publish("lease", &json!({"lease": id, "state": held.lease.state.word()}));
         draft.lease(id).profile(held.profile.as_str()).detail("file_removed", gone)
     }
 
@@ -582,8 +653,8 @@ impl Broker {
         let mut state = self.state().await;
         let Some(run) = state.runs.get_mut(&id) else { return };
         run.ended = Some(Ended { exit, at: run.ended.map_or_else(now, |e| e.at), settled: true });
-        self.events.publish("run", &json!({"run": id.to_string(), "state": "ended"}));
         self.record_ended(&mut state).await;
+        self.events.publish("run", &json!({"run": id.to_string(), "state": "ended"}));
         self.wake.notify_one();
     }
 
@@ -613,9 +684,9 @@ impl Broker {
         state.runs.values_mut().flat_map(|run| std::mem::take(&mut run.pending)).collect()
     }
 
-    /// Whether the end of a run waits to be recorded.
-    pub(crate) fn owes_an_end(state: &State) -> bool {
-        state.runs.values().any(|r| r.ended.is_some_and(|e| e.settled))
+    /// Whether something waits to be recorded.
+    pub(crate) fn owes(state: &State) -> bool {
+        !state.owed.is_empty() || state.runs.values().any(|r| r.ended.is_some_and(|e| e.settled))
     }
 
     async fn unwatched(&self, id: RunId) {
@@ -681,7 +752,7 @@ impl Broker {
             Role::InsideRun(own) => run.id == own,
             Role::Requester | Role::None => true,
         };
-        state.runs.values().filter(|r| r.ended.is_none()).filter(visible).map(|r| r.message(now)).collect()
+        state.runs.values().filter(|r| r.ended.is_none()).filter(visible).map(|r| r.message(&state, now)).collect()
     }
 
     /// One credential for a helper protocol.
@@ -699,8 +770,9 @@ impl Broker {
         {
             let mut state = self.state_for_request().await?;
             self.may_hold(&state, run, &name)?;
+            // A helper asks again and again without a person, so this is no action of one.
             if run.is_none() {
-                self.delivering(&mut state)?.last_action = now().boot;
+                self.delivering(&mut state)?;
             }
         }
         if !request.assertions.is_empty() {
@@ -712,26 +784,50 @@ impl Broker {
         }
         let (credential, schedule) =
             if request.refresh { self.obtain_anew(&name).await? } else { self.obtain(&name).await? };
-        let token = SecretText::from_bytes(credential.token.dangerous_copy())
-            .map_err(|e| Fault::new(Code::DeliveryValue).cause(e))?;
+        let token = token_text(&credential)?;
         let mut state = self.state_for_request().await?;
         let now = now();
         // It may have been taken back while the issuer worked.
         self.may_hold(&state, run, &name)?;
+        let draft = entry_of(Kind::TokenDelivered, now, peer).profile(name.as_str());
+        let draft = match run.and_then(|id| state.runs.get(&id)) {
+            Some(run) => {
+                let lease = run.leases.iter().find(|l| l.profile == name && l.lease.is_live());
+                let draft = draft.run(run.id.to_string()).project(run.project.clone());
+                let draft = draft.app(run.app.clone(), run.app_verified);
+                lease.into_iter().fold(draft, |draft, lease| draft.lease(lease.id.to_string()))
+            }
+            None => program_of(peer).into_iter().fold(draft, |draft, app| draft.app(app, false)),
+        };
         // After the auto-lock a run still gets what it holds.
         let open = if run.is_some() { self.recording(&mut state)? } else { self.delivering(&mut state)? };
         let kind = open.profiles.get(&name).map_or("", |p| p.profile.kind.kind).to_owned();
-        let mut draft = entry_of(Kind::TokenDelivered, now, peer).profile(name.as_str());
-        if let Some(run) = run {
-            draft = draft.run(run.to_string());
-        }
         open.record_delivery(self, Vec::new(), vec![draft]).await?;
-        Ok(TokenAnswer {
-            token,
-            kind,
-            expires_at: schedule.ends().map(|e| now.wall_at(e).to_rfc3339()),
-            expires_in_s: schedule.ends().map(|e| e.since(now.boot).as_secs()),
-        })
+        Ok(token_answer(token, kind, schedule, now))
+    }
+
+    /// Shows the credential of a profile to the person who proves that it is theirs; recorded before it leaves.
+    pub(crate) async fn profile_reveal(
+        self: &Arc<Self>,
+        peer: &Peer,
+        name: &str,
+        proof: Proof,
+    ) -> Result<TokenAnswer, Fault> {
+        let name = Name::parse(name).map_err(|e| e.fault())?;
+        self.prove(proof).await?;
+        self.delivering(&mut *self.state_for_request().await?)?.last_action = now().boot;
+        let (credential, schedule) = self.obtain(&name).await?;
+        let token = token_text(&credential)?;
+        let mut state = self.state_for_request().await?;
+        let now = now();
+        let open = self.delivering(&mut state)?;
+        let stored = open.profiles.get(&name);
+        let stored = stored.ok_or_else(|| Fault::new(Code::RunGone).cause("the profile was removed meanwhile"))?;
+        let kind = stored.profile.kind.kind.to_owned();
+        let ends = schedule.ends().map(|at| now.wall_at(at).to_rfc3339());
+        let draft = entry_of(Kind::CredentialRevealed, now, peer).profile(name.as_str()).detail("expires_at", ends);
+        open.record_delivery(self, Vec::new(), vec![draft]).await?;
+        Ok(token_answer(token, kind, schedule, now))
     }
 
     /// A run gets what it holds at this moment.
@@ -822,12 +918,27 @@ impl Broker {
             }
             writes.push(run.row());
         }
+        let taken = entries.clone();
         entries.extend(more.entries);
         writes.extend(more.writes);
-        if let (Some(open), false) = (open, entries.is_empty()) {
-            open.commit(self, writes, entries).await?;
+        if let (Some(open), false) = (open, entries.is_empty())
+            && let Err(e) = open.commit(self, writes, entries).await
+        {
+            // What was taken back stays so.
+            state.owed.extend(taken);
+            return Err(e);
         }
         Ok(answer)
+    }
+
+    /// Records what happened before and could not be recorded then.
+    pub(crate) async fn record_owed(&self, state: &mut State) {
+        let (writes, owed) = (live_rows(state), state.owed.clone());
+        let Some(open) = state.open().filter(|_| !owed.is_empty()) else { return };
+        match open.commit(self, writes, owed).await {
+            Ok(()) => state.owed.clear(),
+            Err(e) => tracing::error!(code = %e.code, "what happened before could still not be recorded"),
+        }
     }
 
     /// Takes up the runs of the table after the vault was opened: pins those that live, records the end of the others.
@@ -865,7 +976,8 @@ impl Broker {
                 None => {
                     let live = run.live();
                     entries.extend(live.into_iter().map(|n| self.take_back(&mut run, n, LeaseEnd::Released, now)));
-                    entries.push(run.draft(Kind::RunEnded, now).detail("exit", Value::Null).detail("unseen", true));
+                    let ended = Ended { exit: None, at: now, settled: true };
+                    entries.push(ended_entry(&run, ended).detail("unseen", true));
                     writes.push(Write::RemoveRun(row.id));
                     self.remove_files(&run);
                 }
@@ -902,7 +1014,12 @@ fn note_start(run: &mut Run, now: Now) {
 
 fn ended_entry(run: &Run, ended: Ended) -> Draft {
     let seconds = ended.at.boot.since(run.started.boot).as_secs();
-    let mut draft = run.draft(Kind::RunEnded, ended.at).detail("seconds", seconds);
+    let profiles: Vec<&str> = run.leases.iter().map(|l| l.profile.as_str()).collect();
+    let mut draft = run
+        .draft(Kind::RunEnded, ended.at)
+        .detail("seconds", seconds)
+        .detail("profiles", profiles)
+        .detail("started_at", run.started.wall.to_rfc3339());
     if run.aborted {
         draft = draft.outcome(Outcome::Failed).detail("code", Code::RunNotExecutable.name());
     }
@@ -912,6 +1029,26 @@ fn ended_entry(run: &Run, ended: Ended) -> Draft {
         // The kernel tells it only once the parent has collected the process.
         None => draft.detail("exit", Value::Null),
     }
+}
+
+fn token_text(credential: &Credential) -> Result<SecretText, Fault> {
+    SecretText::from_bytes(credential.token.dangerous_copy()).map_err(|e| Fault::new(Code::DeliveryValue).cause(e))
+}
+
+fn token_answer(token: SecretText, kind: String, schedule: Schedule, now: Now) -> TokenAnswer {
+    let ends = schedule.ends();
+    TokenAnswer {
+        token,
+        kind,
+        expires_at: ends.map(|at| now.wall_at(at).to_rfc3339()),
+        expires_in_s: ends.map(|at| at.since(now.boot).as_secs()),
+    }
+}
+
+/// The name of the program that a peer runs, as far as the kernel tells.
+fn program_of(peer: &Peer) -> Option<String> {
+    let name = peer.exe()?.file_name()?.to_string_lossy().into_owned();
+    Some(name.strip_suffix(" (deleted)").map_or(name.clone(), str::to_owned))
 }
 
 /// Whether `target` is the id of a run, or the end of one of at least six characters.
@@ -1011,7 +1148,16 @@ fn credential_text(credential: &Credential) -> Result<SecretText, Fault> {
 }
 
 /// The entries that must be durable before anything leaves: the request, the decision, each lease and each delivery.
-fn start_entries(run: &Run, planned: &Plan, request: &RunRequest, digest: &str, peer: &Peer, now: Now) -> Vec<Draft> {
+/// `expected` is the process that announced the launch.
+fn start_entries(
+    run: &Run,
+    planned: &Plan,
+    request: &RunRequest,
+    digest: &str,
+    peer: &Peer,
+    expected: Option<u32>,
+    now: Now,
+) -> Vec<Draft> {
     let names: Vec<&str> = run.leases.iter().map(|l| l.profile.as_str()).collect();
     let mut asked = run
         .draft(Kind::RunRequested, now)
@@ -1023,6 +1169,12 @@ fn start_entries(run: &Run, planned: &Plan, request: &RunRequest, digest: &str, 
     }
     if let Some(ttl) = request.ttl_s {
         asked = asked.detail("ttl_s", ttl);
+    }
+    if let Some(launcher) = &run.launcher {
+        asked = asked.detail("launcher", launcher.as_str());
+    }
+    if let Some(by) = expected {
+        asked = asked.detail("expected", true).detail("expected_by", by);
     }
     let decided = run.draft(Kind::RunDecided, now).detail("profiles", names).detail("by", "the vault is open");
     let mut entries = vec![asked, decided];

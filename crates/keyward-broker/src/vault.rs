@@ -4,19 +4,19 @@ use crate::broker::{Broker, KeyringAnchor, Open, State, Vault, entry, entry_of, 
 use crate::keyring;
 use crate::peer::Peer;
 use crate::platform::{self, now};
-use crate::runs::holds;
+use crate::runs::{Run, holds};
 use keyward_api::{
     BackupRequest, BrokerStatus, InitRequest, LockAnswer, LostRun, Proof, RecoveryAnswer, RekeyAnswer, RekeyRequest,
     RestoreRequest, SlotAddRequest, SlotKind, SlotMsg, SlotRemoveRequest, StatusAnswer, UnlockAnswer, UnlockRequest,
     VaultState, VaultStatus,
 };
-use keyward_core::audit::{Kind, Outcome};
-use keyward_core::{Name, ProcessId, Wall};
+use keyward_core::audit::{Kind, Outcome, at_text};
+use keyward_core::{Expected, Name, ProcessId, Wall};
 use keyward_crypto::{KdfParams, SlotFile, VaultKey, calibrate, make_array};
 use keyward_diag::{Code, Fault};
 use keyward_secret::{Passphrase, SecretText};
 use keyward_store::{
-    Backup, Changes, Filter, Health, Order, Page, Store, StoreError, load_slots, save_slots, slot_fault,
+    Backup, Changes, Filter, Health, Order, Page, Store, StoreError, Write, load_slots, save_slots, slot_fault,
 };
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -55,13 +55,13 @@ impl Broker {
     /// What is going on. Never needs the vault.
     pub(crate) async fn status(&self) -> StatusAnswer {
         let state = self.state().await;
-        let at = now().boot;
+        let at = now();
         let (vault, auto_locked, broken, left) = match &state.vault {
             Vault::Locked if self.vault_exists() => (VaultState::Locked, false, false, None),
             Vault::Locked => (VaultState::Absent, false, false, None),
             Vault::Open(open) if open.seal.is_none() => (VaultState::Locked, true, open.store.is_broken(), None),
             Vault::Open(open) => {
-                let left = open.last_action.after(self.config.auto_lock).since(at).as_secs();
+                let left = open.last_action.after(state.config.auto_lock).since(at.boot).as_secs();
                 (VaultState::Unlocked, false, open.store.is_broken(), Some(left))
             }
         };
@@ -78,6 +78,7 @@ impl Broker {
             runs: u32::try_from(live.count()).unwrap_or(u32::MAX),
             leases: u32::try_from(leases).unwrap_or(u32::MAX),
             home: self.places.data.display().to_string(),
+            now: Some(at_text(at.wall.0)),
         }
     }
 
@@ -169,6 +170,7 @@ impl Broker {
             store: Arc::new(store),
             seal: Some(key.derive_seal()),
             profiles: std::collections::BTreeMap::new(),
+            launchers: std::collections::BTreeMap::new(),
             secrets: std::collections::BTreeMap::new(),
             last_action: at.boot,
             keyring: keyring_anchor(&load_slots(&self.paths).map_err(|e| e.fault())?),
@@ -178,8 +180,9 @@ impl Broker {
         };
         let seen = self.compare_keyring_anchor(&open.store, open.keyring).await?;
         self.load_profiles(&mut open).await?;
+        self.load_launchers(&mut open).await?;
         self.load_secrets(&mut open).await?;
-        let mut entries = Vec::new();
+        let mut entries = state.owed.clone();
         if !state.opened {
             let started = entry(Kind::BrokerStarted, self.started).detail("version", env!("CARGO_PKG_VERSION"));
             entries.push(started.detail("pid", std::process::id()));
@@ -197,8 +200,9 @@ impl Broker {
             entries.push(entry_of(Kind::VaultUnlocked, at, peer).detail("by", by));
         }
         if !entries.is_empty() {
-            open.commit(self, Vec::new(), entries).await?;
+            open.commit(self, live_rows(state), entries).await?;
         }
+        state.owed.clear();
         self.forget_wrong_proofs();
         state.vault = Vault::Open(Box::new(open));
         let resumed = self.resume_runs(state).await;
@@ -247,7 +251,11 @@ impl Broker {
         }
         let mut entries = Self::take_pending(state);
         entries.push(draft);
-        let answer = self.revoke_leases(state, &held, peer, at, Changes::record(entries)).await;
+        let answer = self.revoke_leases(state, &held, peer, at, Changes::record(entries.clone())).await;
+        if answer.is_err() {
+            // It happens all the same, so it is recorded later.
+            state.owed.extend(entries);
+        }
         if let Some(open) = state.open() {
             self.anchor_to_keyring(open).await;
         }
@@ -275,13 +283,16 @@ impl Broker {
         let (Some(open), runs, cache) = state.parts() else { return };
         open.seal = None;
         let draft = entry(Kind::VaultAutoLocked, at).detail("why", why);
-        if let Err(e) = open.commit(self, Vec::new(), vec![draft]).await {
-            tracing::error!(code = %e.code, "the auto-lock could not be recorded");
-        }
+        let recorded = open.commit(self, Vec::new(), vec![draft.clone()]).await;
         let used: Vec<Name> =
             runs.values().flat_map(|r| &r.leases).filter(|l| l.lease.renews()).map(|l| l.profile.clone()).collect();
         cache.retain(|name, _| used.contains(name));
-        if !runs.values().any(|r| r.ended.is_none()) {
+        let runs_live = runs.values().any(|r| r.ended.is_none());
+        if let Err(e) = recorded {
+            tracing::error!(code = %e.code, "the auto-lock could not be recorded");
+            state.owed.push(draft);
+        }
+        if !runs_live {
             self.close_vault(state).await;
         }
         self.publish_vault("locked");
@@ -338,6 +349,7 @@ impl Broker {
         state.cache.clear();
         state.exchanges.clear();
         state.supplied.clear();
+        state.expected = Expected::default();
         if let Vault::Open(open) = std::mem::replace(&mut state.vault, Vault::Locked)
             && let Err(e) = open.store.close().await
         {
@@ -616,6 +628,14 @@ async fn backups(store: &Store) -> Result<Vec<String>, Fault> {
     let files = links.iter().filter_map(|l| l.entry().ok()?.detail.get("file")?.as_str().map(str::to_owned));
     let files: std::collections::BTreeSet<String> = files.filter(|f| Path::new(f).exists()).collect();
     Ok(files.into_iter().collect())
+}
+
+/// The live runs as changes of the vault, for entries that tell of them late.
+pub(crate) fn live_rows(state: &State) -> Vec<Write> {
+    match state.owed.is_empty() {
+        true => Vec::new(),
+        false => state.runs.values().filter(|run| run.ended.is_none()).map(Run::row).collect(),
+    }
 }
 
 /// A run from before a crash that lost its files.

@@ -46,6 +46,34 @@ pub enum Shape {
     Tagged(&'static str, &'static [&'static str]),
 }
 
+impl Shape {
+    /// The word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Duration => "duration",
+            Self::OneOf(_) => "choice",
+            Self::Text => "text",
+            Self::Program => "program",
+            Self::Variables => "variables",
+            Self::Identity => "identity",
+            Self::Url => "url",
+            Self::Path => "path",
+            Self::Variable => "variable",
+            Self::Uuid => "uuid",
+            Self::Tagged(..) => "id",
+        }
+    }
+
+    /// Words that a field of this shape may be, and what another content of it begins with.
+    pub fn choices(self) -> (&'static [&'static str], Option<&'static str>) {
+        match self {
+            Self::OneOf(words) => (words, None),
+            Self::Tagged(tag, words) => (words, Some(tag)),
+            _ => (&[], None),
+        }
+    }
+}
+
 /// A field.
 #[derive(Debug, Clone, Copy)]
 pub struct FieldSpec {

@@ -57,12 +57,14 @@ pub struct Lease {
     pub credential: Schedule,
     /// Renewals so far.
     pub renewals: u64,
+    /// When it ended, once it has.
+    pub ended: Option<Boot>,
 }
 
 impl Lease {
     /// Issues a lease at `now` for at most `ttl`.
     pub fn issue(mode: DeliveryMode, credential: Schedule, ttl: Duration, now: Boot) -> Self {
-        Self { mode, state: LeaseState::Live, issued: now, until: now.after(ttl), credential, renewals: 0 }
+        Self { mode, state: LeaseState::Live, issued: now, until: now.after(ttl), credential, renewals: 0, ended: None }
     }
 
     /// Whether it holds a credential, or is waiting for the next.
@@ -73,6 +75,11 @@ impl Lease {
     /// Whether its credential is kept fresh: only a file can be rewritten under a running child.
     pub fn renews(&self) -> bool {
         self.is_live() && self.mode == DeliveryMode::File && self.credential.ends().is_some_and(|end| end < self.until)
+    }
+
+    /// When its credential is renewed ahead of need; `None` where it is not.
+    pub fn renew_at(&self) -> Option<Boot> {
+        self.credential.rewrite_at().filter(|_| self.renews())
     }
 
     /// When what it holds ends as things stand: the credential, or the lease where that is sooner.
@@ -106,10 +113,11 @@ impl Lease {
     }
 
     /// Ends the lease; says whether it was live before.
-    pub fn end(&mut self, why: LeaseEnd) -> bool {
+    pub fn end(&mut self, why: LeaseEnd, now: Boot) -> bool {
         let was = self.is_live();
         if was {
             self.state = LeaseState::Ended(why);
+            self.ended = Some(now);
         }
         was
     }
@@ -118,7 +126,7 @@ impl Lease {
     /// that ended.
     pub fn expire(&mut self, now: Boot) -> bool {
         let end = if self.mode == DeliveryMode::File { self.until } else { self.ends() };
-        self.is_live() && now >= end && self.end(LeaseEnd::Expired)
+        self.is_live() && now >= end && self.end(LeaseEnd::Expired, end)
     }
 
     /// Notes that the credential has ended while the lease goes on; says whether that is so and was not noted before.
@@ -183,8 +191,8 @@ mod tests {
                         prop_assert!(over || lease.state == LeaseState::Live);
                     }
                     Event::Fail => { lease.renew_failed(); }
-                    Event::End(0) => { lease.end(LeaseEnd::Revoked); over = true; }
-                    Event::End(_) => { lease.end(LeaseEnd::Released); over = true; }
+                    Event::End(0) => { lease.end(LeaseEnd::Revoked, at(now)); over = true; }
+                    Event::End(_) => { lease.end(LeaseEnd::Released, at(now)); over = true; }
                 }
                 lease.expire(at(now));
                 over |= now >= limit;

@@ -8,8 +8,10 @@ mod delivery;
 mod endpoint;
 mod issuer;
 mod kind;
+mod launcher;
 mod lease;
 mod name;
+mod outlook;
 mod profile;
 mod refusal;
 mod renewal;
@@ -22,8 +24,10 @@ pub use delivery::{Choice, Plan, PlannedDelivery, Unset, plan};
 pub use endpoint::check_url;
 pub use issuer::{Credential, Failure, IssueError, Issuer, Issuing, Looking, Once, Order};
 pub use kind::{Endpoint, FieldSpec, KindRole, KindSpec, Shape, Usual};
+pub use launcher::{Expected, FileId, Launch, Launcher, launcher_key};
 pub use lease::{Lease, LeaseEnd, LeaseState};
 pub use name::{Name, NameError};
+pub use outlook::{Asking, Keys, Outlook, Prospects, Way, outlook};
 pub use profile::{
     Delivery, DeliveryMode, Form, HandOver, Identity, Profile, ProfileError, SDK_PROFILE, SecretRef, Settings,
 };

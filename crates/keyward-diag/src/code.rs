@@ -74,10 +74,16 @@ codes! {
     ProfileExists "profile.exists" 1 "there is such a profile already" "change it with `keyward profile edit NAME --from FILE`"
     ProfileIncomplete "profile.incomplete" 1 "the profile lacks required fields" "add the fields that the cause names; `keyward profile kinds` lists all"
     ProfileInvalid "profile.invalid" 1 "the profile is not valid" "mend what the cause names"
+    ProfileInUse "profile.in_use" 1 "a launcher uses the profile" "change or remove the launcher first; what the profile gave can be taken back with `keyward revoke NAME`"
     ProfileNotNamed "profile.not_named" 1 "which profile is not clear" "name one with -p PROFILE"
     SecretUnknown "secret.unknown" 1 "there is no such secret" "store it with `keyward secret set NAME`"
     SecretInvalid "secret.invalid" 1 "the secret cannot be stored" "mend what the cause names"
     SecretInUse "secret.in_use" 1 "a profile uses the secret" "remove or change the profile first"
+    LauncherUnknown "launcher.unknown" 1 "there is no such launcher" "see them with `keyward launcher list`"
+    LauncherExists "launcher.exists" 1 "there is such a launcher already" "change it with `keyward launcher edit NAME`, or take another name"
+    LauncherInvalid "launcher.invalid" 1 "the launcher is not valid" "mend what the cause names"
+    LauncherSecret "launcher.secret" 1 "the command holds a stored secret" "leave it out: the profiles of the launcher hand it over"
+    LauncherOther "launcher.other" 1 "the run is not what the launcher says" "start it with `keyward launch NAME`"
     NameInvalid "name.invalid" 1 "the name cannot be used" "use 1 to 64 letters, digits, '.', '_' or '-', beginning with a letter or digit"
 
     // Issuing and delivering.
@@ -100,6 +106,7 @@ codes! {
     RunNotExecutable "run.not_executable" 126 "the program cannot be executed" "check its mode and format"
     RunPrivileged "run.privileged" 1 "the program runs with rights of another user or with capabilities" "add --allow-privileged if it must have the credential"
     RunUnknown "run.unknown" 1 "there is no such run or profile in use" "see them with `keyward ps`"
+    RunNotStarted "run.not_started" 1 "the program was not started" "start it in a terminal, which says why: `keyward launch NAME`"
     RunGone "run.gone" 1 "the run was taken back before it started" "start it again"
 
     // Who may do what.
@@ -117,7 +124,9 @@ codes! {
     RequestTooLarge "request.too_large" 1 "the request is too large" "send less than 64 KiB"
     InputNeeded "input.needed" 1 "an answer is needed, and there is nobody to ask" "run it in a terminal, or give the answer on standard input as `--help` says"
     Usage "usage" 2 "the command line is not understood" "see `keyward --help`"
-    ConfigInvalid "config.invalid" 1 "config.toml is not valid" "mend what the cause names"
+    ConfigInvalid "config.invalid" 1 "a settings file is not valid" "mend what the cause names"
+    DesktopEnvironment "desktop.environment" 1 "the environment would let other programs into the desktop" "start it without the variables that the causes name"
+    DesktopDisplay "desktop.display" 1 "there is no display to show a window on" "start it in a graphical session, where WAYLAND_DISPLAY or DISPLAY is set; without one use `keyward`"
     FileUnreadable "file.unreadable" 1 "a file could not be read or written" "mend what the cause names"
     PlatformUnsupported "platform.unsupported" 1 "Keyward does not run on this system yet" "use Linux 6.5 or later; macOS and Windows are not written yet"
     Internal "internal" 70 "a fault of Keyward itself" "please report it, with what `keyward status` shows; no secret is in it"

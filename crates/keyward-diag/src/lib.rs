@@ -59,11 +59,12 @@ impl From<Code> for Fault {
 }
 
 impl fmt::Display for Fault {
-    /// Renders the block that the command line prints: `error[code]: message`, then `cause:` and `help:` lines.
+    /// Renders the block that the command line prints: `error[code]: message`, then a `cause:` line with further causes as a
+    /// list below it, and a `help:` line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "error[{}]: {}", self.code, self.message)?;
-        for cause in &self.causes {
-            write!(f, "\n  cause: {cause}")?;
+        for (n, cause) in self.causes.iter().enumerate() {
+            write!(f, "\n  {} {cause}", if n == 0 { "cause:" } else { "     -" })?;
         }
         if !self.help.is_empty() {
             write!(f, "\n  help:  {}", self.help)?;
@@ -124,6 +125,8 @@ mod tests {
             fault.to_string(),
             "error[vault.locked]: the vault is locked\n  cause: no use for 15 minutes\n  help:  run `keyward unlock`"
         );
+        let more = fault.cause("the screen was locked").to_string();
+        assert!(more.contains("\n  cause: no use for 15 minutes\n       - the screen was locked\n  help:"), "{more}");
     }
 
     #[test]

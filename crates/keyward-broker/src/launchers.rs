@@ -1,0 +1,363 @@
+//! Launchers: what the tray starts, and how a run is recognised as one of them.
+//!
+//! A launcher starts nothing by itself: a client starts the program, and the program asks for its run as any other does.
+//! What the run says is compared with what is stored, its folder with what the kernel says of the process, so that the name
+//! of a launcher in the log stands for its command.
+
+use crate::broker::{Broker, Open, entry_of};
+use crate::peer::Peer;
+use crate::platform::now;
+use crate::program;
+use crate::runs::LOOK;
+use keyward_api::{CommandMsg, LaunchExpectAnswer, LaunchExpectRequest, LauncherMsg, LauncherPutRequest};
+use keyward_core::audit::{Draft, Kind};
+use keyward_core::{FileId, Launch, Launcher, Name, Wall, launcher_key};
+use keyward_crypto::{ItemRef, make_array};
+use keyward_diag::{Code, Fault, plain};
+use keyward_secret::SecretBytes;
+use keyward_store::{StoreError, Write};
+use serde::{Deserialize, Serialize};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// Most launchers of a vault.
+const LAUNCHERS_MAX: usize = 200;
+
+/// From this length on, in bytes, a secret is also found as a part of an argument.
+const PART_MIN_BYTES: usize = 8;
+
+/// A launcher with its place in the vault.
+#[derive(Clone)]
+pub(crate) struct StoredLauncher {
+    id: [u8; 16],
+    launcher: Launcher,
+    created: Wall,
+    updated: Wall,
+    launched: Option<Wall>,
+}
+
+/// A launcher that a run was found to be.
+pub(crate) struct Found {
+    pub(crate) name: String,
+    pub(crate) launch: Launch,
+    updated: Wall,
+}
+
+/// The text of a launcher in the vault.
+#[derive(Serialize, Deserialize)]
+struct Body {
+    command: Vec<String>,
+    folder: Option<String>,
+    profiles: Vec<String>,
+    terminal: bool,
+}
+
+impl StoredLauncher {
+    /// The launcher as a change of the vault.
+    pub(crate) fn row(&self) -> Write {
+        let Launcher { name, command, folder, profiles, terminal } = self.launcher.clone();
+        let profiles = profiles.iter().map(Name::to_string).collect();
+        let body = serde_json::to_string(&Body { command, folder, profiles, terminal }).unwrap_or_default();
+        Write::PutLauncher(keyward_store::Launcher {
+            id: self.id,
+            name,
+            body,
+            created_us: self.created.0,
+            updated_us: self.updated.0,
+            launched_us: self.launched.map(|at| at.0),
+        })
+    }
+
+    fn from_row(row: keyward_store::Launcher) -> Option<Self> {
+        let Body { command, folder, profiles, terminal } = serde_json::from_str(&row.body).ok()?;
+        let profiles = profiles.iter().map(|name| Name::parse(name).ok()).collect::<Option<_>>()?;
+        let launcher = Launcher { name: row.name, command, folder, profiles, terminal };
+        let (created, updated) = (Wall(row.created_us), Wall(row.updated_us));
+        Some(Self { id: row.id, launcher, created, updated, launched: row.launched_us.map(Wall) })
+    }
+
+    fn message(&self) -> LauncherMsg {
+        let launcher = self.launcher.clone();
+        LauncherMsg {
+            name: launcher.name,
+            command: launcher.command,
+            folder: launcher.folder,
+            profiles: launcher.profiles.iter().map(Name::to_string).collect(),
+            terminal: launcher.terminal,
+            created_at: self.created.to_rfc3339(),
+            updated_at: self.updated.to_rfc3339(),
+            launched_at: self.launched.map(Wall::to_rfc3339),
+        }
+    }
+
+    /// The entry of what a peer did with it. Holds the program and a keyed digest of the arguments, never the arguments.
+    fn entry(&self, kind: Kind, at: keyward_core::Now, peer: &Peer, open: &Open) -> Draft {
+        let (program, arguments) = self.launcher.command.split_first().map_or(("", &[][..]), |(p, a)| (p.as_str(), a));
+        let profiles: Vec<&str> = self.launcher.profiles.iter().map(Name::as_str).collect();
+        entry_of(kind, at, peer)
+            .detail("launcher", self.launcher.name.as_str())
+            .detail("program", program)
+            .detail("arguments", hex::encode(open.store.args_digest(arguments)))
+            .detail("folder", self.launcher.folder.clone())
+            .detail("profiles", profiles)
+    }
+}
+
+impl Broker {
+    /// Reads the launchers of the vault.
+    pub(crate) async fn load_launchers(&self, open: &mut Open) -> Result<(), Fault> {
+        for row in open.store.launchers().await.map_err(|e| e.fault())? {
+            let (key, cause) = (launcher_key(&row.name), format!("launcher `{}`", plain(&row.name, 64)));
+            let stored = StoredLauncher::from_row(row);
+            open.launchers.insert(key, stored.ok_or_else(|| Fault::new(Code::VaultSchemaNewer).cause(cause))?);
+        }
+        Ok(())
+    }
+
+    /// All launchers, by name.
+    pub(crate) async fn launchers(&self) -> Result<Vec<LauncherMsg>, Fault> {
+        let mut state = self.state_for_request().await?;
+        Ok(self.unlocked(&mut state)?.launchers.values().map(StoredLauncher::message).collect())
+    }
+
+    /// Adds a launcher.
+    pub(crate) async fn launcher_add(&self, peer: &Peer, request: LauncherPutRequest) -> Result<(), Fault> {
+        let launcher = read(request)?;
+        let mut state = self.state_for_request().await?;
+        let at = now();
+        let open = self.unlocked(&mut state)?;
+        open.last_action = at.boot;
+        check(open, &launcher)?;
+        let key = launcher_key(&launcher.name);
+        if open.launchers.contains_key(&key) {
+            return Err(exists(&launcher.name));
+        }
+        if open.launchers.len() >= LAUNCHERS_MAX {
+            return Err(Fault::new(Code::LauncherInvalid).cause(format!("there are {LAUNCHERS_MAX} launchers already")));
+        }
+        let id = make_array().map_err(|e| Fault::new(Code::Internal).cause(e))?;
+        let stored = StoredLauncher { id, launcher, created: at.wall, updated: at.wall, launched: None };
+        let draft = stored.entry(Kind::LauncherAdded, at, peer, open);
+        open.commit(self, vec![stored.row()], vec![draft]).await?;
+        open.put_launcher(stored);
+        Ok(())
+    }
+
+    /// Changes a launcher; its name, too.
+    pub(crate) async fn launcher_edit(
+        &self,
+        peer: &Peer,
+        name: &str,
+        mut request: LauncherPutRequest,
+    ) -> Result<(), Fault> {
+        let proof = request.proof.take().ok_or(Fault::new(Code::PassphraseNeeded))?;
+        let launcher = read(request)?;
+        self.prove(proof).await?;
+        let mut state = self.state_for_request().await?;
+        let at = now();
+        let open = self.unlocked(&mut state)?;
+        open.last_action = at.boot;
+        let (former, key) = (launcher_key(name), launcher_key(&launcher.name));
+        let stored = open.launchers.get(&former).cloned().ok_or_else(|| unknown(name))?;
+        check(open, &launcher)?;
+        if key != former && open.launchers.contains_key(&key) {
+            return Err(exists(&launcher.name));
+        }
+        let renamed = (stored.launcher.name != launcher.name).then(|| stored.launcher.name.clone());
+        let stored = StoredLauncher { launcher, updated: at.wall, ..stored };
+        let mut draft = stored.entry(Kind::LauncherChanged, at, peer, open);
+        if let Some(renamed) = renamed {
+            draft = draft.detail("former_name", renamed);
+        }
+        open.commit(self, vec![stored.row()], vec![draft]).await?;
+        let id = stored.id;
+        open.launchers.remove(&former);
+        open.put_launcher(stored);
+        state.expected.forget(id);
+        Ok(())
+    }
+
+    /// Removes a launcher. What was started from it goes on.
+    pub(crate) async fn launcher_remove(&self, peer: &Peer, name: &str) -> Result<(), Fault> {
+        let mut state = self.state_for_request().await?;
+        let at = now();
+        let open = self.unlocked(&mut state)?;
+        open.last_action = at.boot;
+        let key = launcher_key(name);
+        let stored = open.launchers.get(&key).cloned().ok_or_else(|| unknown(name))?;
+        let draft = entry_of(Kind::LauncherRemoved, at, peer).detail("launcher", stored.launcher.name.as_str());
+        open.commit(self, vec![Write::RemoveLauncher(stored.id)], vec![draft]).await?;
+        open.launchers.remove(&key);
+        state.expected.forget(stored.id);
+        Ok(())
+    }
+
+    /// Waits for a run of a launcher, which somebody is about to start. Grants nothing: the run is as any other, and the log
+    /// says that it was announced, and by whom.
+    pub(crate) async fn launch_expect(
+        &self,
+        peer: &Peer,
+        name: &str,
+        request: LaunchExpectRequest,
+    ) -> Result<LaunchExpectAnswer, Fault> {
+        let stored = {
+            let mut state = self.state_for_request().await?;
+            self.unlocked(&mut state)?.launchers.get(&launcher_key(name)).cloned().ok_or_else(|| unknown(name))?
+        };
+        if !stored.launcher.names(&request.path) {
+            return Err(other("the program differs"));
+        }
+        let path = request.path;
+        let (program, (folder, _)) = looked(move || {
+            let file = program::look(&path, true)?.file;
+            Ok((file, folder_of(&stored.launcher)?))
+        })
+        .await?;
+        let launch = Launch { launcher: stored.id, program, folder };
+        let mut state = self.state_for_request().await?;
+        let at = now();
+        let until = state.expected.announce(launch, peer.process().pid, at.boot);
+        let until = until.ok_or_else(|| Fault::new(Code::Busy).cause("too many launches are waited for"))?;
+        Ok(LaunchExpectAnswer { until: at.wall_at(until).to_rfc3339() })
+    }
+
+    /// Compares a run with the launcher that it names: command, profiles, and the working folder of the process, as the
+    /// kernel knew it when the request came.
+    pub(crate) async fn launcher_of(
+        &self,
+        peer: &Peer,
+        name: &str,
+        command: &CommandMsg,
+        profiles: &[Name],
+        program: FileId,
+    ) -> Result<Found, Fault> {
+        let stored = {
+            let mut state = self.state_for_request().await?;
+            self.delivering(&mut state)?.launchers.get(&launcher_key(name)).cloned().ok_or_else(|| unknown(name))?
+        };
+        stored.launcher.fits(&command.path, &command.args, profiles).map_err(other)?;
+        let (id, updated, name) = (stored.id, stored.updated, stored.launcher.name.clone());
+        let (folder, path) = looked(move || folder_of(&stored.launcher)).await?;
+        if peer.cwd() != Some(&path) {
+            return Err(other("the working folder differs"));
+        }
+        Ok(Found { name, launch: Launch { launcher: id, program, folder }, updated })
+    }
+}
+
+impl Open {
+    /// The launcher that was found before, launched at `at`; the vault is not changed yet.
+    pub(crate) fn launched(&self, found: &Found, at: Wall) -> Result<StoredLauncher, Fault> {
+        let stored = self.launchers.get(&launcher_key(&found.name));
+        let stored = stored.filter(|s| s.id == found.launch.launcher && s.updated == found.updated).cloned();
+        let stored = stored.ok_or_else(|| Fault::new(Code::RunGone).cause("the launcher was changed meanwhile"))?;
+        Ok(StoredLauncher { launched: Some(at), ..stored })
+    }
+
+    /// Takes a launcher in the place of the one with its name.
+    pub(crate) fn put_launcher(&mut self, stored: StoredLauncher) {
+        self.launchers.insert(launcher_key(&stored.launcher.name), stored);
+    }
+}
+
+/// The launchers that name a profile.
+pub(crate) fn launchers_with(open: &Open, profile: &Name) -> Vec<String> {
+    let with = open.launchers.values().filter(|l| l.launcher.profiles.contains(profile));
+    with.map(|l| l.launcher.name.clone()).collect()
+}
+
+fn read(request: LauncherPutRequest) -> Result<Launcher, Fault> {
+    let LauncherPutRequest { name, command, folder, profiles, terminal, proof: _ } = request;
+    let profiles = profiles.iter().map(|name| Name::parse(name).map_err(|e| e.fault())).collect::<Result<_, _>>()?;
+    let launcher = Launcher { name, command, folder, profiles, terminal };
+    launcher.check().map_err(|cause| Fault::new(Code::LauncherInvalid).cause(cause))?;
+    Ok(launcher)
+}
+
+/// Its profiles exist, and no stored secret stands in its command: that is shown, and travels on a command line.
+fn check(open: &Open, launcher: &Launcher) -> Result<(), Fault> {
+    if let Some(name) = launcher.profiles.iter().find(|name| !open.profiles.contains_key(name)) {
+        return Err(Fault::new(Code::ProfileUnknown).cause(format!("no profile is named `{name}`")));
+    }
+    let seal = open.seal.as_ref().ok_or(Fault::new(Code::VaultLocked))?;
+    for item in open.secrets.values() {
+        let at = ItemRef { id: item.info.id, generation: item.info.generation, kind: &item.info.kind };
+        let secret = keyward_crypto::open(seal, &at, &item.sealed).map_err(|e| StoreError::from(e).fault())?;
+        if launcher.command.iter().any(|part| holds(part, &secret)) {
+            return Err(Fault::new(Code::LauncherSecret).cause(format!("it is stored as `{}`", item.info.name)));
+        }
+    }
+    Ok(())
+}
+
+/// Whether an argument is a secret, or has it as a part where it is long enough not to stand there by chance.
+fn holds(part: &str, secret: &SecretBytes) -> bool {
+    // EXPOSE: it is compared with an argument, and goes nowhere.
+    secret.expose(|secret| {
+        let (part, secret) = (part.as_bytes(), secret.trim_ascii());
+        let within = secret.len() >= PART_MIN_BYTES && part.windows(secret.len()).any(|w| w == secret);
+        !secret.is_empty() && (within || part.trim_ascii() == secret)
+    })
+}
+
+/// The working folder of a launcher: what the kernel tells it by, and its real path.
+fn folder_of(launcher: &Launcher) -> Result<(FileId, PathBuf), Fault> {
+    let folder = launcher.folder.as_ref().map(PathBuf::from).or_else(std::env::home_dir);
+    let folder = folder.ok_or_else(|| Fault::new(Code::LauncherInvalid).cause("the user has no home folder"))?;
+    let told = |e: std::io::Error| Fault::new(Code::FileUnreadable).cause(format!("{}: {e}", shown(&folder)));
+    let real = folder.canonicalize().map_err(told)?;
+    let meta = real.metadata().map_err(told)?;
+    if !meta.is_dir() {
+        return Err(Fault::new(Code::FileUnreadable).cause(format!("{} is not a folder", shown(&folder))));
+    }
+    Ok(((meta.dev(), meta.ino()), real))
+}
+
+fn shown(path: &Path) -> String {
+    plain(&path.display().to_string(), 200)
+}
+
+/// Looks at files outside of the runtime's thread, since their file system may not answer.
+async fn looked<T: Send + 'static>(look: impl FnOnce() -> Result<T, Fault> + Send + 'static) -> Result<T, Fault> {
+    match tokio::time::timeout(LOOK, tokio::task::spawn_blocking(look)).await {
+        Ok(Ok(seen)) => seen,
+        Ok(Err(_)) => Err(Fault::new(Code::Internal).cause("looking at a file broke off")),
+        Err(_) => Err(Fault::new(Code::FileUnreadable).cause("the file system of the launcher does not answer")),
+    }
+}
+
+fn unknown(name: &str) -> Fault {
+    Fault::new(Code::LauncherUnknown).cause(format!("no launcher is named `{}`", plain(name, 64)))
+}
+
+fn exists(name: &str) -> Fault {
+    Fault::new(Code::LauncherExists).cause(format!("there is a launcher `{}`", plain(name, 64)))
+}
+
+fn other(differs: &str) -> Fault {
+    Fault::new(Code::LauncherOther).cause(differs)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+
+    #[test]
+    fn a_secret_in_an_argument_is_found_and_chance_is_not() {
+        let secret = |text: &str| SecretBytes::new(text.as_bytes().to_vec()).unwrap();
+        for (stored, part, found) in [
+            ("sk-ant-1234567", "sk-ant-1234567", true),
+            ("sk-ant-1234567\n", "--key=sk-ant-1234567", true),
+            ("sk-ant-1234567", "--key=sk-ant-123456", false),
+            ("sk-ant-1234567", "", false),
+            ("1234567", "1234567", true),
+            ("1234567", "\t1234567 ", true),
+            ("1234567", "81234567", false),
+            ("\n", "", false),
+            ("\n", "\n", false),
+        ] {
+            assert_eq!(holds(part, &secret(stored)), found, "{stored:?} in {part:?}");
+        }
+    }
+}
