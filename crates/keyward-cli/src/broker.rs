@@ -101,15 +101,16 @@ impl<'c> Broker<'c> {
         &mut self,
         mut request: impl FnMut(&Places) -> Result<UnlockRequest, Fault>,
     ) -> Result<UnlockAnswer, Fault> {
+        let mut attempt = || process::unheard(|| self.try_unlock(&request(&self.places)?));
         for _ in 1..input::ATTEMPTS {
-            match self.try_unlock(&request(&self.places)?) {
+            match attempt() {
                 Err(fault) if matches!(fault.code, Code::VaultWrongPassphrase | Code::VaultWrongRecovery) => {
                     out::say(&format!("{}; try again", fault.message));
                 }
                 answer => return answer,
             }
         }
-        self.try_unlock(&request(&self.places)?)
+        attempt()
     }
 
     /// Opens the vault with one request.
@@ -175,13 +176,7 @@ pub(crate) fn add_query(path: &mut String, field: &str, value: &str) {
     path.push(if path.contains('?') { '&' } else { '?' });
     path.push_str(field);
     path.push('=');
-    for byte in value.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
-            path.push(char::from(byte));
-        } else {
-            path.push_str(&format!("%{byte:02X}"));
-        }
-    }
+    path.push_str(&keyward_api::part(value));
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@ mod broker;
 mod completion;
 mod doctor;
 mod init;
+mod launch;
+mod launcher;
 mod lock;
 mod man;
 mod profile;
@@ -40,6 +42,9 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Secret(secret::Command),
     Run(run::Args),
+    Launch(launch::Args),
+    #[command(subcommand)]
+    Launcher(launcher::Command),
     Token(token::Args),
     Ps(ps::Args),
     Revoke(revoke::Args),
@@ -65,6 +70,8 @@ impl Command {
             Self::Profile(command) => command.run(context),
             Self::Secret(command) => command.run(context),
             Self::Run(args) => args.run(context),
+            Self::Launch(args) => args.run(context),
+            Self::Launcher(command) => command.run(context),
             Self::Token(args) => args.run(context),
             Self::Ps(args) => args.run(context),
             Self::Revoke(args) => args.run(context),

@@ -3,7 +3,7 @@
 //! The profile is written by a TOML writer, so that no value can add a line to it. Checks nothing that the broker checks.
 //! Called by `profile add`, `setup` and `doctor`.
 
-use crate::find::Around;
+use keyward_find::find::Around;
 use std::path::PathBuf;
 use toml::{Table, Value};
 
@@ -66,6 +66,16 @@ impl Federation {
         parts.into_iter().filter(|(_, there)| !there).map(|(name, _)| name).collect()
     }
 
+    /// The flags of `profile add --federation` that are missing.
+    pub(crate) fn missing_flags(&self) -> Vec<&'static str> {
+        let parts = [
+            ("--rule", self.rule.is_some()),
+            ("--organization", self.organization.is_some()),
+            ("--identity-file", self.identity.is_some()),
+        ];
+        parts.into_iter().filter(|(_, there)| !there).map(|(name, _)| name).collect()
+    }
+
     /// The variables that are there, in the order of the exchange.
     pub(crate) fn variables(&self) -> Vec<&'static str> {
         let parts = [
@@ -115,7 +125,7 @@ pub(crate) fn static_toml(secret: &str, variable: &str, mode: Option<&str>, max_
     let mut issuer = Table::from_iter([("kind".to_owned(), text("static"))]);
     issuer.insert("secret".to_owned(), text(&format!("secret:{secret}")));
     let mut delivery = Table::new();
-    match crate::find::known::provider_of(variable) {
+    match keyward_find::find::known::provider_of(variable) {
         Some(provider) => drop(issuer.insert("provider".to_owned(), text(provider))),
         None => {
             let table = Table::from_iter([(variable.to_owned(), text("token"))]);
@@ -176,6 +186,8 @@ mod tests {
     fn what_is_missing_is_named_by_its_variable() {
         let half = Federation::from_environment(&around(&[("ANTHROPIC_IDENTITY_TOKEN", "ey.ey.s")]));
         assert_eq!(half.missing(), ["ANTHROPIC_FEDERATION_RULE_ID", "ANTHROPIC_ORGANIZATION_ID"]);
+        assert_eq!(half.missing_flags(), ["--rule", "--organization"]);
+        assert_eq!(Federation::default().missing_flags().len(), Federation::default().missing().len());
         assert_eq!(read(&half.to_toml())["issuer"]["identity"]["kind"].as_str(), Some("env-token"));
         let organization_alone = Federation::from_environment(&around(&[("ANTHROPIC_ORGANIZATION_ID", "o")]));
         assert!(!organization_alone.is_meant());

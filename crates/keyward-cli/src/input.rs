@@ -184,6 +184,20 @@ pub(crate) fn confirm(question: &str) -> Result<bool, Fault> {
     Ok(false)
 }
 
+/// Keeps a terminal open until Enter is pressed, so that what stands on it can be read. Does not wait where nobody is.
+pub(crate) fn wait_for_enter(context: &Context) {
+    if !may_ask(context) {
+        return;
+    }
+    let Ok(mut terminal) = std::fs::File::options().read(true).write(true).open("/dev/tty") else { return };
+    // What was typed before is no answer.
+    let _ = rustix::termios::tcflush(&terminal, rustix::termios::QueueSelector::IFlush);
+    if terminal.write_all(b"\nPress Enter to close. ").is_ok() {
+        // A terminal gives one line at a time, and nothing when it is gone.
+        let _ = terminal.read(&mut [0; 128]);
+    }
+}
+
 /// Asks for the passphrase of the vault that is there.
 pub(crate) fn ask_passphrase(places: &Places) -> Result<Proof, Fault> {
     passphrase(ask(&prompt("Passphrase", places))?).map(Proof::Passphrase)
@@ -289,6 +303,7 @@ fn ask(prompt: &str) -> Result<Vec<u8>, Fault> {
 }
 
 fn ask_new() -> Result<SecretText, Fault> {
+    out::say(&format!("for the new passphrase, {}", Code::VaultWeakPassphrase.help()));
     for attempt in 1..=ATTEMPTS {
         let first = Passphrase::new(ask("New passphrase: ")?).map_err(|e| invalid_passphrase(&e))?;
         let second = Passphrase::new(ask("The same again: ")?).map_err(|e| invalid_passphrase(&e))?;

@@ -9,13 +9,13 @@ mod command;
 mod csv;
 mod export;
 mod federation;
-mod find;
 mod input;
-mod lookup;
 mod migration;
 mod order;
 mod out;
 mod process;
+#[cfg(test)]
+mod scene;
 mod table;
 mod time;
 

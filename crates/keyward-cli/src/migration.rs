@@ -4,10 +4,10 @@
 //! look again, and revoke the key last, since that alone cannot be taken back. Called by `doctor`.
 
 use crate::federation::Federation;
-use crate::find::workflow::Exposed;
-use crate::find::{Found, Place, Source, State};
 use crate::order::are;
 use keyward_api::ProfileMsg;
+use keyward_find::find::workflow::Exposed;
+use keyward_find::find::{Found, Place, Source, State};
 use serde::Serialize;
 
 /// Kind of the issuer that federates.

@@ -4,7 +4,7 @@
 //! version differs, a warning says so. Pure over what was found: reads nothing and runs nothing. Called by `doctor`.
 
 use crate::federation::Federation;
-use crate::find::{Around, Finding, Found, Place, Source, State, auth_headers, sdk_folder_of};
+use keyward_find::find::{Around, Finding, Found, Place, Source, State, auth_headers, sdk_folder_of};
 use serde::{Serialize, Serializer};
 use std::path::Path;
 
@@ -380,7 +380,7 @@ impl Scene<'_> {
         }
     }
 
-    fn folder(&self, path: &Path) -> Option<&crate::find::SdkFolder> {
+    fn folder(&self, path: &Path) -> Option<&keyward_find::find::SdkFolder> {
         self.found.sdk_folders.iter().find(|folder| folder.path == path)
     }
 
@@ -419,7 +419,7 @@ impl Scene<'_> {
     }
 
     /// The fields of a profile that neither its file nor the environment gives.
-    fn lacking(&self, profile: &crate::find::SdkProfile) -> Vec<&'static str> {
+    fn lacking(&self, profile: &keyward_find::find::SdkProfile) -> Vec<&'static str> {
         let filled = |field: &&&str| match **field {
             "authentication.federation_rule_id" => self.federation.rule.is_some(),
             "organization_id" => self.federation.organization.is_some(),

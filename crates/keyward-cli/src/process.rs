@@ -83,15 +83,40 @@ impl Drop for Silence {
 /// Holds back the signals by which a person or the system ends a program until `act` is done, for steps that belong
 /// together. A signal that came meanwhile takes effect afterwards.
 pub(crate) fn uninterrupted<T>(act: impl FnOnce() -> T) -> T {
-    let mut ending = MaybeUninit::<libc::sigset_t>::zeroed();
+    without(&[libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT], act)
+}
+
+/// Keeps the terminal from showing what is typed while `act` asks and waits, and throws away what nobody has read by its end:
+/// it was meant for the prompt, and neither a screen nor a shell should have it. The signals of keys take effect afterwards,
+/// with the terminal as before.
+pub(crate) fn unheard<T>(act: impl FnOnce() -> T) -> T {
+    without(&[libc::SIGINT, libc::SIGQUIT, libc::SIGTSTP], || {
+        let terminal = File::options().read(true).write(true).open("/dev/tty").ok();
+        let terminal = terminal.and_then(|terminal| Some((tcgetattr(&terminal).ok()?, terminal)));
+        if let Some((before, terminal)) = &terminal {
+            let mut quiet = before.clone();
+            quiet.local_modes.remove(LocalModes::ECHO);
+            let _ = tcsetattr(terminal, OptionalActions::Now, &quiet);
+        }
+        let done = act();
+        if let Some((before, terminal)) = &terminal {
+            let _ = tcsetattr(terminal, OptionalActions::Flush, before);
+        }
+        done
+    })
+}
+
+/// Blocks signals until `act` is done.
+fn without<T>(signals: &[libc::c_int], act: impl FnOnce() -> T) -> T {
+    let mut set = MaybeUninit::<libc::sigset_t>::zeroed();
     let mut before = MaybeUninit::<libc::sigset_t>::zeroed();
     // SAFETY: fills a set of the right type, and hands it and room for the former one to the kernel.
     let blocked = unsafe {
-        libc::sigemptyset(ending.as_mut_ptr());
-        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT] {
-            libc::sigaddset(ending.as_mut_ptr(), signal);
+        libc::sigemptyset(set.as_mut_ptr());
+        for signal in signals {
+            libc::sigaddset(set.as_mut_ptr(), *signal);
         }
-        libc::pthread_sigmask(libc::SIG_BLOCK, ending.as_ptr(), before.as_mut_ptr()) == 0
+        libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), before.as_mut_ptr()) == 0
     };
     let done = act();
     if blocked {

@@ -61,6 +61,33 @@ impl Home {
                 let answer = json!({"run": "r-1", "plan": plan, "delivered": [], "set": set, "unset": unset});
                 (200, answer.to_string())
             }
+            "GET /v1/launchers" => (200, "[]".to_owned()),
+            _ => (204, String::new()),
+        })
+    }
+
+    /// A stand-in with two launchers of `keyward-test-tool`, of which one starts in the folder `work dir`, and one of `true`.
+    fn with_launchers() -> Self {
+        Self::new(|line, _| match line {
+            "POST /v1/runs" => {
+                let plan = json!([{"profile": "p", "issuer": "static", "delivery": "env",
+                    "chosen_by": "profile", "variables": ["T"], "gives_away": "the bytes", "ttl_s": 3600}]);
+                (200, json!({"run": "r-1", "plan": plan, "delivered": [], "set": [], "unset": []}).to_string())
+            }
+            "GET /v1/launchers" => {
+                let one = |name: &str, command: Value, folder: Value| {
+                    json!({"name": name, "command": command, "folder": folder, "profiles": ["p", "q"],
+                        "terminal": true, "created_at": "", "updated_at": ""})
+                };
+                let script = "echo $0 in $(pwd) is $PWD; exit 7";
+                let list = [
+                    one("Morning / review", json!(["sh", "-c", script]), json!("/usr/lib")),
+                    one("Gone", json!(["sh"]), json!("/no/such/folder")),
+                    one("Missing", json!(["no-such-program"]), Value::Null),
+                    one("True", json!(["/usr/bin/true"]), Value::Null),
+                ];
+                (200, json!(list).to_string())
+            }
             _ => (204, String::new()),
         })
     }
@@ -177,7 +204,7 @@ fn a_run_becomes_the_program_with_the_credential_in_place() {
     assert_eq!((output.status.code(), lines[0]), (Some(7), format!("{pid} zero one").as_str()));
     assert!(lines.contains(&"T=s3cret") && lines.contains(&"Z=last"), "{said}");
     assert!(!lines.iter().any(|l| l.starts_with("OLD=") || *l == "T=caller"), "{said}");
-    let told = "keyward: replaced T (set by profile p)\nkeyward: unset OLD (would win over profile p)\n";
+    let told = "keyward: replaced T (set by profile p)\nkeyward: unset OLD (so that profile p alone counts)\n";
     assert_eq!(err(&output), told);
     let seen = home.seen();
     let [request] = seen.as_slice() else { panic!("{seen:?}") };
@@ -265,10 +292,159 @@ fn a_dry_run_and_an_explained_one_say_the_plan() {
         serde_json::from_str(&out(&home.keyward(&["run", "--dry-run", "--json", "--", "false"]))).unwrap();
     assert_eq!((&plan["plan"][0]["profile"], &plan["unset"][0]["name"]), (&json!("p"), &json!("OLD")));
     assert!(out(&home.keyward(&["run", "--dry-run", "--", "false"])).contains("gives away: the bytes"));
-    assert!(home.seen().iter().all(|s| s.body["dry_run"] == true));
+    let sent = home.seen();
+    assert!(sent.iter().filter(|s| s.line == "POST /v1/runs").all(|s| s.body["dry_run"] == true), "{sent:?}");
     let explained = home.keyward(&["run", "--explain", "--", "echo", "done"]);
     assert_eq!(out(&explained), "done\n");
     assert!(err(&explained).contains("gives away: the bytes"));
+}
+
+#[test]
+fn a_launch_becomes_the_program_in_the_folder_and_with_the_profiles_of_the_launcher() {
+    let home = Home::with_launchers();
+    let mut command = home.command(env!("CARGO_BIN_EXE_keyward"));
+    let output = command.args(["launch", "morning / REVIEW"]).env("PWD", &home.root).output().unwrap();
+    assert_eq!(output.status.code(), Some(7), "{}", err(&output));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "sh in /usr/lib is /usr/lib\n");
+    let request = home.seen().pop().unwrap().body;
+    assert_eq!(
+        (&request["launcher"], &request["profiles"], &request["command"]["project"]),
+        (&json!("Morning / review"), &json!(["p", "q"]), &json!("/usr/lib"))
+    );
+    assert!(request["command"]["path"].as_str().unwrap().ends_with("bin/sh") && request["command"]["args"][0] == "-c");
+    let mut command = home.command(env!("CARGO_BIN_EXE_keyward"));
+    let explained = command.args(["launch", "True", "--dry-run"]).env("HOME", &home.root).output().unwrap();
+    assert!(out(&explained).starts_with("launcher True\n"), "{}", err(&explained));
+}
+
+#[test]
+fn a_launch_that_cannot_start_says_why_as_a_run_does() {
+    let home = Home::with_launchers();
+    for (name, exit, code) in
+        [("Nothing", 125, "launcher.unknown"), ("Gone", 125, "file.unreadable"), ("Missing", 127, "run.not_found")]
+    {
+        for flags in [&[][..], &["--wait-on-error"]] {
+            let mut command = home.command(env!("CARGO_BIN_EXE_keyward"));
+            let output = command.args(["launch", name]).args(flags).env("HOME", &home.root).output().unwrap();
+            assert_eq!(output.status.code(), Some(exit), "{name} {flags:?}: {}", err(&output));
+            assert!(err(&output).contains(code) && !err(&output).contains("Enter"), "{}", err(&output));
+        }
+    }
+    assert!(home.seen().iter().all(|s| s.line == "GET /v1/launchers"), "nothing was asked for: {:?}", home.seen());
+}
+
+#[test]
+fn a_run_without_a_profile_takes_those_of_the_only_launcher_of_its_program() {
+    let home = Home::with_launchers();
+    let explained = home.keyward(&["run", "--explain", "--", "true"]);
+    assert_eq!(out(&explained), "");
+    assert!(err(&explained).starts_with("launcher True\n"), "{}", err(&explained));
+    let request = home.seen().pop().unwrap().body;
+    assert_eq!((&request["profiles"], &request["launcher"]), (&json!(["p", "q"]), &Value::Null));
+    let said: Value = serde_json::from_str(&out(&home.keyward(&["run", "--dry-run", "--json", "true"]))).unwrap();
+    assert_eq!(said["launcher"], "True");
+    // Two have this program, none has that one, and a name goes before all.
+    for args in [&["run", "--", "sh", "-c", ":"][..], &["run", "--", "cat"], &["run", "-p", "x", "--", "true"]] {
+        let explained = home.keyward(&[&["run", "--explain"], &args[1..]].concat());
+        out(&explained);
+        assert!(!err(&explained).contains("launcher"), "{args:?}: {}", err(&explained));
+        let profiles = home.seen().pop().unwrap().body["profiles"].clone();
+        assert_eq!(profiles, if args[1] == "-p" { json!(["x"]) } else { json!([]) }, "{args:?}");
+    }
+    // Whoever may not see launchers is told what it may have by the request itself.
+    let refused = Home::new(|line, _| match line {
+        "GET /v1/launchers" => (403, fault("policy.denied", 4)),
+        _ => (400, fault("profile.not_named", 1)),
+    });
+    let output = refused.keyward(&["run", "--", "true"]);
+    assert!(output.status.code() == Some(125) && err(&output).contains("profile.not_named"), "{}", err(&output));
+}
+
+#[test]
+fn a_launcher_is_sent_by_absolute_paths_and_an_edit_keeps_what_is_not_given() {
+    let home = Home::with_launchers();
+    fs::create_dir(home.root.join("work dir")).unwrap();
+    let root = home.root.canonicalize().unwrap();
+    let flags = ["launcher", "add", "A / b", "-p", "x", "-p", "y", "--folder", "work dir", "--", "sh", "-c", "it's"];
+    let added = home.keyward(&flags);
+    assert!(err(&added).contains("keyward launch 'A / b'"), "{}", err(&added));
+    let sent = home.seen().pop().unwrap();
+    assert_eq!(sent.line, "POST /v1/launchers");
+    let body = &sent.body;
+    assert!(
+        body["command"][0].as_str().unwrap().starts_with('/')
+            && body["command"][0].as_str().unwrap().ends_with("bin/sh")
+    );
+    assert_eq!(
+        (&body["name"], &body["profiles"], &body["folder"], &body["terminal"], &body["proof"]),
+        (&json!("A / b"), &json!(["x", "y"]), &json!(root.join("work dir")), &json!(true), &Value::Null)
+    );
+    let edit = ["launcher", "edit", "morning / review", "--passphrase-stdin", "-p", "z", "--no-terminal"];
+    out(&home.keyward_with(&edit, b"hunter2hunter2\n"));
+    let sent = home.seen().pop().unwrap();
+    assert_eq!(sent.line, "PUT /v1/launchers/Morning%20%2F%20review");
+    let body = &sent.body;
+    assert_eq!(
+        (&body["name"], &body["command"][1], &body["profiles"], &body["folder"], &body["terminal"]),
+        (&json!("Morning / review"), &json!("-c"), &json!(["z"]), &json!("/usr/lib"), &json!(false))
+    );
+    assert!(body["proof"].to_string().contains("hunter2hunter2"), "the passphrase goes along");
+    let edit = ["launcher", "edit", "True", "--passphrase-stdin", "--rename", "False", "--folder", "/", "--", "false"];
+    out(&home.keyward_with(&edit, b"hunter2hunter2\n"));
+    let sent = home.seen().pop().unwrap();
+    assert_eq!(
+        (sent.line.as_str(), &sent.body["name"], &sent.body["folder"]),
+        ("PUT /v1/launchers/True", &json!("False"), &json!("/"))
+    );
+    let command = &sent.body["command"];
+    assert!(command.as_array().unwrap().len() == 1 && command[0].as_str().unwrap().ends_with("/false"), "{command}");
+    let before = home.seen().len();
+    for (args, exit, code) in [
+        (&["launcher", "edit", "True", "--passphrase-stdin"][..], 2, "usage"),
+        (&["launcher", "edit", "True", "-p", "z"], 4, "passphrase.needed"),
+        (&["launcher", "add", "x", "--", "sh"], 2, "--profile"),
+        (&["launcher", "add", "x", "-p", "y", "--", "no-such-program"], 1, "run.not_found"),
+        (&["launcher", "add", "x", "-p", "y", "--folder", "none", "--", "sh"], 1, "launcher.invalid"),
+    ] {
+        let output = home.keyward(args);
+        assert_eq!(output.status.code(), Some(exit), "{args:?}: {}", err(&output));
+        assert!(err(&output).contains(code), "{args:?}: {}", err(&output));
+    }
+    assert!(home.seen()[before..].iter().all(|s| s.line.starts_with("GET ")), "nothing was changed");
+}
+
+#[test]
+fn a_search_goes_on_where_the_broker_stopped_looking() {
+    let home = Home::new(|line, _| {
+        let entry = |seq: u64| json!({"seq": seq, "entry": {"kind": "k"}, "prev": "", "mac": ""});
+        let page = |entries: Value, more: bool, looked_to: Value| {
+            (200, json!({"entries": entries, "more": more, "looked_to": looked_to, "head": 90}).to_string())
+        };
+        let before = line.split("before=").nth(1).and_then(|rest| rest.split('&').next());
+        match before {
+            None => page(json!([entry(80)]), true, json!(70)),
+            Some("70") => page(json!([]), true, json!(40)),
+            Some("40") => page(json!([entry(39), entry(38)]), true, Value::Null),
+            Some("38") => page(json!([entry(2)]), false, json!(1)),
+            Some(_) => (400, fault("request.invalid", 1)),
+        }
+    });
+    let listed = |limit: &str| {
+        let text = out(&home.keyward(&["audit", "list", "--text", " a b ", "--limit", limit, "--json"]));
+        let list: Vec<Value> = serde_json::from_str(&text).unwrap();
+        list.iter().map(|e| e["seq"].as_u64().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(listed("50"), [2, 38, 39, 80]);
+    assert!(home.seen().iter().all(|s| s.line.contains("text=a%20b")), "{:?}", home.seen());
+    assert_eq!(listed("2"), [39, 80], "no more than was asked for");
+    // A broker that does not get on is not asked for ever.
+    let stuck = Home::new(|_, _| (200, json!({"entries": [], "more": true, "looked_to": 7, "head": 9}).to_string()));
+    assert_eq!(out(&stuck.keyward(&["audit", "list", "--text", "x", "--json"])), "[]\n");
+    assert_eq!(stuck.seen().len(), 2);
+    for wrong in ["", "  ", &"x".repeat(201)] {
+        let output = stuck.keyward(&["audit", "list", "--text", wrong]);
+        assert_eq!(output.status.code(), Some(2), "{}", err(&output));
+    }
 }
 
 #[test]

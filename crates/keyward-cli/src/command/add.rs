@@ -5,14 +5,14 @@ use super::profile::Deliver;
 use crate::args::Context;
 use crate::broker::{Broker, name};
 use crate::federation::{ASSERTION, Federation, static_toml};
-use crate::find::known::{Role, known};
-use crate::find::{Around, Finding, Found, Place, State};
 use crate::input::text_file;
 use crate::order::are;
 use crate::{out, process, time};
 use keyward_api::{BODY_MAX_BYTES, ProfilePutRequest, SecretPutRequest};
 use keyward_client::Client;
 use keyward_diag::{Code, Fault, plain};
+use keyward_find::find::known::{Role, known};
+use keyward_find::find::{Around, Finding, Found, Place, State};
 use keyward_secret::SecretText;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -108,6 +108,13 @@ impl Args {
                     base_url: self.base_url,
                     identity: self.identity_file.map(|path| crate::federation::Identity::File(absolute(path))),
                 };
+                let flags = federation.missing_flags();
+                if !flags.is_empty() {
+                    let fault = Fault::new(Code::ProfileIncomplete).cause(format!("{} missing", are(&flags)));
+                    return Err(fault
+                        .help("add them to this command; `keyward profile add --help` says what they are")
+                        .into());
+                }
                 federation.to_toml()
             }
         };
@@ -220,13 +227,10 @@ fn only_key(found: &Found) -> Result<String, Fault> {
     let names: Vec<&str> = found.findings.iter().filter(usable).map(|f| f.name.as_str()).collect();
     match names.as_slice() {
         [] => {
-            let fault = Fault::new(Code::ProfileIncomplete);
-            let fault = ["ANTHROPIC_FEDERATION_RULE_ID", "ANTHROPIC_ORGANIZATION_ID", "ANTHROPIC_IDENTITY_TOKEN_FILE"]
-                .iter()
-                .fold(fault, |fault, variable| fault.cause(format!("{variable} is not set")));
-            Err(fault
-                .cause("no variable with a key is set either, such as ANTHROPIC_API_KEY")
-                .help("set what the causes name, or name the variable with --variable"))
+            let missing = are(&Federation::default().missing());
+            Err(Fault::new(Code::ProfileIncomplete)
+                .cause(format!("{missing} not set, and neither is a variable with a key, such as ANTHROPIC_API_KEY"))
+                .help("set what the cause names, or name the variable with --variable"))
         }
         [one] => Ok((*one).to_owned()),
         several => Err(Fault::new(Code::InputNeeded)
@@ -237,17 +241,13 @@ fn only_key(found: &Found) -> Result<String, Fault> {
 
 fn incomplete(federation: &Federation, has_key: bool) -> Fault {
     let missing = federation.missing();
-    let fault = missing.iter().fold(Fault::new(Code::ProfileIncomplete), |fault, variable| {
-        let or =
-            if *variable == "ANTHROPIC_IDENTITY_TOKEN_FILE" { format!(", nor is {ASSERTION}") } else { String::new() };
-        fault.cause(format!("{variable} is not set{or}"))
-    });
-    let fault = fault.help("set what the causes name beside what is there");
-    if has_key {
-        fault.help("set what the causes name, or take the key with --variable ANTHROPIC_API_KEY")
+    let or = if federation.identity.is_none() { format!(", nor is {ASSERTION}") } else { String::new() };
+    let fault = Fault::new(Code::ProfileIncomplete).cause(format!("{} not set{or}", are(&missing)));
+    fault.help(if has_key {
+        "set what the cause names, or take the key with --variable ANTHROPIC_API_KEY"
     } else {
-        fault
-    }
+        "set what the cause names beside what is there"
+    })
 }
 
 /// The keys of the environment that win over a federation, each with all places where it is written.

@@ -22,6 +22,9 @@ use std::path::{Path, PathBuf};
 /// Most entries that one request gives.
 const PAGE: u32 = 1_000;
 
+/// Longest text that is searched for, in bytes.
+const TEXT_MAX_BYTES: usize = 200;
+
 /// Longest line of an export, in bytes.
 const LINE_MAX_BYTES: usize = 256 * 1024;
 
@@ -107,6 +110,18 @@ pub(crate) struct Filter {
     /// Before this time
     #[arg(long, value_name = "TIME", value_parser = time::moment)]
     until: Option<String>,
+    /// Only entries that contain these words, in upper or lower case
+    #[arg(long, value_name = "WORDS", value_parser = words)]
+    text: Option<String>,
+}
+
+/// Words to search for; what cannot be found is told before anything is asked.
+fn words(text: &str) -> Result<String, String> {
+    match text.trim() {
+        "" => Err("give at least one word".to_owned()),
+        text if text.len() > TEXT_MAX_BYTES => Err(format!("give at most {TEXT_MAX_BYTES} bytes")),
+        text => Ok(text.to_owned()),
+    }
 }
 
 /// Forms of an export.
@@ -120,8 +135,8 @@ pub(crate) enum Format {
 
 impl Filter {
     fn query(self) -> AuditQuery {
-        let Self { app, profile, project, kind, outcome, run, since, until } = self;
-        AuditQuery { before: None, after: None, limit: None, app, profile, project, kind, outcome, run, since, until }
+        let Self { app, profile, project, kind, outcome, run, since, until, text } = self;
+        AuditQuery { app, profile, project, kind, outcome, run, since, until, text, ..AuditQuery::default() }
     }
 }
 
@@ -149,10 +164,11 @@ fn list(context: &Context, mut query: AuditQuery, limit: u32) -> Outcome {
         query.limit = Some(left.min(PAGE));
         let path = page_path(&query);
         let page: AuditPage = broker.unlocked(|client| client.get(&path))?;
-        query.before = page.entries.last().map(|e| e.seq);
-        let got_some = !page.entries.is_empty();
+        let reached = page.looked_to.or(page.entries.last().map(|e| e.seq));
         entries.extend(page.entries);
-        if !page.more || !got_some || entries.len() >= limit as usize {
+        let goes_on = reached.is_some_and(|seq| query.before.is_none_or(|before| seq < before));
+        query.before = reached;
+        if !page.more || !goes_on || entries.len() >= limit as usize {
             break;
         }
     }
@@ -218,7 +234,7 @@ fn follow(context: &Context, mut query: AuditQuery) -> Outcome {
             for entry in &page.entries {
                 if context.json { out::json(entry)? } else { out::text(&line(entry))? }
             }
-            let last = page.entries.last().map_or(0, |entry| entry.seq);
+            let last = page.looked_to.or(page.entries.last().map(|entry| entry.seq)).unwrap_or(after);
             if page.head < known {
                 // A backup was restored: the log is shorter, and its newest entry says so.
                 after = after.min(page.head.saturating_sub(1));

@@ -4,14 +4,14 @@ use super::Outcome;
 use crate::args::Context;
 use crate::broker::Broker;
 use crate::federation::Federation;
-use crate::find::workflow::{Exposed, exposed};
-use crate::find::{Around, Finding, Found, State, Unread};
 use crate::migration::{Step, steps};
 use crate::order::{Client, Contender, clients};
 use crate::table::table;
 use crate::{out, time};
 use keyward_api::ProfileMsg;
 use keyward_diag::{Code, plain};
+use keyward_find::find::workflow::{Exposed, exposed};
+use keyward_find::find::{Around, Finding, Found, State, Unread};
 use serde::Serialize;
 
 /// Show which credential would win here in each client, what it shadows, and how to get rid of keys
@@ -21,6 +21,9 @@ use serde::Serialize;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {}
 
+/// Kind of the issuer that hands over stored secrets.
+const STATIC: &str = "static";
+
 /// What `--json` prints.
 #[derive(Serialize)]
 struct Report<'a> {
@@ -28,6 +31,9 @@ struct Report<'a> {
     findings: &'a [Finding],
     unread: &'a [Unread],
     profiles: Vec<Profile>,
+    /// Per finding, the profile that hands over the same variable already.
+    #[serde(skip)]
+    held: Vec<Option<String>>,
     /// `open`, `locked`, `none`, or why it was not asked.
     broker: String,
     workflows: Vec<Exposed>,
@@ -57,7 +63,12 @@ impl Args {
         let (profiles, broker) = profiles(context);
         let federation = Federation::from_environment(&around);
         let migration = steps(&found, &federation, profiles.as_deref(), &workflows);
+        let holder = |f: &Finding| {
+            let holds = |p: &&ProfileMsg| p.issuer == STATIC && p.variables.iter().any(|v| v == f.hands_over());
+            profiles.iter().flatten().find(holds).map(|p| p.name.clone()).filter(|_| f.state == State::Usable)
+        };
         let report = Report {
+            held: found.findings.iter().map(holder).collect(),
             families: clients(&found, &around),
             findings: &found.findings,
             unread: &found.unread,
@@ -119,7 +130,8 @@ fn screen(report: &Report<'_>) -> String {
     if !without.is_empty() {
         text.push_str(&format!("No credential for: {}\n\n", without.join(", ")));
     }
-    let credentials: Vec<_> = report.findings.iter().filter(|f| f.state != State::Setting).map(finding_lines).collect();
+    let with_holder = report.findings.iter().zip(&report.held).filter(|(f, _)| f.state != State::Setting);
+    let credentials: Vec<_> = with_holder.map(|(f, holder)| finding_lines(f, holder.as_deref())).collect();
     if !credentials.is_empty() {
         text.push_str(&format!("Found\n{}\n", credentials.concat()));
     }
@@ -173,10 +185,18 @@ fn line(word: &str, contender: &Contender) -> String {
     text
 }
 
-/// A finding and its place on one line, whether it can be moved below: a path is not cut, as it would be in a table.
-fn finding_lines(finding: &Finding) -> String {
-    let movable = finding.state.why().map_or_else(|| "can be moved in: `keyward setup`".to_owned(), str::to_owned);
+/// A finding and its place on one line, what can be done with it below: a path is not cut, as it would be in a table. The
+/// vault gives nothing out to be compared, so that it cannot be said whether what `holder` hands over is the same key.
+fn finding_lines(finding: &Finding, holder: Option<&str>) -> String {
+    let todo = match (finding.state.why(), holder) {
+        (Some(why), _) => why.to_owned(),
+        (None, Some(profile)) => {
+            let variable = plain(finding.hands_over(), 100);
+            format!("profile {profile} hands over {variable} already: if it is the same key, remove it here")
+        }
+        (None, None) => "can be moved in: `keyward setup`".to_owned(),
+    };
     let fingerprint = finding.fingerprint.as_ref().map_or(String::new(), |print| format!("  {print}"));
     let (name, place) = (plain(&finding.name, 200), plain(&finding.place.to_string(), 300));
-    format!("  {name}  {place}{fingerprint}\n      {movable}\n")
+    format!("  {name}  {place}{fingerprint}\n      {todo}\n")
 }

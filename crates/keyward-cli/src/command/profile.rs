@@ -216,7 +216,15 @@ mod tests {
 
     #[test]
     fn a_field_says_whether_it_is_required_or_secret() {
-        let field = |required, secret| FieldMsg { name: "f".into(), required, secret, about: String::new() };
+        let field = |required, secret| FieldMsg {
+            name: "f".into(),
+            required,
+            secret,
+            about: String::new(),
+            shape: String::new(),
+            choices: Vec::new(),
+            begins: None,
+        };
         assert_eq!(marks(&field(true, true)), "required, secret");
         assert_eq!((marks(&field(true, false)), marks(&field(false, false))), ("required".into(), String::new()));
     }

@@ -7,6 +7,7 @@ use crate::table::table;
 use crate::{out, time};
 use keyward_api::place::Places;
 use keyward_api::{RunMsg, StatusAnswer, VaultState};
+use keyward_find::agents::app_name;
 
 /// List the live runs and what each holds
 #[derive(Debug, clap::Args)]
@@ -42,13 +43,8 @@ impl Args {
 
 /// One row a lease; the run stands in the first one only.
 fn rows(run: &RunMsg) -> Vec<Vec<String>> {
-    let of_run = [
-        short(&run.run).to_owned(),
-        run.pid.to_string(),
-        run.app.clone(),
-        run.project.clone(),
-        time::ago(&run.started_at),
-    ];
+    let of_run =
+        [short(&run.run).to_owned(), run.pid.to_string(), app(run), run.project.clone(), time::ago(&run.started_at)];
     if run.leases.is_empty() {
         return vec![of_run.into()];
     }
@@ -61,6 +57,15 @@ fn rows(run: &RunMsg) -> Vec<Vec<String>> {
     lease_rows.collect()
 }
 
+/// The app as people know it: the launcher, or the name of the agent beside the program of that name.
+pub(super) fn app(run: &RunMsg) -> String {
+    match (&run.launcher, app_name(&run.app)) {
+        (Some(launcher), _) => launcher.clone(),
+        (None, Some(name)) => format!("{name} ({})", run.app),
+        (None, None) => run.app.clone(),
+    }
+}
+
 /// The end of an id, which tells runs apart that were started together.
 pub(super) fn short(id: &str) -> &str {
     let start = id.char_indices().rev().nth(7).map_or(0, |(at, _)| at);
@@ -70,7 +75,7 @@ pub(super) fn short(id: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use keyward_api::{DeliveryMode, LeaseMsg};
+    use keyward_api::{DeliveryMode, LeaseMsg, Outlook, OutlookMsg};
 
     #[test]
     fn each_lease_has_a_row_and_a_dead_one_says_so() {
@@ -83,18 +88,36 @@ mod tests {
             expires_at: "2999-11-21T08:00:00Z".into(),
             renewals: 0,
             uses: None,
+            last_use_at: None,
+            received_at: "2026-11-21T08:00:00Z".into(),
+            renew_at: None,
+            limit_at: "2999-11-21T08:00:00Z".into(),
+            outlook: OutlookMsg {
+                kind: Outlook::Ends,
+                at: "2999-11-21T08:00:00Z".into(),
+                why: "the lease reaches its limit".into(),
+                code: None,
+                next_try_at: None,
+            },
         };
-        let run = RunMsg {
+        let mut run = RunMsg {
             run: "0199-abcdefgh".into(),
             pid: 7,
             app: "claude".into(),
             app_verified: true,
             project: "/p".into(),
             started_at: "2026-11-21T08:00:00Z".into(),
+            launcher: None,
             leases: vec![lease("a", "live"), lease("b", "revoked")],
         };
-        let rows = rows(&run);
-        assert_eq!((rows[0][0].as_str(), rows[0][5].as_str()), ("abcdefgh", "a"));
-        assert!(rows[0][7].starts_with("in ") && rows[1][7] == "revoked" && rows[1][0] == " ");
+        let shown = rows(&run);
+        assert_eq!((shown[0][0].as_str(), shown[0][5].as_str()), ("abcdefgh", "a"));
+        assert!(shown[0][7].starts_with("in ") && shown[1][7] == "revoked" && shown[1][0] == " ");
+        assert_eq!(shown[0][2], "Claude Code (claude)");
+        run.app = "Morning review".into();
+        run.launcher = Some("Morning review".into());
+        assert_eq!(rows(&run)[0][2], "Morning review");
+        (run.app, run.launcher) = ("psql".into(), None);
+        assert_eq!(rows(&run)[0][2], "psql");
     }
 }

@@ -8,18 +8,19 @@ use super::Outcome;
 use super::profile::Deliver;
 use crate::args::Context;
 use crate::broker::{Broker, act, obtain};
-use crate::find::{Around, Finding, Found, State, auth_headers};
 use crate::out::Stop;
 use crate::table::table;
-use crate::{lookup, out, process, time};
-use keyward_api::{CommandMsg, PlanMsg, RunAnswer, RunRequest, SetVariable, UnsetVariable};
+use crate::{out, process, time};
+use keyward_api::{CommandMsg, LauncherMsg, PlanMsg, RunAnswer, RunRequest, SetVariable, UnsetVariable};
 use keyward_diag::{Code, Fault, plain};
+use keyward_find::find::{Around, Finding, Found, State, auth_headers};
+use keyward_find::lookup;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::ffi::{CString, OsStr, OsString};
 use std::io::ErrorKind;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Arguments that take more bytes than this on the wire are named by their digest.
 const ARGS_MAX_BYTES: usize = 24 * 1024;
@@ -37,7 +38,9 @@ const NOT_STARTED: u8 = 125;
 /// executed, 127 when it is not found.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Profile whose credential it gets; may be given several times, and left out where there is only one
+    /// Profile whose credential it gets; may be given several times
+    ///
+    /// Left out: the profiles of the only launcher of this program, else the only profile there is.
     #[arg(short, long = "profile", value_name = "PROFILE")]
     profiles: Vec<String>,
     /// How the credentials are handed over, in the place of what the profiles say
@@ -66,28 +69,104 @@ pub(crate) struct Args {
 /// What `--dry-run --json` prints.
 #[derive(Serialize)]
 struct Plan<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    launcher: Option<&'a str>,
     plan: &'a [PlanMsg],
     unset: &'a [UnsetVariable],
 }
 
 impl Args {
     pub(super) fn run(self, context: &Context) -> Outcome {
-        self.start(context).map_err(|stop| match stop {
-            Stop::Fault(fault) => not_started(fault).into(),
-            Stop::Unread => Stop::Unread,
-        })
+        started(self.start(context))
     }
 
     fn start(self, context: &Context) -> Outcome {
-        let name = self.command.first().map_or(OsStr::new(""), OsString::as_os_str);
-        let program = lookup::program(name, std::env::var_os("PATH").as_deref())?;
-        let mut request = self.request(&program)?;
+        let order = Order {
+            profiles: self.profiles,
+            deliver: self.deliver,
+            ttl_s: self.ttl,
+            reason: self.reason,
+            explain: self.explain,
+            dry_run: self.dry_run,
+            allow_privileged: self.allow_privileged,
+            ..Order::of(self.command, std::env::current_dir().map_err(|e| no_folder("the working folder", &e))?)
+        };
+        let program = order.program()?;
         let mut broker = Broker::open(context)?;
+        let order = order.or_of_launcher(&mut broker, &program)?;
+        order.start(context, &mut broker, &program)
+    }
+}
+
+/// A run that is asked for.
+pub(super) struct Order {
+    pub(super) profiles: Vec<String>,
+    /// Program and arguments; never empty.
+    pub(super) command: Vec<OsString>,
+    /// Working folder of the program, which is the one of this process by then.
+    pub(super) folder: PathBuf,
+    /// Launcher that is started.
+    pub(super) launcher: Option<String>,
+    /// Launcher that names the profiles, where nobody else does.
+    pub(super) profiles_of: Option<String>,
+    pub(super) deliver: Option<Deliver>,
+    pub(super) ttl_s: Option<u64>,
+    pub(super) reason: Option<String>,
+    pub(super) explain: bool,
+    pub(super) dry_run: bool,
+    pub(super) allow_privileged: bool,
+}
+
+impl Order {
+    /// An order of a program alone.
+    pub(super) fn of(command: Vec<OsString>, folder: PathBuf) -> Self {
+        Self {
+            profiles: Vec::new(),
+            command,
+            folder,
+            launcher: None,
+            profiles_of: None,
+            deliver: None,
+            ttl_s: None,
+            reason: None,
+            explain: false,
+            dry_run: false,
+            allow_privileged: false,
+        }
+    }
+
+    /// Finds the program.
+    pub(super) fn program(&self) -> Result<PathBuf, Fault> {
+        let name = self.command.first().map_or(OsStr::new(""), OsString::as_os_str);
+        lookup::program(name, std::env::var_os("PATH").as_deref())
+    }
+
+    /// Without a profile, takes those of the only launcher of the program, where there is exactly one.
+    fn or_of_launcher(mut self, broker: &mut Broker<'_>, program: &Path) -> Result<Self, Fault> {
+        if !self.profiles.is_empty() {
+            return Ok(self);
+        }
+        let launchers: Vec<LauncherMsg> = match broker.unlocked(|client| client.get("/v1/launchers")) {
+            // Whoever may not see them is told by the request itself what it may have.
+            Err(fault) if matches!(fault.code, Code::PolicyDenied | Code::PeerRefused) => return Ok(self),
+            launchers => launchers?,
+        };
+        if let Some(launcher) = only_launcher(launchers, &self.folder.join(program)) {
+            self.profiles = launcher.profiles;
+            self.profiles_of = Some(launcher.name);
+        }
+        Ok(self)
+    }
+
+    /// Asks for the run and becomes the program. Returns when that fails, and after a dry run.
+    pub(super) fn start(self, context: &Context, broker: &mut Broker<'_>, program: &Path) -> Outcome {
+        let mut request = self.request(program)?;
         let answer: RunAnswer = broker.supplying(&self.profiles, |client, assertions| {
             request.assertions = assertions;
             obtain(client, "/v1/runs", &request)
         })?;
-        let plan = Plan { plan: &answer.plan, unset: &answer.unset };
+        let launcher = self.launcher.as_deref().or(self.profiles_of.as_deref());
+        let plan = Plan { launcher, plan: &answer.plan, unset: &answer.unset };
         if self.dry_run {
             if context.json {
                 out::json(&plan)?;
@@ -99,8 +178,9 @@ impl Args {
         if self.explain {
             out::explain(&plan_text(&plan));
         }
-        warn(&program, &answer);
-        let fault = match become_child(&program, &self.command, &answer) {
+        warn(program, &answer);
+        let moved_to = self.launcher.as_ref().map(|_| self.folder.as_path());
+        let fault = match become_child(program, &self.command, moved_to, &answer) {
             Ok(never) => match never {},
             Err(fault) => fault,
         };
@@ -112,13 +192,11 @@ impl Args {
     }
 
     fn request(&self, program: &Path) -> Result<RunRequest, Fault> {
-        let cwd = std::env::current_dir()
-            .map_err(|e| Fault::new(Code::FileUnreadable).cause(format!("the working folder: {e}")))?;
-        let project = lookup::project(&cwd, &|path| path.symlink_metadata().is_ok());
+        let project = lookup::project(&self.folder, &|path| path.symlink_metadata().is_ok());
         Ok(RunRequest {
             profiles: self.profiles.clone(),
             command: CommandMsg {
-                path: text(&cwd.join(program))?,
+                path: text(&self.folder.join(program))?,
                 args: args_on_the_wire(self.command.get(1..).unwrap_or_default()),
                 project: text(project)?,
             },
@@ -129,12 +207,42 @@ impl Args {
                 .map(|(name, _)| name.to_string_lossy().into_owned())
                 .collect(),
             deliver: self.deliver.map(Deliver::mode),
-            ttl_s: self.ttl,
+            ttl_s: self.ttl_s,
             reason: self.reason.clone(),
             dry_run: self.dry_run,
             allow_privileged: self.allow_privileged,
             assertions: Vec::new(),
+            launcher: self.launcher.clone(),
         })
+    }
+}
+
+/// The outcome of what ends before the program has started.
+pub(super) fn started(outcome: Outcome) -> Outcome {
+    outcome.map_err(|stop| match stop {
+        Stop::Fault(fault) => not_started(fault).into(),
+        Stop::Unread => Stop::Unread,
+    })
+}
+
+/// The fault of a working folder that cannot be used.
+pub(super) fn no_folder(which: &str, error: &std::io::Error) -> Fault {
+    Fault::new(Code::FileUnreadable).cause(format!("{which}: {error}"))
+}
+
+/// The launcher whose program is the file of this path, where there is exactly one.
+fn only_launcher(launchers: Vec<LauncherMsg>, program: &Path) -> Option<LauncherMsg> {
+    let path = std::env::var_os("PATH");
+    let real = |path: &Path| std::fs::canonicalize(path).ok();
+    let wanted = real(program)?;
+    let of_program = |launcher: &LauncherMsg| {
+        let named = launcher.command.first().map_or(OsStr::new(""), OsStr::new);
+        lookup::program(named, path.as_deref()).is_ok_and(|found| real(&found).as_ref() == Some(&wanted))
+    };
+    let mut found = launchers.into_iter().filter(of_program);
+    match (found.next(), found.next()) {
+        (Some(launcher), None) => Some(launcher),
+        (_, _) => None,
     }
 }
 
@@ -154,7 +262,7 @@ fn warn(program: &Path, answer: &RunAnswer) {
     }
     for unset in &answer.unset {
         let (name, profile) = (plain(&unset.name, 100), plain(&unset.profile, 64));
-        out::say(&format!("unset {name} (would win over profile {profile})"));
+        out::say(&format!("unset {name} (so that profile {profile} alone counts)"));
     }
     let sets = |name: &str| answer.set.iter().any(|set| set.name == name);
     let in_variable = sets("ANTHROPIC_AUTH_TOKEN") || sets("ANTHROPIC_API_KEY");
@@ -203,12 +311,22 @@ fn args_on_the_wire(args: &[OsString]) -> Vec<String> {
 }
 
 /// Becomes the program. Returns only when that fails.
-fn become_child(program: &Path, command: &[OsString], answer: &RunAnswer) -> Result<std::convert::Infallible, Fault> {
+fn become_child(
+    program: &Path,
+    command: &[OsString],
+    moved_to: Option<&Path>,
+    answer: &RunAnswer,
+) -> Result<std::convert::Infallible, Fault> {
     let zero = || Fault::new(Code::Usage).cause("an argument holds a zero byte");
     let path = CString::new(program.as_os_str().as_bytes()).map_err(|_| zero())?;
     let argv: Vec<CString> =
         command.iter().map(|arg| CString::new(arg.as_bytes())).collect::<Result<_, _>>().map_err(|_| zero())?;
-    let envp = environment(std::env::vars_os(), &answer.set, &answer.unset)?;
+    // The caller's word for its working folder, where this process has gone to another one.
+    let here = |(name, value): (OsString, OsString)| match moved_to {
+        Some(folder) if name == "PWD" => (name, folder.as_os_str().to_owned()),
+        Some(_) | None => (name, value),
+    };
+    let envp = environment(std::env::vars_os().map(here), &answer.set, &answer.unset)?;
 
     process::keep_descendants()?;
     let error = process::become_program(&path, &argv, &envp);
@@ -260,7 +378,8 @@ fn plan_text(plan: &Plan<'_>) -> String {
             vec![p.profile.clone(), p.issuer.clone(), delivery, p.variables.join(" "), time::words(p.ttl_s)]
         })
         .collect();
-    let mut text = table(&["profile", "issuer", "delivery", "variables", "at most"], &rows);
+    let mut text = plan.launcher.map_or_else(String::new, |name| format!("launcher {}\n", plain(name, 60)));
+    text += &table(&["profile", "issuer", "delivery", "variables", "at most"], &rows);
     for p in plan.plan {
         text.push_str(&format!("{} gives away: {}\n", plain(&p.profile, 64), plain(&p.gives_away, 300)));
     }

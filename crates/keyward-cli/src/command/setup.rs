@@ -8,16 +8,17 @@ use super::add::{add, add_with_secret};
 use crate::args::Context;
 use crate::broker::{Broker, warn};
 use crate::federation::Federation;
-use crate::find::known::known;
-use crate::find::{Around, Found, Place, Source, State};
 use crate::input::{PassphraseArgs, confirm, may_ask, new_passphrase};
 use crate::order::are;
-use crate::{lookup, out, process};
+use crate::{out, process};
 use keyward_api::{
     InitRequest, ProfileMsg, RecoveryAnswer, SecretMsg, SecretPutRequest, StatusAnswer, UnlockRequest, VaultState,
 };
 use keyward_client::Client;
 use keyward_diag::{Code, Fault, plain};
+use keyward_find::find::known::known;
+use keyward_find::find::{Around, Found, Place, State};
+use keyward_find::lookup;
 use keyward_secret::SecretText;
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -265,11 +266,7 @@ fn offers(found: &mut Found, federation: &Federation) -> Vec<Offer> {
         });
     }
     for finding in found.findings.iter_mut().filter(|f| f.state == State::Usable) {
-        let variable = match (finding.source, finding.family) {
-            (Source::Tool, "github") => "GITHUB_TOKEN".to_owned(),
-            (Source::Tool, "openai") => "OPENAI_API_KEY".to_owned(),
-            (_, _) => finding.name.clone(),
-        };
+        let variable = finding.hands_over().to_owned();
         let same =
             |o: &&mut Offer| o.variable == variable && o.fingerprint.is_some() && o.fingerprint == finding.fingerprint;
         match offers.iter_mut().find(same) {
@@ -319,7 +316,7 @@ fn next(stock: &Stock, around: &Around) -> String {
     let installed = |agent: &&(&str, &[&str])| lookup::program(OsStr::new(agent.0), path).is_ok();
     let here: Vec<_> = AGENTS.iter().filter(installed).collect();
     let all: Vec<_> = AGENTS.iter().collect();
-    let fits = |agent: &(&str, &[&str])| agent.1.iter().find_map(|family| stock.for_family(family));
+    let fits = |agent: &(&str, &[&str])| agent.1.iter().find_map(|family| for_family(&stock.profiles, family));
     let chosen = here.iter().chain(&all).find_map(|agent| fits(agent).map(|profile| (agent.0, profile)));
     match (chosen, stock.profiles.as_slice()) {
         (_, []) => "keyward secret set NAME".to_owned(),
@@ -332,13 +329,11 @@ fn next(stock: &Stock, around: &Around) -> String {
     }
 }
 
-impl Stock {
-    /// The profile for the programs of a family, one that federates first.
-    fn for_family(&self, family: &str) -> Option<&ProfileMsg> {
-        let federates = |p: &&ProfileMsg| family == "anthropic" && p.issuer == FEDERATION;
-        let hands_over = |p: &&ProfileMsg| p.variables.iter().any(|v| known(v).is_some_and(|(f, _)| f.name == family));
-        self.profiles.iter().find(federates).or_else(|| self.profiles.iter().find(hands_over))
-    }
+/// The profile for the programs of a family, one that federates first.
+pub(super) fn for_family<'p>(profiles: &'p [ProfileMsg], family: &str) -> Option<&'p ProfileMsg> {
+    let federates = |p: &&ProfileMsg| family == "anthropic" && p.issuer == FEDERATION;
+    let hands_over = |p: &&ProfileMsg| p.variables.iter().any(|v| known(v).is_some_and(|(f, _)| f.name == family));
+    profiles.iter().find(federates).or_else(|| profiles.iter().find(hands_over))
 }
 
 fn screen(told: &[Told], found: &Found, next: &str) -> String {

@@ -1,13 +1,15 @@
 //! `keyward status`.
 
 use super::Outcome;
+use super::ps::app;
 use crate::args::Context;
 use crate::broker::Broker;
 use crate::table::{count, pairs};
 use crate::{out, time};
 use keyward_api::place::Places;
-use keyward_api::{StatusAnswer, VaultState, VaultStatus};
+use keyward_api::{RunMsg, StatusAnswer, VaultState, VaultStatus};
 use keyward_diag::{Code, Fault};
+use std::collections::BTreeSet;
 
 /// Show what is going on; never starts a broker
 #[derive(Debug, clap::Args)]
@@ -15,8 +17,9 @@ pub(crate) struct Args {}
 
 impl Args {
     pub(super) fn run(self, context: &Context) -> Outcome {
-        let asked = Broker::if_running(context)?.map(|mut broker| broker.client().get("/v1/status"));
-        let status = match asked {
+        let mut broker = Broker::if_running(context)?;
+        let asked = broker.as_mut().map(|broker| broker.client().get("/v1/status"));
+        let status: StatusAnswer = match asked {
             // One that ends at this moment is one that does not run.
             None | Some(Err(Fault { code: Code::BrokerUnreachable, .. })) => without_broker(&Places::current()?),
             Some(status) => status?,
@@ -24,7 +27,10 @@ impl Args {
         if context.json {
             out::json(&status)?;
         } else {
-            out::text(&screen(&status))?;
+            // What runs is said where it may be seen; the numbers alone otherwise.
+            let runs: Option<Vec<RunMsg>> =
+                broker.filter(|_| status.runs > 0).and_then(|mut broker| broker.client().get("/v1/runs").ok());
+            out::text(&screen(&status, &runs.unwrap_or_default()))?;
         }
         Ok(0)
     }
@@ -40,10 +46,11 @@ fn without_broker(places: &Places) -> StatusAnswer {
         runs: 0,
         leases: 0,
         home: places.data.display().to_string(),
+        now: None,
     }
 }
 
-fn screen(status: &StatusAnswer) -> String {
+fn screen(status: &StatusAnswer, live: &[RunMsg]) -> String {
     let vault = match (status.vault.state, status.vault.auto_lock_in_s) {
         (VaultState::Absent, _) => "there is none yet: make it with `keyward init`".to_owned(),
         (VaultState::Locked, _) if status.vault.auto_locked => {
@@ -64,7 +71,11 @@ fn screen(status: &StatusAnswer) -> String {
             "does not match what was recorded; nothing is delivered: see `keyward audit verify`".to_owned(),
         ));
     }
-    let known = format!("{}, {}", count(status.runs as usize, "run"), count(status.leases as usize, "lease"));
+    let mut known = format!("{}, {}", count(status.runs as usize, "run"), count(status.leases as usize, "lease"));
+    let apps: BTreeSet<String> = live.iter().map(app).collect();
+    if !apps.is_empty() {
+        known.push_str(&format!(": {}", apps.into_iter().collect::<Vec<_>>().join(", ")));
+    }
     let runs = match (status.vault.state, status.runs) {
         (VaultState::Locked, 0) => "those from before are seen after `keyward unlock`".to_owned(),
         _ => known,

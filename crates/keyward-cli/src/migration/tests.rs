@@ -2,13 +2,13 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use super::*;
-use crate::find::tests::Scene;
-use crate::find::workflow::exposed;
+use crate::scene::Scene;
+use keyward_find::find::workflow::exposed;
 use serde_json::json;
 
 fn profile(exchange: serde_json::Value) -> ProfileMsg {
     let profile = json!({"name": "ci", "issuer": "anthropic-federation", "delivery": "env", "variables": [],
-        "max_ttl_s": 1, "toml": "", "created_at": "", "updated_at": "", "last_exchange": exchange});
+        "max_ttl_s": 1, "leases": 0, "toml": "", "created_at": "", "updated_at": "", "last_exchange": exchange});
     serde_json::from_value(profile).unwrap()
 }
 

@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use super::*;
-use crate::find::tests::Scene as Home;
+use crate::scene::Scene as Home;
 
 /// Winner, then what is shadowed; the places are left out.
 fn order(home: &Home, client: &str) -> Vec<String> {

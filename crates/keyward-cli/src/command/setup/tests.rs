@@ -2,11 +2,11 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use super::*;
-use crate::find::tests::Scene;
+use crate::scene::Scene;
 use serde_json::json;
 
 fn profile(name: &str, issuer: &str, variable: &str, toml: &str) -> ProfileMsg {
-    let profile = json!({"name": name, "issuer": issuer, "delivery": "env", "variables": [variable], "max_ttl_s": 1,
+    let profile = json!({"name": name, "issuer": issuer, "delivery": "env", "variables": [variable], "max_ttl_s": 1, "leases": 0,
         "toml": toml, "created_at": "", "updated_at": ""});
     serde_json::from_value(profile).unwrap()
 }
