@@ -4,10 +4,30 @@
 //! back. No secret is in any command, answer or event: what a person types or reads in secret goes through native prompts.
 //! Knows neither Tauri nor GTK.
 
+mod bus;
 mod command;
+mod desk;
+mod draft;
+mod export;
+mod follow;
+mod found;
+mod launch;
+mod look;
+mod notice;
+mod pool;
+mod prompt;
+mod settings;
+mod tile;
+mod tray;
 mod types;
 
+pub use bus::FromBus;
 pub use command::{COMMANDS, Command, document};
+pub use desk::Desk;
+pub use look::next_due;
+pub use notice::{Notice, NoticeAction, NoticeChange, NoticeKind, Notices};
+pub use prompt::{Ask, Prompter, Strength, strength};
+pub use tray::{Glyph, Tray, TrayItem, tray};
 pub use types::{
     AgentMsg, AuditEntryQuery, BreakReason, Connection, DeskEvent, Done, Exported, IdentityDraft, LauncherDraft,
     LauncherSave, LoginAdopt, LoginMsg, MethodTile, Named, NotificationSettings, Overview, ProfileDraft, ProfileSave,

@@ -14,10 +14,13 @@ pub struct Named {
 }
 
 /// How a command ended that asks the person in a native prompt.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Done {
     /// It was done; false when the person closed the prompt.
     pub done: bool,
+    /// What the person should know about it, in sentences; usually empty.
+    #[serde(default)]
+    pub notes: Vec<String>,
 }
 
 /// Everything that Now, Runs and the tray show, taken at one moment.
@@ -87,11 +90,17 @@ pub struct MethodTile {
     /// Kind of the issuer.
     pub issuer: String,
     /// Fields that are set already.
+    #[serde(default)]
     pub preset: Map<String, Value>,
     /// Fields of the issuer that the editor asks for; the rest stand under "more".
     pub asks: Vec<String>,
     /// Kinds of identity sources that fit; empty where none is needed.
+    #[serde(default)]
     pub identities: Vec<String>,
+    /// Variables that a new draft delivers in; empty means the usual ones. Where the issuer is `static` and no provider is
+    /// preset there are no usual ones, and the editor asks for a name.
+    #[serde(default)]
+    pub variables: Vec<String>,
 }
 
 /// A provider in the profile editor.

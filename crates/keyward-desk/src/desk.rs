@@ -1,0 +1,840 @@
+//! The commands: what stands behind each name of [`crate::each_command`].
+//!
+//! Every method blocks until it is done, may be called from many threads, and never starts a broker except
+//! [`Desk::connect`]. What a person must prove or may read goes through the [`Prompter`]; no secret is in an answer. Called by
+//! the hosts.
+
+use crate::bus::FromBus;
+use crate::follow::Bell;
+use crate::pool::Pool;
+use crate::prompt::{Ask, Prompter};
+use crate::types::*;
+use crate::{draft, look, settings, tile};
+use keyward_api::place::Places;
+use keyward_api::{
+    AcceptBreakRequest, AppUseMsg, AuditEntryMsg, AuditPage, AuditQuery, AuditSummary, AuditSummaryQuery,
+    ExportRequest, InitRequest, KindMsg, LaunchExpectAnswer, LaunchExpectRequest, LauncherMsg, LauncherPutRequest,
+    LockAnswer, PastRunsPage, PastRunsQuery, ProfileMsg, ProfilePutRequest, ProfileTestAnswer, ProfileTestRequest,
+    Proof, RecoveryAnswer, RekeyAnswer, RekeyRequest, RenewAnswer, RevokeAnswer, RevokeRequest, RunMsg, SecretMsg,
+    SecretPutRequest, SecretRevealAnswer, SettingsMsg, SettingsPutRequest, SlotAddRequest, SlotKind, SlotMsg,
+    SlotRemoveRequest, StatusAnswer, TokenAnswer, UnlockAnswer, UnlockRequest, VerifyAnswer, part,
+};
+use keyward_client::{Client, Method, Start};
+use keyward_diag::{Code, Fault};
+use keyward_find::find::Around;
+use keyward_secret::SecretText;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread::Thread;
+
+/// Times that a person may answer a prompt anew after a refusal.
+const ATTEMPTS: usize = 5;
+/// What every recovery key begins with (age, Bech32 form of an X25519 identity).
+const RECOVERY_BEGIN: &str = "AGE-SECRET-KEY-1";
+
+/// The desktop without a desktop.
+pub struct Desk {
+    pub(crate) pool: Pool,
+    pub(crate) around: Around,
+    /// Folder of this program, in which `keyward` lies too; noted at the start, before an upgrade may move it.
+    pub(crate) programs: PathBuf,
+    pub(crate) program: PathBuf,
+    prompter: Arc<dyn Prompter>,
+    pub(crate) tell: Box<dyn Fn(DeskEvent) + Send + Sync>,
+    pub(crate) settings: Mutex<()>,
+    /// The thread that follows the events.
+    pub(crate) follower: OnceLock<Thread>,
+    pub(crate) bell: Bell,
+}
+
+/// How a call ended that asks a person.
+enum Ended {
+    Closed,
+    Fault(Fault),
+}
+
+impl From<Fault> for Ended {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+impl Desk {
+    /// Makes one for the broker of `places`; starts and asks nothing yet.
+    ///
+    /// `variables` is the environment of the user's programs: where launchers find theirs, and what they are started with.
+    /// `tell` is given what the host must tell the web view, from threads of this crate; it must not block for long.
+    ///
+    /// # Errors
+    /// [`Code::FileUnreadable`] when this program cannot tell where it lies.
+    pub fn new(
+        places: Places,
+        variables: BTreeMap<OsString, OsString>,
+        prompter: Arc<dyn Prompter>,
+        tell: impl Fn(DeskEvent) + Send + Sync + 'static,
+    ) -> Result<Self, Fault> {
+        let program = std::env::current_exe()
+            .map_err(|e| Fault::new(Code::FileUnreadable).cause(format!("this program: {e}")))?;
+        let home = variables.get(&OsString::from("HOME")).map(PathBuf::from).filter(|h| h.is_absolute());
+        let cwd = home.clone().unwrap_or_else(|| PathBuf::from("/"));
+        Ok(Self {
+            pool: Pool::new(places),
+            around: Around { variables, home, cwd, system: PathBuf::from("/") },
+            programs: program.parent().map(PathBuf::from).unwrap_or_default(),
+            program,
+            prompter,
+            tell: Box::new(tell),
+            settings: Mutex::new(()),
+            follower: OnceLock::new(),
+            bell: Bell::new()?,
+        })
+    }
+
+    /// Carries out what came over the session bus. [`FromBus::Open`] and [`FromBus::Quit`] are the host's and do nothing here.
+    ///
+    /// # Errors
+    /// Those of the command; [`Code::RunUnknown`] for a profile that is to be renewed and is not live.
+    pub fn act(&self, asked: &FromBus) -> Result<(), Fault> {
+        match asked {
+            FromBus::Open(_) | FromBus::Quit => Ok(()),
+            FromBus::Launch(name) => self.launch(named(name)).map(drop),
+            FromBus::StopRun(run) => self.revoke(RevokeRequest::Target(run.clone())).map(drop),
+            FromBus::Renew(profile) => {
+                let found: ProfileMsg = self.get(&format!("/v1/profiles/{}", part(profile)))?;
+                if found.leases == 0 && found.held.is_none() {
+                    return Err(Fault::new(Code::RunUnknown).cause("the profile has no credential that is live"));
+                }
+                self.profile_renew(named(profile)).map(drop)
+            }
+            FromBus::AskToCopy(profile) => self.profile_copy(named(profile)).map(drop),
+            FromBus::Lock => self.vault_lock().map(drop),
+            FromBus::RevokeAll => self.revoke(RevokeRequest::All).map(drop),
+        }
+    }
+
+    // What is going on.
+
+    /// Status, runs, profiles and launchers.
+    ///
+    /// # Errors
+    /// Those of the broker; a vault that is closed is none.
+    pub fn overview(&self) -> Result<Overview, Fault> {
+        self.pool.with(|client| {
+            let status: StatusAnswer = client.get("/v1/status")?;
+            let runs: Vec<RunMsg> = client.get("/v1/runs")?;
+            let profiles: Vec<ProfileMsg> = closed_is_empty(client.get("/v1/profiles"))?;
+            let mut launchers: Vec<LauncherMsg> = closed_is_empty(client.get("/v1/launchers"))?;
+            launchers.sort_by(|a, b| b.launched_at.cmp(&a.launched_at).then_with(|| a.name.cmp(&b.name)));
+            // A broker that does not tell its time has the clock of this machine all the same.
+            let now = status.now.clone().unwrap_or_else(|| jiff::Timestamp::now().to_string());
+            Ok(Overview { now, status, runs, profiles, launchers })
+        })
+    }
+
+    /// Takes back a run, a profile, or everything.
+    ///
+    /// # Errors
+    /// Those of the broker.
+    pub fn revoke(&self, request: RevokeRequest) -> Result<RevokeAnswer, Fault> {
+        self.post("/v1/revoke", &request)
+    }
+
+    /// Pages through the runs that are over.
+    ///
+    /// # Errors
+    /// Those of the broker.
+    pub fn runs_past(&self, query: PastRunsQuery) -> Result<PastRunsPage, Fault> {
+        self.get(&with_query("/v1/runs/past", &query)?)
+    }
+
+    // Profiles and secrets.
+
+    /// The issuers and identity sources.
+    ///
+    /// # Errors
+    /// Those of the broker.
+    pub fn kinds(&self) -> Result<Vec<KindMsg>, Fault> {
+        self.get("/v1/kinds")
+    }
+
+    /// The tiles of the profile editor.
+    ///
+    /// # Errors
+    /// [`Code::Internal`] for a table that cannot be read, which a test rules out.
+    pub fn providers(&self) -> Result<Vec<ProviderTile>, Fault> {
+        tile::providers()
+    }
+
+    /// A stored profile for the editor.
+    ///
+    /// # Errors
+    /// Those of the broker.
+    pub fn profile_draft(&self, request: Named) -> Result<ProfileDraft, Fault> {
+        let profile: ProfileMsg = self.get(&format!("/v1/profiles/{}", part(&request.name)))?;
+        draft::read(&profile.name, &profile.toml)
+    }
+
+    /// Stores a profile.
+    ///
+    /// # Errors
+    /// Those of the broker; [`Code::ProfileInvalid`] for a draft that TOML cannot hold.
+    pub fn profile_save(&self, request: ProfileSave) -> Result<Done, Fault> {
+        let ProfileSave { draft, replace } = request;
+        if !replace {
+            let toml = draft::write(&draft, None)?;
+            let body = ProfilePutRequest { name: draft.name, toml, proof: None };
+            return self.post::<_, ()>("/v1/profiles", &body).map(|()| done());
+        }
+        let path = format!("/v1/profiles/{}", part(&draft.name));
+        let stored: ProfileMsg = self.get(&path)?;
+        let toml = draft::write(&draft, Some(&stored.toml))?;
+        let ask = ask(
+            &format!("Change the profile {}", quoted(&draft.name)),
+            "A change may send its credential elsewhere, so Keyward asks for the passphrase.",
+        );
+        self.proven(ask, |proof| {
+            let body = ProfilePutRequest { name: draft.name.clone(), toml: toml.clone(), proof: Some(proof) };
+            self.pool.with(|client| client.put::<_, ()>(&path, &body))
+        })
+    }
+
+    /// Removes a profile.
+    ///
+    /// # Errors
+    /// Those of the broker.
+    pub fn profile_remove(&self, request: Named) -> Result<Done, Fault> {
+        self.delete(&format!("/v1/profiles/{}", part(&request.name)))
+    }
+
+    /// Makes a real exchange.
+    ///
+    /// # Errors
+    /// Those of the broker: why the exchange was refused.
+    pub fn profile_test(&self, request: Named) -> Result<ProfileTestAnswer, Fault> {
+        self.post(&format!("/v1/profiles/{}/test", part(&request.name)), &ProfileTestRequest::default())
+    }
+
+    /// Makes the credential anew.
+    ///
+    /// # Errors
+    /// Those of the broker: why the exchange was refused.
+    pub fn profile_renew(&self, request: Named) -> Result<RenewAnswer, Fault> {
+        self.act_on(&format!("/v1/profiles/{}/renew", part(&request.name)))
+    }
+
+    /// Puts a credential on the clipboard.
+    ///
+    /// # Errors
+    /// Those of the broker.
+    pub fn profile_copy(&self, request: Named) -> Result<Done, Fault> {
+        let ask = ask(
+            &format!("Copy the credential of {}", quoted(&request.name)),
+            "It stays on the clipboard for 30 seconds, where every program of yours can read it. The copy is recorded.",
+        );
+        self.credential(&request.name, ask, |token| self.prompter.copy(token))
+    }
+
+    /// Shows a credential in a native window.
+    ///
+    /// # Errors
+    /// Those of the broker.
+    pub fn profile_reveal(&self, request: Named) -> Result<Done, Fault> {
+        let title = format!("Credential of {}", quoted(&request.name));
+        let ask = ask(
+            &format!("Show the credential of {}", quoted(&request.name)),
+            "It is shown in a window of its own. That it was shown is recorded.",
+        );
+        self.credential(&request.name, ask, |token| self.prompter.show_secret(&title, &token))
+    }
+
+    /// The stored secrets by name.
+    ///
+    /// # Errors
+    /// Those of the broker.
+    pub fn secrets(&self) -> Result<Vec<SecretMsg>, Fault> {
+        self.get("/v1/secrets")
+    }
+
+    /// Asks for a secret and stores it.
+    ///
+    /// # Errors
+    /// Those of the broker.
+    pub fn secret_set(&self, request: Named) -> Result<Done, Fault> {
+        let title = format!("Secret {}", quoted(&request.name));
+        let ask = ask(&title, "Type or paste the secret. It goes into the vault and into no window of the web view.");
+        let path = format!("/v1/secrets/{}", part(&request.name));
+        // A closed vault or a name that cannot be is told before anything is typed.
+        let _: Vec<SecretMsg> = self.get("/v1/secrets")?;
+        let Some(secret) = self.prompter.secret(&ask) else { return Ok(closed()) };
+        let body = SecretPutRequest { secret, base64: false, only_new: false };
+        self.pool.with(|client| client.put::<_, ()>(&path, &body)).map(|()| done())
+    }
+
+    /// Shows a stored secret in a native window.
+    ///
+    /// # Errors
+    /// Those of the broker.
+    pub fn secret_reveal(&self, request: Named) -> Result<Done, Fault> {
+        let path = format!("/v1/secrets/{}/reveal", part(&request.name));
+        let ask = ask(
+            &format!("Show the secret {}", quoted(&request.name)),
+            "It is shown in a window of its own. That it was shown is recorded.",
+        );
+        let mut shown = None;
+        let ended = self.proven(ask, |proof| {
+            shown = Some(self.post::<_, SecretRevealAnswer>(&path, &proof)?);
+            Ok(())
+        })?;
+        if let Some(answer) = shown {
+            let form = if answer.base64 { ", in base64" } else { "" };
+            self.prompter.show_secret(&format!("Secret {}{form}", quoted(&request.name)), &answer.secret);
+        }
+        Ok(ended)
+    }
+
+    /// Removes a stored secret.
+    ///
+    /// # Errors
+    /// Those of the broker.
+    pub fn secret_remove(&self, request: Named) -> Result<Done, Fault> {
+        self.delete(&format!("/v1/secrets/{}", part(&request.name)))
+    }
+
+    // Launchers.
+
+    /// Stores a launcher.
+    ///
+    /// # Errors
+    /// Those of the broker.
+    pub fn launcher_save(&self, request: LauncherSave) -> Result<Done, Fault> {
+        let LauncherSave { draft, replace } = request;
+        let body = |proof| LauncherPutRequest {
+            name: draft.name.clone(),
+            command: draft.command.clone(),
+            folder: draft.folder.clone(),
+            profiles: draft.profiles.clone(),
+            terminal: draft.terminal,
+            proof,
+        };
+        let Some(former) = replace else {
+            return self.post::<_, ()>("/v1/launchers", &body(None)).map(|()| done());
+        };
+        let ask = ask(
+            &format!("Change the launcher {}", quoted(&former)),
+            "After a change a click on it starts something else, so Keyward asks for the passphrase.",
+        );
+        let path = format!("/v1/launchers/{}", part(&former));
+        self.proven(ask, |proof| self.pool.with(|client| client.put::<_, ()>(&path, &body(Some(proof)))))
+    }
+
+    /// Removes a launcher.
+    ///
+    /// # Errors
+    /// Those of the broker.
+    pub fn launcher_remove(&self, request: Named) -> Result<Done, Fault> {
+        self.delete(&format!("/v1/launchers/{}", part(&request.name)))
+    }
+
+    // The log.
+
+    /// Which credential each app held and used.
+    ///
+    /// # Errors
+    /// Those of the broker.
+    pub fn apps(&self, query: AuditSummaryQuery) -> Result<Vec<AppUseMsg>, Fault> {
+        let span = AuditSummaryQuery { since: query.since, until: query.until, ..AuditSummaryQuery::default() };
+        self.get(&with_query("/v1/apps", &span)?)
+    }
+
+    /// Pages through the log.
+    ///
+    /// # Errors
+    /// Those of the broker.
+    pub fn audit(&self, query: AuditQuery) -> Result<AuditPage, Fault> {
+        self.get(&with_query("/v1/audit", &query)?)
+    }
+
+    /// Counts the log over time and by name.
+    ///
+    /// # Errors
+    /// Those of the broker.
+    pub fn audit_summary(&self, query: AuditSummaryQuery) -> Result<AuditSummary, Fault> {
+        self.get(&with_query("/v1/audit/summary", &query)?)
+    }
+
+    /// One entry.
+    ///
+    /// # Errors
+    /// Those of the broker.
+    pub fn audit_entry(&self, query: AuditEntryQuery) -> Result<AuditEntryMsg, Fault> {
+        self.get(&format!("/v1/audit/entries/{}", query.seq))
+    }
+
+    /// Verifies the whole log.
+    ///
+    /// # Errors
+    /// Those of the broker.
+    pub fn audit_verify(&self) -> Result<VerifyAnswer, Fault> {
+        self.get("/v1/audit/verify")
+    }
+
+    /// Exports what is filtered.
+    ///
+    /// # Errors
+    /// Those of the broker; [`Code::FileUnreadable`] for a file that cannot be written.
+    pub fn audit_export(&self, query: AuditQuery) -> Result<Exported, Fault> {
+        let nothing = Exported { path: None, entries: 0 };
+        // A closed vault is told before anything is asked.
+        let _: AuditPage = self.get("/v1/audit?limit=1")?;
+        let suggested = format!("keyward-audit-{}.jsonl", jiff::Zoned::now().date());
+        let Some(path) = self.prompter.save_path("Export the audit log", &suggested) else { return Ok(nothing) };
+        let ask = ask(
+            "Export the audit log",
+            &format!(
+                "It is written to {}. That it was exported is recorded.",
+                look::name(&path.display().to_string(), 400)
+            ),
+        );
+        let query = AuditQuery { before: None, after: None, limit: None, ..query };
+        let mut entries = 0;
+        let ended = self.proven(ask, |proof| {
+            entries = crate::export::export(self.pool.places(), &ExportRequest { query: query.clone(), proof }, &path)?;
+            Ok(())
+        })?;
+        if !ended.done {
+            return Ok(nothing);
+        }
+        Ok(Exported { path: Some(path.display().to_string()), entries })
+    }
+
+    /// Accepts a break of the log.
+    ///
+    /// # Errors
+    /// Those of the broker.
+    pub fn audit_accept_break(&self, request: BreakReason) -> Result<Done, Fault> {
+        let ask = ask(
+            "Accept the break of the audit log",
+            &format!(
+                "Reason: {}\nCredentials are delivered again afterwards. The break stays visible for ever.",
+                look::name(&request.reason, 400)
+            ),
+        );
+        self.proven(ask, |proof| {
+            self.post::<_, ()>("/v1/audit/accept-break", &AcceptBreakRequest { reason: request.reason.clone(), proof })
+        })
+    }
+
+    // The vault.
+
+    /// Makes the vault and shows its recovery key.
+    ///
+    /// # Errors
+    /// Those of the broker.
+    pub fn vault_init(&self) -> Result<Done, Fault> {
+        let mut ask = ask(
+            "Make the vault",
+            "Choose a passphrase. It alone opens the vault, beside the recovery key that is shown next. Keyward cannot recover it.",
+        );
+        let status: StatusAnswer = self.get("/v1/status")?;
+        if status.vault.state != keyward_api::VaultState::Absent {
+            return Err(Code::VaultExists.into());
+        }
+        let made = self.again(&mut ask, |ask| {
+            let passphrase = self.prompter.new_passphrase(ask).ok_or(Ended::Closed)?;
+            let request = InitRequest { passphrase, recovery: true };
+            Ok(self.post::<_, RecoveryAnswer>("/v1/vault/init", &request)?)
+        })?;
+        let Some(answer) = made else { return Ok(closed()) };
+        self.show_recovery(answer);
+        Ok(done())
+    }
+
+    /// Opens the vault: by the keyring where there is such a slot, else by what the person types.
+    ///
+    /// # Errors
+    /// Those of the broker.
+    pub fn vault_unlock(&self) -> Result<Done, Fault> {
+        let slots = self.slots()?;
+        let open = |request: &UnlockRequest| self.post::<_, UnlockAnswer>("/v1/vault/unlock", request);
+        let mut why = "Type the passphrase, or the recovery key.".to_owned();
+        if slots.iter().any(|s| s.kind == SlotKind::Keyring) {
+            match open(&UnlockRequest { proof: None, keyring: true }) {
+                Ok(answer) => return Ok(Done { done: true, notes: answer.warnings }),
+                Err(fault) if fault.code == Code::VaultAbsent => return Err(fault),
+                Err(fault) => why = format!("The keyring did not open it ({}). {why}", fault.message),
+            }
+        }
+        let mut notes = Vec::new();
+        let ask = ask("Unlock the vault", &why);
+        let ended = self.proven(ask, |proof| {
+            notes = open(&UnlockRequest { proof: Some(proof), keyring: false })?.warnings;
+            Ok(())
+        })?;
+        Ok(Done { notes, ..ended })
+    }
+
+    /// Takes everything back and wipes the keys.
+    ///
+    /// # Errors
+    /// Those of the broker.
+    pub fn vault_lock(&self) -> Result<LockAnswer, Fault> {
+        self.act_on("/v1/vault/lock")
+    }
+
+    /// Changes the passphrase.
+    ///
+    /// # Errors
+    /// Those of the broker.
+    pub fn passphrase_change(&self) -> Result<Done, Fault> {
+        let ask_new = ask("Change the passphrase", "Choose the new passphrase. The vault key is replaced with it.");
+        let ask =
+            ask("Change the passphrase", "First the passphrase that opens the vault at present, or the recovery key.");
+        let mut new: Option<SecretText> = None;
+        let mut notes = Vec::new();
+        let ended = self.proven_or_closed(ask, |proof| {
+            let chosen = match new.take() {
+                Some(chosen) => chosen,
+                None => self.prompter.new_passphrase(&ask_new).ok_or(Ended::Closed)?,
+            };
+            // EXPOSE: into a copy for this request; the first one is kept in case the old passphrase was wrong.
+            let copy = chosen.expose(|t| SecretText::new(t.to_owned()));
+            new = Some(chosen);
+            let new_passphrase = copy.map_err(|e| Fault::new(Code::RequestInvalid).cause(e))?;
+            let answer: RekeyAnswer = self.post("/v1/vault/rekey", &RekeyRequest { proof, new_passphrase })?;
+            notes = answer.older_copies.iter().map(|c| format!("{c} still opens with the old passphrase")).collect();
+            Ok(())
+        })?;
+        Ok(Done { notes, ..ended })
+    }
+
+    /// The ways to open the vault.
+    ///
+    /// # Errors
+    /// Those of the broker.
+    pub fn slots(&self) -> Result<Vec<SlotMsg>, Fault> {
+        self.get("/v1/vault/slots")
+    }
+
+    /// Adds a way to open the vault.
+    ///
+    /// # Errors
+    /// Those of the broker.
+    pub fn slot_add(&self, request: SlotAdd) -> Result<Done, Fault> {
+        let (title, why) = match request.kind {
+            SlotKind::Keyring => (
+                "Open the vault by the keyring",
+                "Any program that you run can then open the vault and rewrite the log; it protects a stolen disk only.",
+            ),
+            SlotKind::Recovery => {
+                ("Make a recovery key", "It is shown once, next, and opens the vault without the passphrase.")
+            }
+            SlotKind::Passphrase => ("Add a passphrase", "There is always exactly one."),
+        };
+        let mut made = None;
+        let ended = self.proven(ask(title, why), |proof| {
+            made =
+                Some(self.post::<_, RecoveryAnswer>("/v1/vault/slots", &SlotAddRequest { kind: request.kind, proof })?);
+            Ok(())
+        })?;
+        if let Some(answer) = made {
+            self.show_recovery(answer);
+        }
+        Ok(ended)
+    }
+
+    /// Removes a way to open the vault.
+    ///
+    /// # Errors
+    /// Those of the broker.
+    pub fn slot_remove(&self, request: SlotNamed) -> Result<Done, Fault> {
+        let ask = ask("Remove a way to open the vault", &format!("Which one: {}", look::name(&request.slot, 64)));
+        self.proven(ask, |proof| {
+            let body = SlotRemoveRequest { slot: request.slot.clone(), proof };
+            self.post::<_, ()>("/v1/vault/slots/remove", &body)
+        })
+    }
+
+    // The settings.
+
+    /// The settings.
+    ///
+    /// # Errors
+    /// [`Code::ConfigInvalid`] for a `desktop.toml` that is not understood.
+    pub fn settings(&self) -> Result<SettingsView, Fault> {
+        let own = settings::load(self.pool.places())?;
+        let of_broker: Option<SettingsMsg> = self.get("/v1/settings").ok();
+        Ok(SettingsView {
+            auto_lock_s: of_broker.map(|s| s.auto_lock_s),
+            notifications: own.notifications,
+            start_at_login: settings::starts_at_login(self),
+            theme: own.theme,
+        })
+    }
+
+    /// Which notifications are shown. Asks no broker.
+    ///
+    /// # Errors
+    /// [`Code::ConfigInvalid`] for a `desktop.toml` that is not understood.
+    pub fn notifications(&self) -> Result<NotificationSettings, Fault> {
+        settings::load(self.pool.places()).map(|own| own.notifications)
+    }
+
+    /// Changes the settings. Where the person closes the prompt nothing is changed.
+    ///
+    /// # Errors
+    /// Those of the broker; [`Code::FileUnreadable`] for a file that cannot be written.
+    pub fn settings_save(&self, request: SettingsView) -> Result<Done, Fault> {
+        let before = self.settings()?;
+        if let Some(auto_lock_s) = request.auto_lock_s.filter(|s| before.auto_lock_s != Some(*s)) {
+            let ask = ask(
+                "Change the auto-lock",
+                &format!("The vault will lock itself after {} without an action of yours.", duration(auto_lock_s)),
+            );
+            let ended = self.proven(ask, |proof| {
+                let body = SettingsPutRequest { auto_lock_s, proof };
+                self.pool.with(|client| client.put::<_, ()>("/v1/settings", &body))
+            })?;
+            if !ended.done {
+                return Ok(ended);
+            }
+        }
+        let stored = settings::store(self, &request);
+        self.bell.ring();
+        stored.map(|()| done())
+    }
+
+    /// Finds the broker, and starts one where none runs.
+    ///
+    /// # Errors
+    /// None: what went wrong is in the answer.
+    pub fn connect(&self) -> Result<Connection, Fault> {
+        let answer = Client::connect(self.pool.places(), Start::IfNeeded)
+            .and_then(|mut client| client.get::<StatusAnswer>("/v1/status"));
+        if let Some(follower) = self.follower.get() {
+            follower.unpark();
+        }
+        Ok(connection(answer.map(drop)))
+    }
+
+    // How it is done.
+
+    fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Fault> {
+        self.pool.with(|client| client.get(path))
+    }
+
+    fn post<B: Serialize + ?Sized, T: DeserializeOwned>(&self, path: &str, body: &B) -> Result<T, Fault> {
+        self.pool.with(|client| client.post(path, body))
+    }
+
+    /// `POST` without a body.
+    fn act_on<T: DeserializeOwned>(&self, path: &str) -> Result<T, Fault> {
+        self.pool.with(|client| client.call(Method::Post, path, None)?.json())
+    }
+
+    fn delete(&self, path: &str) -> Result<Done, Fault> {
+        self.pool.with(|client| client.delete::<()>(path)).map(|()| done())
+    }
+
+    /// Asks for the passphrase and makes a call with it; a wrong one may be typed again.
+    fn proven(&self, ask: Ask, mut call: impl FnMut(Proof) -> Result<(), Fault>) -> Result<Done, Fault> {
+        self.proven_or_closed(ask, |proof| Ok(call(proof)?))
+    }
+
+    fn proven_or_closed(&self, mut ask: Ask, mut call: impl FnMut(Proof) -> Result<(), Ended>) -> Result<Done, Fault> {
+        let ended = self.again(&mut ask, |ask| {
+            let text = self.prompter.passphrase(ask).ok_or(Ended::Closed)?;
+            // EXPOSE: a recovery key is told from a passphrase by how it begins.
+            let is_key = text.expose(|t| t.trim_start().to_ascii_uppercase().starts_with(RECOVERY_BEGIN));
+            call(if is_key { Proof::Recovery(text) } else { Proof::Passphrase(text) })
+        })?;
+        Ok(if ended.is_some() { done() } else { closed() })
+    }
+
+    /// Makes a call that asks, and asks again with the reason where what was typed is refused. The broker makes further
+    /// tries wait: its words say how long.
+    fn again<T>(&self, ask: &mut Ask, mut call: impl FnMut(&Ask) -> Result<T, Ended>) -> Result<Option<T>, Fault> {
+        for attempt in 1.. {
+            match call(ask) {
+                Ok(answer) => return Ok(Some(answer)),
+                Err(Ended::Closed) => return Ok(None),
+                Err(Ended::Fault(fault)) if attempt < ATTEMPTS && may_retype(fault.code) => {
+                    let words =
+                        std::iter::once(&fault.message).chain(fault.causes.iter().filter(|c| **c != fault.message));
+                    ask.error = Some(words.map(String::as_str).collect::<Vec<_>>().join(": "));
+                }
+                Err(Ended::Fault(fault)) => return Err(fault),
+            }
+        }
+        Ok(None)
+    }
+
+    fn credential(&self, profile: &str, ask: Ask, show: impl FnOnce(SecretText)) -> Result<Done, Fault> {
+        let path = format!("/v1/profiles/{}/reveal", part(profile));
+        let mut token = None;
+        let ended = self.proven(ask, |proof| {
+            token = Some(self.post::<_, TokenAnswer>(&path, &proof)?.token);
+            Ok(())
+        })?;
+        token.map(show);
+        Ok(ended)
+    }
+
+    /// Shows a recovery key that was made, and once more if the person has closed it unconfirmed: there is no third chance.
+    fn show_recovery(&self, answer: RecoveryAnswer) {
+        if let Some(key) = answer.recovery_key {
+            let _ = self.prompter.show_recovery_key(&key) || self.prompter.show_recovery_key(&key);
+        }
+    }
+
+    /// Tells the broker that a launch of `path` is about to be made.
+    pub(crate) fn expect(&self, launcher: &str, path: String) -> Result<LaunchExpectAnswer, Fault> {
+        self.post(&format!("/v1/launchers/{}/expect", part(launcher)), &LaunchExpectRequest { path })
+    }
+
+    /// Stores a secret under a new name, with a static profile for it. Takes the secret out again if the profile is refused.
+    pub(crate) fn adopt(&self, profile: &str, secret: SecretText, toml: String) -> Result<(), Fault> {
+        let path = format!("/v1/secrets/{}", part(profile));
+        let body = SecretPutRequest { secret, base64: false, only_new: true };
+        self.pool.with(|client| client.put::<_, ()>(&path, &body))?;
+        let request = ProfilePutRequest { name: profile.to_owned(), toml, proof: None };
+        let added = self.post::<_, ()>("/v1/profiles", &request);
+        if added.is_err() {
+            // The profile's own fault is what counts.
+            let _ = self.delete(&path);
+        }
+        added
+    }
+
+    /// The live runs.
+    pub(crate) fn runs(&self) -> Result<Vec<RunMsg>, Fault> {
+        self.get("/v1/runs")
+    }
+
+    /// The launcher of this name.
+    pub(crate) fn launcher(&self, name: &str) -> Result<Option<LauncherMsg>, Fault> {
+        let all: Vec<LauncherMsg> = self.get("/v1/launchers")?;
+        Ok(all.into_iter().find(|l| l.name == name))
+    }
+}
+
+impl Drop for Desk {
+    fn drop(&mut self) {
+        // Their threads look whether there is a desk, and end.
+        self.bell.ring();
+        if let Some(follower) = self.follower.get() {
+            follower.unpark();
+        }
+    }
+}
+
+macro_rules! dispatch {
+    ($($summary:literal $name:ident($($request:ident)?) -> $reply:ty;)*) => {
+        impl Desk {
+            /// Carries out a command by its name: for a host that speaks JSON.
+            ///
+            /// # Errors
+            /// Those of the command; [`Code::RequestInvalid`] for a name that is none, or a request of another form.
+            pub fn dispatch(&self, name: &str, request: Value) -> Result<Value, Fault> {
+                match name {
+                    $(stringify!($name) => dispatch!(@call self $name request $($request)?),)*
+                    other => Err(Fault::new(Code::RequestInvalid)
+                        .cause(format!("there is no command `{}`", look::name(other, 40)))),
+                }
+            }
+        }
+    };
+    (@call $desk:ident $name:ident $value:ident) => {
+        if $value.is_null() { reply(&$desk.$name()?) } else {
+            Err(Fault::new(Code::RequestInvalid).cause("the command takes no request"))
+        }
+    };
+    (@call $desk:ident $name:ident $value:ident $request:ident) => {
+        reply(&$desk.$name(request::<$request>($value)?)?)
+    };
+}
+
+crate::each_command!(dispatch);
+
+fn request<T: DeserializeOwned>(value: Value) -> Result<T, Fault> {
+    let invalid = |why: String| Fault::new(Code::RequestInvalid).cause(why);
+    // A list would be read as the fields of a form, one after the other.
+    if value.is_array() {
+        return Err(invalid("the request is a list".to_owned()));
+    }
+    serde_json::from_value(value).map_err(|e| invalid(e.to_string()))
+}
+
+fn reply(value: &impl Serialize) -> Result<Value, Fault> {
+    serde_json::to_value(value).map_err(|e| Fault::new(Code::Internal).cause(e))
+}
+
+/// How the broker answered, for the web view.
+pub(crate) fn connection(answer: Result<(), Fault>) -> Connection {
+    match answer {
+        Ok(()) => Connection { up: true, fault: None },
+        Err(fault) => Connection { up: false, fault: serde_json::to_value(fault).ok() },
+    }
+}
+
+fn may_retype(code: Code) -> bool {
+    matches!(
+        code,
+        Code::VaultWrongPassphrase | Code::VaultWrongRecovery | Code::VaultUnlockWait | Code::VaultWeakPassphrase
+    )
+}
+
+/// What a vault that is not open does not tell is empty.
+fn closed_is_empty<T>(answer: Result<Vec<T>, Fault>) -> Result<Vec<T>, Fault> {
+    match answer {
+        Err(fault) if matches!(fault.code, Code::VaultLocked | Code::VaultAbsent) => Ok(Vec::new()),
+        answer => answer,
+    }
+}
+
+fn done() -> Done {
+    Done { done: true, notes: Vec::new() }
+}
+
+fn closed() -> Done {
+    Done { done: false, notes: Vec::new() }
+}
+
+fn named(name: &str) -> Named {
+    Named { name: name.to_owned() }
+}
+
+fn ask(title: &str, why: &str) -> Ask {
+    Ask { title: title.to_owned(), why: why.to_owned(), error: None }
+}
+
+/// A name in a sentence.
+fn quoted(text: &str) -> String {
+    format!("“{}”", look::name(text, 64))
+}
+
+fn duration(seconds: u64) -> String {
+    match (seconds / 60, seconds % 60) {
+        (0, s) => format!("{s} s"),
+        (m, 0) if m % 60 == 0 => format!("{} h", m / 60),
+        (m, 0) => format!("{m} min"),
+        (m, s) => format!("{m} min {s} s"),
+    }
+}
+
+/// A path with the fields of a query that are set.
+fn with_query(path: &str, query: &impl Serialize) -> Result<String, Fault> {
+    let mut out = path.to_owned();
+    if let Value::Object(fields) = reply(query)? {
+        for (name, value) in fields.iter().filter(|(_, value)| !value.is_null()) {
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            out.push(if out.contains('?') { '&' } else { '?' });
+            out.push_str(&format!("{name}={}", part(&text)));
+        }
+    }
+    Ok(out)
+}
