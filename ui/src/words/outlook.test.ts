@@ -1,0 +1,110 @@
+import { describe, expect, it } from 'vitest';
+import type { Msg } from '#ui/host/contract';
+import { bar, heldLeases, leaseState, outlookWords, useWords } from './outlook';
+
+const NOW = Date.parse('2026-11-21T12:00:00Z');
+const time = (s: number): string => new Date(NOW + s * 1000).toISOString();
+const plain = (text: string): string => text.replace(/[\u2068\u2069]/g, '');
+
+function lease(over: Partial<Msg<'LeaseMsg'>> = {}): Msg<'LeaseMsg'> {
+  return {
+    lease: 'l-1',
+    profile: 'bedrock',
+    delivery: 'env',
+    state: 'live',
+    issued_at: time(-600),
+    received_at: time(-600),
+    expires_at: time(600),
+    limit_at: time(600),
+    renewals: 0,
+    uses: null,
+    outlook: { kind: 'ends', at: time(725), why: 'a variable cannot be renewed' },
+    ...over,
+  };
+}
+
+function run(id: string, leases: Msg<'LeaseMsg'>[]): Msg<'RunMsg'> {
+  return { run: id, pid: 1, app: id, app_verified: true, project: '/p', started_at: time(-600), leases };
+}
+
+describe('the words of an outlook', () => {
+  it('say what is lost, when and why', () => {
+    expect(plain(outlookWords(lease(), 'Claude Code', NOW))).toBe(
+      'Claude Code loses bedrock in 12 min: a variable cannot be renewed',
+    );
+    const fails = lease({
+      outlook: { kind: 'fails', at: time(65), why: 'the issuer refused', code: 'issuer.refused', next_try_at: time(20) },
+    });
+    expect(plain(outlookWords(fails, 'codex', NOW))).toBe(
+      'codex loses bedrock in 1 min 05 s: the issuer refused; next try in 20 s',
+    );
+    const lapsed = lease({ state: 'lapsed', outlook: { kind: 'lapsed', at: time(-30), why: 'the network is away', next_try_at: time(0) } });
+    expect(plain(outlookWords(lapsed, 'codex', NOW))).toBe(
+      'codex has been without bedrock for 30 s: the network is away; next try at once',
+    );
+    const over = lease({ state: 'revoked', outlook: { kind: 'ends', at: time(-130), why: 'it was taken back' } });
+    expect(plain(outlookWords(over, 'codex', NOW))).toBe('codex lost bedrock 2 min ago: it was taken back');
+  });
+
+  it('never promise time that is over', () => {
+    expect(plain(outlookWords(lease({ outlook: { kind: 'ends', at: time(-1), why: 'x' } }), 'a', NOW))).toBe('a is losing bedrock: x');
+    expect(plain(outlookWords(lease({ outlook: { kind: 'renews', at: time(-1), why: 'x' } }), 'a', NOW))).toBe(
+      'bedrock is being renewed for a',
+    );
+  });
+
+  it('do not let a name change the sentence', () => {
+    const said = outlookWords(lease({ profile: 'x\u202Ey\u2069\u0007' }), 'a\u2067b', NOW);
+    expect(said).toContain('\u2068xU+202EyU+2069U+0007\u2069');
+    expect(said).toContain('\u2068aU+2067b\u2069');
+    expect(said.match(/[\u202A-\u202E\u2066\u2067]/)).toBeNull();
+  });
+
+  it('change once a minute at most for voices', () => {
+    const fails = lease({ outlook: { kind: 'fails', at: time(150), why: 'w', next_try_at: time(20) } });
+    const said = new Set([0, 5, 10, 29].map((s) => outlookWords(fails, 'a', NOW + s * 1000, true)));
+    expect(said.size).toBe(1);
+  });
+});
+
+describe('a bar', () => {
+  it('shrinks from received to expired, with the renewal on it', () => {
+    const file = lease({ delivery: 'file', renew_at: time(300), limit_at: time(86_400) });
+    expect(bar(file, NOW)).toEqual({ left: 0.5, renew: 0.25, limitEnds: false });
+    expect(bar(file, NOW + 600_000)).toMatchObject({ left: 0 });
+    expect(bar(file, NOW + 900_000)).toMatchObject({ left: 0 });
+    expect(bar(file, NOW - 900_000)).toMatchObject({ left: 1 });
+    expect(bar(lease(), NOW)).toEqual({ left: 0.5, limitEnds: true });
+  });
+
+  it('is empty where the times make no sense', () => {
+    expect(bar(lease({ expires_at: time(-600) }), NOW).left).toBe(0);
+    expect(bar(lease({ expires_at: 'never' }), NOW).left).toBe(0);
+  });
+});
+
+describe('leases', () => {
+  it('are sorted by what ends first; what is lost already leads, what renews counts to its limit', () => {
+    const renews = lease({ lease: 'r', outlook: { kind: 'renews', at: time(5), why: '' }, limit_at: time(7200) });
+    const ends = lease({ lease: 'e', outlook: { kind: 'ends', at: time(3600), why: '' } });
+    const fails = lease({ lease: 'f', state: 'renew_failed', outlook: { kind: 'fails', at: time(60), why: '' } });
+    const lapsed = lease({ lease: 'l', state: 'lapsed', outlook: { kind: 'lapsed', at: time(-60), why: '' } });
+    const old = lease({ lease: 'o', state: 'expired', outlook: { kind: 'ends', at: time(-90), why: '' } });
+    const older = lease({ lease: 'p', state: 'revoked', outlook: { kind: 'ends', at: time(-99), why: '' } });
+    const { live, over } = heldLeases([run('a', [renews, older, ends]), run('b', [old, fails, lapsed])]);
+    expect(live.map((h) => h.lease.lease)).toEqual(['l', 'f', 'e', 'r']);
+    expect(over.map((h) => h.lease.lease)).toEqual(['o', 'p']);
+  });
+
+  it('have a state with a word', () => {
+    expect(leaseState(lease(), NOW)).toEqual({ lean: 'idle', word: 'Ends by itself' });
+    expect(leaseState(lease(), NOW + 200_000)).toEqual({ lean: 'warn', word: 'Ends soon' });
+    expect(leaseState(lease({ state: 'released' }), NOW)).toEqual({ lean: 'idle', word: 'Given back' });
+  });
+
+  it('say that use cannot be seen rather than that there was none', () => {
+    expect(useWords(lease(), NOW)).toBe('use cannot be seen');
+    expect(useWords(lease({ uses: 0 }), NOW)).toBe('not used yet');
+    expect(useWords(lease({ uses: 1200, last_use_at: time(-3) }), NOW)).toBe('used 1,200 times, last 3 s ago');
+  });
+});
