@@ -1,0 +1,114 @@
+//! What a click in the tray or on a notification asks for, carried out away from the thread that heard it.
+//!
+//! Nothing in here reveals, copies without the passphrase, or approves: [`FromBus`] cannot say it.
+
+use crate::bus::Bus;
+use crate::prompt::{Prompts, QuitAnswer};
+use crate::{log, window};
+use keyward_api::RevokeRequest;
+use keyward_desk::{Desk, FromBus, Notice, NoticeAction, NoticeChange, NoticeKind, Screen};
+use keyward_diag::Fault;
+use std::mem::discriminant;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use tauri::AppHandle;
+
+/// Acts at the same time; more are not heard. Whoever sends that many is no person.
+const ACTS_MAX: usize = 16;
+
+/// The acts that are being carried out.
+pub(crate) struct Acts {
+    app: AppHandle,
+    desk: Arc<Desk>,
+    prompts: Arc<Prompts>,
+    bus: OnceLock<Option<Bus>>,
+    going: Mutex<Vec<FromBus>>,
+}
+
+impl Acts {
+    pub(crate) fn new(app: AppHandle, desk: Arc<Desk>, prompts: Arc<Prompts>) -> Arc<Self> {
+        Arc::new(Self { app, desk, prompts, bus: OnceLock::new(), going: Mutex::default() })
+    }
+
+    /// By which failures are told.
+    pub(crate) fn tells_by(&self, bus: Option<Bus>) {
+        // Set once, by the one that starts the hosts.
+        drop(self.bus.set(bus));
+    }
+
+    /// Begins an act and returns at once. One that is going on already is not begun again, and there is one prompt of the
+    /// tray at a time.
+    pub(crate) fn act(self: &Arc<Self>, asked: FromBus) {
+        if let FromBus::Open(screen) = asked {
+            return window::open(&self.app, Some(screen));
+        }
+        let mut going = self.going.lock().unwrap_or_else(PoisonError::into_inner);
+        let prompts = matches!(asked, FromBus::AskToCopy(_));
+        let same = |other: &FromBus| *other == asked || (prompts && discriminant(other) == discriminant(&asked));
+        if going.len() >= ACTS_MAX || going.iter().any(same) {
+            return;
+        }
+        going.push(asked.clone());
+        drop(going);
+        let acts = Arc::clone(self);
+        let act = asked.clone();
+        let begun = std::thread::Builder::new().name("act".into()).spawn(move || {
+            let ended = match &act {
+                FromBus::Quit => acts.quit(),
+                other => acts.desk.act(other),
+            };
+            acts.over(&act);
+            if let Err(fault) = ended {
+                acts.failed(&act, &fault);
+            }
+        });
+        if let Err(e) = begun {
+            log::line(&format!("a click had no effect: {e}"));
+            self.over(&asked);
+        }
+    }
+
+    fn over(&self, act: &FromBus) {
+        self.going.lock().unwrap_or_else(PoisonError::into_inner).retain(|other| other != act);
+    }
+
+    /// Ends the program; asks first when runs are live. A broker that does not answer has none to ask about.
+    fn quit(&self) -> Result<(), Fault> {
+        let live = self.desk.overview().map_or(0, |overview| overview.runs.len());
+        let answer = if live == 0 { QuitAnswer::Leave } else { self.prompts.quit(live) };
+        match answer {
+            QuitAnswer::Cancel => return Ok(()),
+            QuitAnswer::Leave => {}
+            // What could not be taken back is a reason to stay.
+            QuitAnswer::Revoke => drop(self.desk.revoke(RevokeRequest::All)?),
+        }
+        self.app.exit(0);
+        Ok(())
+    }
+
+    /// Tells the person, who sees no window.
+    fn failed(&self, act: &FromBus, fault: &Fault) {
+        log::line(&format!("a click failed: {}", fault.code));
+        let what = match act {
+            FromBus::Open(_) => "Not opened",
+            FromBus::Launch(_) => "Not launched",
+            FromBus::StopRun(_) => "Not stopped",
+            FromBus::Renew(_) => "Not renewed",
+            FromBus::AskToCopy(_) => "Not copied",
+            FromBus::Lock => "Not locked",
+            FromBus::RevokeAll => "Not everything was revoked",
+            FromBus::Quit => "Keyward goes on",
+        };
+        let parts = [&fault.message].into_iter().chain(&fault.causes).map(String::as_str);
+        let body = parts.collect::<Vec<_>>().join(". ");
+        let notice = Notice {
+            id: "act".to_owned(),
+            kind: NoticeKind::RefreshFailed,
+            title: what.to_owned(),
+            body: body.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;"),
+            actions: vec![NoticeAction { key: "open", label: "Open", act: FromBus::Open(Screen::Now) }],
+        };
+        if let Some(Some(bus)) = self.bus.get() {
+            bus.change(NoticeChange::Show(notice));
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! The question at the end: what becomes of the runs.
+
+use super::frame::{Answer, Frame};
+use gtk::glib;
+use gtk::glib::clone;
+use gtk::prelude::*;
+
+/// What becomes of the runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum QuitAnswer {
+    /// Nothing: the program does not end.
+    Cancel,
+    /// They keep their credentials.
+    Leave,
+    /// Everything is taken back first.
+    Revoke,
+}
+
+/// Asks, with `live` runs.
+pub(super) fn fill(frame: &Frame, answer: Answer<QuitAnswer>, live: usize) {
+    let what = if live == 1 { "One program runs".to_owned() } else { format!("{live} programs run") };
+    frame.text(&format!("{what} with credentials of Keyward. You can leave them running: their credentials stay fresh, and \
+         the log is kept. Or take the credentials back now."));
+    let cancel = frame.cancel("_Cancel");
+    let revoke = frame.button("revoke", "_Revoke and quit");
+    revoke.style_context().add_class("destructive-action");
+    let leave = frame.button("leave", "_Leave running");
+    frame.enter(&leave);
+    for (button, is) in [(&leave, QuitAnswer::Leave), (&revoke, QuitAnswer::Revoke)] {
+        button.connect_clicked(clone!(@strong answer, @weak frame.window as window => move |_| {
+            answer.give(is);
+            window.close();
+        }));
+    }
+    // Enter on a question that nobody has read changes nothing.
+    frame.show(&cancel);
+}
