@@ -8,6 +8,7 @@ use crate::dist::dist;
 use crate::home::Home;
 use crate::interrupt;
 use crate::sandbox::Sandbox;
+use crate::setup::setup;
 use crate::workspace::{Workspace, output, read, replace};
 use serde_json::Value;
 use std::io::Write;
@@ -16,16 +17,31 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+mod desktop;
+
 /// How much is measured.
 struct Rounds {
     pairs: usize,
     runs: usize,
     entries: u64,
     appends: u64,
+    desktop: desktop::Rounds,
 }
 
-const FULL: Rounds = Rounds { pairs: 300, runs: 10_000, entries: 100_000, appends: 1_000_000 };
-const QUICK: Rounds = Rounds { pairs: 60, runs: 200, entries: 0, appends: 20_000 };
+const FULL: Rounds = Rounds {
+    pairs: 300,
+    runs: 10_000,
+    entries: 100_000,
+    appends: 1_000_000,
+    desktop: desktop::Rounds { starts: 9, changes: 20, watched: 60, entries: 1_000_000 },
+};
+const QUICK: Rounds = Rounds {
+    pairs: 60,
+    runs: 200,
+    entries: 0,
+    appends: 20_000,
+    desktop: desktop::Rounds { starts: 3, changes: 5, watched: 10, entries: 20_000 },
+};
 
 /// One line of the table.
 struct Row {
@@ -41,6 +57,7 @@ struct Row {
 /// Fails when a target is missed, naming it; the table is written all the same.
 pub(crate) fn bench(workspace: &Workspace, quick: bool) -> Result<(), String> {
     let load = read(Path::new("/proc/loadavg"))?;
+    setup(workspace, &["build", "desktop", "screen"], false)?;
     let bin = workspace.target.join("dist");
     dist(workspace, &bin, false)?;
     interrupt::watch();
@@ -75,6 +92,7 @@ fn measure(workspace: &Workspace, home: &Home, rounds: &Rounds) -> Result<Vec<Ro
     rows.push(resident(home)?);
     rows.extend(federation(home, rounds)?);
     rows.push(waiting(workspace)?);
+    rows.extend(desktop::rows(workspace, home, &rounds.desktop)?);
     rows.push(growth(home, rounds)?);
     fill(home, rounds.entries)?;
     rows.push(overhead(home, rounds, "+ 2.3 ms", 2.3, &disk)?);

@@ -1,14 +1,19 @@
 //! `cargo xtask demo`: the whole story with the real binaries in a throw-away home.
 //!
 //! Makes a vault, hands a stored and a minted credential to a child, lets three children live on one federated credential
-//! while it is exchanged anew under them, shows what is alive and what was recorded, and puts an older copy of the database
-//! back to show that it is found. Checks every step; never touches the vault, the session bus or the runtime folder of the
-//! person who runs it, and connects to the sandbox that it starts alone. Called by hand and by the end-to-end tests.
+//! while it is exchanged anew under them, shows what is alive and what was recorded, opens the desktop and reads its window,
+//! and puts an older copy of the database back to show that it is found. Checks every step; never touches the vault, the
+//! session bus or the runtime folder of the person who runs it, and connects to the sandbox that it starts alone. Called by
+//! hand and by the end-to-end tests.
 
+use crate::desktop;
 use crate::dist::dist;
 use crate::home::{Home, random_hex};
 use crate::interrupt;
 use crate::sandbox::Sandbox;
+use crate::screen::{self, Xvfb};
+use crate::setup::setup;
+use crate::webdriver::Session;
 use crate::workspace::{Workspace, read};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -32,11 +37,37 @@ const OUTLIVE: [&str; 3] = ["child", "--lifetimes", "2"];
 /// How many children share the federated credential.
 const CHILDREN: usize = 3;
 
-/// Builds the release binaries, or takes those of the folder `with`, and plays the story; `keep` leaves the home until
-/// Ctrl-C.
+/// How the demo is played.
+#[derive(clap::Args)]
+pub(crate) struct Play {
+    /// Leave the home until Ctrl-C
+    #[arg(long)]
+    keep: bool,
+    /// Play with the binaries in DIR instead of building them
+    #[arg(long, value_name = "DIR")]
+    with: Option<PathBuf>,
+    /// Neither build nor open the desktop
+    #[arg(long)]
+    without_desktop: bool,
+}
+
+/// Builds the release binaries and a desktop that WebDriver may drive, or takes those of a folder, and plays the story.
 ///
 /// Fails at the first deviation, saying what was expected and what was seen. No process and no file stays.
-pub(crate) fn demo(workspace: &Workspace, keep: bool, with: Option<PathBuf>) -> Result<(), String> {
+pub(crate) fn demo(workspace: &Workspace, play: Play) -> Result<(), String> {
+    let Play { keep, with, without_desktop } = play;
+    let opened = match &with {
+        _ if without_desktop => None,
+        Some(folder) => Some(folder.join(desktop::NAME)),
+        None => {
+            setup(workspace, &["build", "desktop", "screen"], false)?;
+            Some(desktop::driven(workspace)?)
+        }
+    };
+    if let Some(missing) = opened.as_ref().filter(|file| !file.is_file()) {
+        return Err(format!("{} is not there; `--without-desktop` leaves it out", missing.display()));
+    }
+    let opened = opened.map(std::path::absolute).transpose().map_err(|e| format!("{}: {e}", desktop::NAME))?;
     let bin = match with {
         Some(folder) => std::path::absolute(&folder).map_err(|e| format!("{}: {e}", folder.display()))?,
         None => {
@@ -47,7 +78,7 @@ pub(crate) fn demo(workspace: &Workspace, keep: bool, with: Option<PathBuf>) -> 
     };
     interrupt::watch();
     let home = Home::make(&bin)?;
-    let played = story(&home, keep);
+    let played = story(&home, opened.as_deref(), keep);
     match (played, home.close()) {
         (Ok(()), Ok(())) => Ok(()),
         (Err(why), Ok(())) | (Ok(()), Err(why)) => Err(why),
@@ -55,7 +86,8 @@ pub(crate) fn demo(workspace: &Workspace, keep: bool, with: Option<PathBuf>) -> 
     }
 }
 
-fn story(home: &Home, keep: bool) -> Result<(), String> {
+/// Makes an open vault with a stored and a minted credential; gives the stored one.
+pub(crate) fn furnish(home: &Home) -> Result<String, String> {
     let sandbox = home.binary("keyward-sandbox");
     let sandbox = sandbox.to_str().ok_or("the target folder is not UTF-8")?;
     let key = format!("sk-demo-{}", random_hex(16)?);
@@ -69,6 +101,13 @@ fn story(home: &Home, keep: bool) -> Result<(), String> {
     profile(home, "demo-static", "kind = \"static\"\nsecret = \"secret:demo-key\"", "env", "DEMO_KEY")?;
     let mint = format!("kind = \"command\"\nargv = [{}, \"mint\", \"--life\", \"60s\"]", Value::from(sandbox));
     profile(home, "demo-minted", &mint, "file", "DEMO_TOKEN_FILE")?;
+    Ok(key)
+}
+
+fn story(home: &Home, desktop: Option<&Path>, keep: bool) -> Result<(), String> {
+    let sandbox = home.binary("keyward-sandbox");
+    let sandbox = sandbox.to_str().ok_or("the target folder is not UTF-8")?;
+    let key = furnish(home)?;
     step(home, &["broker", "stop"], "")?;
     let older = copy_database(home, &home.root.join("older"))?;
 
@@ -83,6 +122,9 @@ fn story(home: &Home, keep: bool) -> Result<(), String> {
         }
     }
     verify(home)?;
+    if let Some(desktop) = desktop {
+        on_screen(home, desktop)?;
+    }
 
     step(home, &["broker", "stop"], "")?;
     let newer = copy_database(home, &home.root.join("newer"))?;
@@ -143,6 +185,36 @@ fn child_with_both(home: &Home, sandbox: &str, key: &str) -> Result<(), String> 
     let path = file.strip_prefix("file ").ok_or_else(|| format!("child: a path expected, `{file}` seen"))?;
     child.finish(0)?;
     home.until("removal of the token file at the end of the run", || Ok(!Path::new(path).exists()))
+}
+
+/// Opens the desktop while a run holds a credential, reads in its window that Now shows it, and that it goes with the run.
+fn on_screen(home: &Home, desktop: &Path) -> Result<(), String> {
+    let display = match screen::own() {
+        Some(_) => None,
+        None => Some(Xvfb::start(&home.root)?),
+    };
+    println!("\n$ keyward-desktop     # {}", if display.is_some() { "under Xvfb" } else { "on this display" });
+    let variables = display.as_ref().map(Xvfb::variables).or_else(screen::own).unwrap_or_default();
+    let mut command = home.command(home.binary("keyward"));
+    command.args(["run", "-p", "demo-static", "--", "sh", "-c", "cat"]).stdin(Stdio::piped());
+    let child = home.start(command)?;
+    let pid = child.pid().to_string();
+    let shows = |text: &str| text.contains("demo-static") && text.contains(&pid);
+
+    let mut driver = home.command("WebKitWebDriver");
+    driver.envs(variables).env("DBUS_SESSION_BUS_ADDRESS", format!("unix:path={}", home.root.join("no-bus").display()));
+    let session = Session::start(driver, desktop, &home.root.join("driver.log"))?;
+    let mut text = String::new();
+    let appeared = home.until("the run in Now", || {
+        text = session.text()?;
+        Ok(shows(&text))
+    });
+    appeared.map_err(|why| format!("{why}; the window shows: {text}"))?;
+    println!("desktop: Now shows demo-static, held by process {pid}");
+    child.finish(0)?;
+    home.until("the end of the run in Now", || Ok(!shows(&session.text()?)))?;
+    println!("desktop: the run has ended, and Now shows it no more");
+    session.end()
 }
 
 /// Starts the sandbox and adds the profile [`FEDERATED`], which takes its assertion from a file.
@@ -213,7 +285,7 @@ fn holds(folder: &Path, name: &str) -> bool {
 }
 
 /// Runs `keyward` with `args`, shows the line and what it prints, and gives the latter back.
-fn step(home: &Home, args: &[&str], input: &str) -> Result<String, String> {
+pub(crate) fn step(home: &Home, args: &[&str], input: &str) -> Result<String, String> {
     println!("\n$ keyward {}", args.join(" "));
     let answer = home.keyward(args, input, 0)?;
     print!("{}", answer.out);
@@ -241,7 +313,7 @@ fn profile(home: &Home, name: &str, issuer: &str, mode: &str, variable: &str) ->
     add_profile(home, name, &text)
 }
 
-fn add_profile(home: &Home, name: &str, text: &str) -> Result<(), String> {
+pub(crate) fn add_profile(home: &Home, name: &str, text: &str) -> Result<(), String> {
     let file = home.root.join("project").join(format!("{name}.toml"));
     std::fs::write(&file, text).map_err(|e| format!("{}: {e}", file.display()))?;
     step(home, &["profile", "add", name, "--from", &format!("{name}.toml")], "").map(drop)

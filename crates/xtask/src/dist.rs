@@ -44,7 +44,7 @@ pub(crate) fn dist(workspace: &Workspace, dir: &Path, vendored: bool) -> Result<
 }
 
 /// The triple of this machine, as `rustc -vV` says.
-fn host() -> Result<String, String> {
+pub(crate) fn host() -> Result<String, String> {
     let version = output(Command::new("rustc").arg("-vV"))?;
     let host = version.lines().find_map(|line| line.strip_prefix("host: "));
     host.map(str::to_owned).ok_or_else(|| "rustc -vV names no host".into())

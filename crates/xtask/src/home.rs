@@ -315,9 +315,12 @@ fn private_folder(path: &Path) -> Result<(), String> {
     DirBuilder::new().mode(0o700).create(path).map_err(|e| format!("{}: {e}", path.display()))
 }
 
-struct Process {
-    pid: i32,
-    parent: i32,
+/// A process.
+pub(crate) struct Process {
+    /// Its id.
+    pub(crate) pid: i32,
+    /// The id of its parent.
+    pub(crate) parent: i32,
     name: String,
     ended: bool,
 }
@@ -338,7 +341,7 @@ fn left() -> Vec<Process> {
 }
 
 /// All processes, as `/proc/PID/stat` tells them (proc(5)).
-fn processes() -> Vec<Process> {
+pub(crate) fn processes() -> Vec<Process> {
     let Ok(folder) = std::fs::read_dir("/proc") else { return Vec::new() };
     let pids = folder.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     pids.filter_map(|pid| process(pid, &std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)).collect()

@@ -6,16 +6,25 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a task reports to the terminal that started it")]
 
+mod app;
 mod bench;
 mod demo;
+mod desktop;
+mod devhost;
 mod dist;
 mod generate;
 mod home;
 mod interrupt;
+mod licences;
+mod node;
+mod package;
 mod sandbox;
+mod screen;
 mod setup;
 mod test;
 mod tidy;
+mod ui;
+mod webdriver;
 mod workspace;
 
 use clap::{Parser, Subcommand};
@@ -39,15 +48,19 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
-    /// Drive the real binaries through the whole story in a throw-away home
-    Demo {
-        /// Leave the home until Ctrl-C
+    /// Start the desktop as a debug build, on your own vault
+    App {
+        /// On a throw-away vault, with the sandbox and runs that hold credentials
         #[arg(long)]
-        keep: bool,
-        /// Play with the binaries in DIR instead of building them
-        #[arg(long, value_name = "DIR")]
-        with: Option<PathBuf>,
+        demo: bool,
+        /// With the tray alone
+        #[arg(long)]
+        hidden: bool,
     },
+    /// Drive the real binaries through the whole story in a throw-away home
+    Demo(demo::Play),
+    /// Serve the UI to a plain browser, against a broker in a throw-away home
+    Devhost(devhost::Serve),
     /// Run every check, fastest first
     Test,
     /// Put the release binaries into DIR
@@ -57,6 +70,15 @@ enum Task {
         /// Build OpenSSL from source instead of linking the one of the system
         #[arg(long)]
         vendored: bool,
+    },
+    /// Make the Debian package and the RPM package of the release
+    Package {
+        /// Folder for them, made if it is absent; `package` in the target folder without it
+        #[arg(long)]
+        dir: Option<PathBuf>,
+        /// Besides, install, start and remove the Debian package in a clean Debian 12; needs root
+        #[arg(long)]
+        check: bool,
     },
     /// Check the rules that the compiler does not: arrows, comments, layout
     Tidy,
@@ -87,10 +109,13 @@ fn main() -> ExitCode {
 fn run(task: Task) -> Result<(), String> {
     let workspace = Workspace::find()?;
     match task {
-        Task::Setup { check } => setup::setup(&workspace, &["build", "test"], check),
-        Task::Demo { keep, with } => demo::demo(&workspace, keep, with),
+        Task::Setup { check } => setup::setup(&workspace, &["build", "desktop", "screen", "test"], check),
+        Task::App { demo, hidden } => app::app(&workspace, demo, hidden),
+        Task::Demo(play) => demo::demo(&workspace, play),
+        Task::Devhost(serve) => devhost::devhost(&workspace, serve),
         Task::Test => test::test(&workspace),
         Task::Dist { dir, vendored } => dist::dist(&workspace, &dir, vendored),
+        Task::Package { dir, check } => package::package(&workspace, dir, check),
         Task::Tidy => tidy::tidy(&workspace),
         Task::Gen { check } => generate::generate(&workspace, check),
         Task::Bench { quick } => bench::bench(&workspace, quick),

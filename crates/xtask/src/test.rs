@@ -1,11 +1,13 @@
 //! `cargo xtask test`: every check, fastest first; what continuous integration runs.
 //!
 //! Stops at the first step that fails. Installs what it lacks: system packages from `.ci/packages`, cargo-deny and the
-//! clients of `tests/clients` into the target folder. Never changes a file that git knows. Called by hand and by `.ci/run`.
+//! clients of `tests/clients` into the target folder, the UI's packages into `ui/node_modules`. Never changes a file that git
+//! knows. Called by hand and by `.ci/run`.
 
 use crate::generate::generate;
 use crate::setup::setup;
 use crate::tidy::tidy;
+use crate::ui::{self, Bundle};
 use crate::workspace::{Workspace, line_of, output, succeed};
 use std::io::{BufRead, BufReader, Write};
 use std::ops::AddAssign;
@@ -19,24 +21,46 @@ const DENY: &str = "0.20.2";
 /// Feature that adds the named points at which a test kills the broker.
 const FAULT_POINTS: &str = "keyward-broker/fault-points";
 
+/// The desktop as its tests need it: with the UI inside, and open to WebDriver. Every step takes the same features, so that
+/// its crates are compiled once for the checks and once for the tests.
+const DRIVEN: &str = "keyward-desktop/custom-protocol,keyward-desktop/automation";
+
+/// The desktop as it is packaged.
+const PACKAGED: &str = "keyward-desktop/custom-protocol";
+
 /// Runs every step.
 pub(crate) fn test(workspace: &Workspace) -> Result<(), String> {
     let begin = Instant::now();
-    step("setup", || setup(workspace, &["build", "test"], false))?;
+    step("setup", || setup(workspace, &["build", "desktop", "screen", "test"], false))?;
     let before = tree(workspace)?;
     step("fmt", || succeed(&mut workspace.cargo(&["fmt", "--all", "--check"])))?;
     step("tidy", || tidy(workspace))?;
     step("gen --check", || generate(workspace, true))?;
     step("deny", || deny(workspace))?;
-    let clippy = ["clippy", "--workspace", "--all-targets"];
-    let warnings = ["--", "-D", "warnings"];
-    step("clippy", || succeed(workspace.cargo(&clippy).args(warnings)))?;
-    step("clippy, fault points", || {
-        succeed(workspace.cargo(&clippy).args(["--features", FAULT_POINTS]).args(warnings))
+    let mut sum = Sum::default();
+    step("ui", || {
+        let (passed, skipped) = ui::check(workspace)?;
+        sum += Sum { passed, failed: 0, skipped };
+        Ok(())
     })?;
-    step("doc", || succeed(workspace.cargo(&["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings")))?;
+    // The desktop takes the bundle in when it is compiled.
+    step("ui, bundles", || {
+        ui::build(workspace, Bundle::Devhost)?;
+        ui::build(workspace, Bundle::Desktop)?;
+        ui::limit(workspace)
+    })?;
+    let clippy = ["clippy", "--workspace", "--all-targets", "--features"];
+    let warnings = ["--", "-D", "warnings"];
+    step("clippy", || succeed(workspace.cargo(&clippy).arg(DRIVEN).args(warnings)))?;
+    step("clippy, fault points, desktop as packaged", || {
+        succeed(workspace.cargo(&clippy).arg(format!("{PACKAGED},{FAULT_POINTS}")).args(warnings))
+    })?;
+    step("doc", || {
+        let mut doc = workspace.cargo(&["doc", "--workspace", "--no-deps", "--features", PACKAGED]);
+        succeed(doc.env("RUSTDOCFLAGS", "-D warnings"))
+    })?;
     step("build", || {
-        succeed(&mut workspace.cargo(&["build", "--workspace", "--bins"]))?;
+        succeed(&mut workspace.cargo(&["build", "--workspace", "--bins", "--features", DRIVEN]))?;
         let fault = ["build", "--workspace", "--features", FAULT_POINTS, "--bin", "keyward-broker-fault"];
         succeed(&mut workspace.cargo(&fault))
     })?;
@@ -44,13 +68,13 @@ pub(crate) fn test(workspace: &Workspace) -> Result<(), String> {
         let install = workspace.root.join("tests/clients/install");
         succeed(Command::new("sh").arg(install).arg(workspace.target.join("clients")))
     })?;
-    let mut sum = Sum::default();
+    let before_cargo = sum.passed;
     let tested = step("test", || cargo_test(workspace, &mut sum));
     let clean = step("clean tree", || match tree(workspace)? {
         after if after == before => Ok(()),
         after => Err(format!("the run changed files that git knows, or left new ones:\n{}", after.names)),
     });
-    let done = tested.and(clean).and(if sum.passed == 0 { Err("no test ran".into()) } else { Ok(()) });
+    let done = tested.and(clean).and(if sum.passed == before_cargo { Err("no test ran".into()) } else { Ok(()) });
     println!("test: {} s", begin.elapsed().as_secs());
     println!("{} passed, {} failed, {} skipped", sum.passed, sum.failed, sum.skipped);
     done
@@ -110,7 +134,7 @@ impl AddAssign for Sum {
 
 /// Runs all tests, failed ones or not; passes on what they print and adds up the closing lines of the runners.
 fn cargo_test(workspace: &Workspace, sum: &mut Sum) -> Result<(), String> {
-    let mut command = workspace.cargo(&["test", "--workspace", "--no-fail-fast"]);
+    let mut command = workspace.cargo(&["test", "--workspace", "--no-fail-fast", "--features", DRIVEN]);
     let line = line_of(&command);
     let mut cargo = command.stdout(Stdio::piped()).spawn().map_err(|e| format!("{line}: {e}"))?;
     if let Some(stdout) = cargo.stdout.take() {

@@ -1,7 +1,7 @@
 //! `cargo xtask tidy`: the rules that neither the compiler nor clippy checks.
 //!
 //! Arrows between crates and to the outside, comments beside each look at a secret, no clock and no I/O in the pure
-//! crates, the layout of the repository, released migrations, and ignored tests. Reads only; never mends a file. Called by
+//! crates, no host in the UI and in lock files of npm, the layout of the repository, released migrations, and ignored tests. Reads only; never mends a file. Called by
 //! hand and by `test`.
 
 use crate::workspace::{Workspace, read};
@@ -49,8 +49,8 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("clap", &["keyward-cli", "keyward-sandbox", "xtask"]),
     ("clap_complete", &["keyward-cli"]),
     ("clap_mangen", &["keyward-cli"]),
-    ("hyper", &["keyward-broker", "keyward-sandbox"]),
-    ("hyper-util", &["keyward-broker", "keyward-sandbox"]),
+    ("hyper", &["keyward-broker", "keyward-sandbox", "xtask"]),
+    ("hyper-util", &["keyward-broker", "keyward-sandbox", "xtask"]),
     ("rustls", &["keyward-issuer"]),
     ("tokio-rustls", &["keyward-issuer"]),
     ("rustls-platform-verifier", &["keyward-issuer"]),
@@ -62,7 +62,15 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("notify-rust", &["keyward-desktop"]),
     (
         "tokio",
-        &["keyward-store", "keyward-issuer", "keyward-broker", "keyward-sandbox", "keyward-testkit", "keyward-tests"],
+        &[
+            "keyward-store",
+            "keyward-issuer",
+            "keyward-broker",
+            "keyward-sandbox",
+            "keyward-testkit",
+            "keyward-tests",
+            "xtask",
+        ],
     ),
 ];
 
@@ -117,6 +125,9 @@ const TOP: &[&str] = &[
 /// Places of one machine, which mean nothing in a clone. Put together here so that this file does not name them.
 const PLACES: &[&str] = &[concat!("..", "/shared"), concat!("/wo", "rk/")];
 
+/// What a URL in the UI may begin with: names of XML, and hosts that are nobody's (RFC 2606, RFC 6761).
+const HOSTS: &[&str] = &["www.w3.org/", "127.0.0.1", "localhost", "example.com", "example.org"];
+
 /// Checksums of the migrations that were released: SHA-256 in hex, two spaces, file name.
 const RELEASED: &str = include_str!("../released-migrations.txt");
 
@@ -132,6 +143,12 @@ pub(crate) fn tidy(workspace: &Workspace) -> Result<(), String> {
         // A file that is no text, such as a fixture or an icon, is not read.
         let Ok(text) = std::fs::read_to_string(workspace.root.join(&file)) else { continue };
         breaches.extend(places(&file, &text));
+        if file.ends_with("package-lock.json") {
+            breaches.extend(resolved(&file, &text));
+        }
+        if file.starts_with("ui/src/") || file == "ui/index.html" {
+            breaches.extend(remote(&file, &text));
+        }
         if file.ends_with(".rs") {
             breaches.extend(ignored(&file, &text));
             breaches.extend(exposed(&file, &text));
@@ -198,6 +215,25 @@ fn places(file: &str, text: &str) -> Vec<String> {
         }
     }
     breaches
+}
+
+/// A lock file names versions and hashes; where the packages come from is npm's configuration.
+fn resolved(file: &str, text: &str) -> Vec<String> {
+    let lines = text.lines().enumerate().filter(|(_, line)| line.trim_start().starts_with("\"resolved\""));
+    lines.map(|(n, _)| format!("{file}:{}: names the host of a registry", n + 1)).collect()
+}
+
+/// The UI loads nothing from elsewhere and links to nothing. A URL without a scheme counts only where something is loaded.
+fn remote(file: &str, text: &str) -> Vec<String> {
+    let foreign = |line: &str, scheme: &str| {
+        line.match_indices(scheme).any(|(at, _)| {
+            let host = &line[at + scheme.len()..];
+            host.starts_with(|c: char| c.is_ascii_alphanumeric()) && !HOSTS.iter().any(|known| host.starts_with(known))
+        })
+    };
+    let schemes = ["https://", "http://", "wss://", "ws://", "url(//", "src=\"//", "href=\"//"];
+    let lines = text.lines().enumerate().filter(|(_, line)| schemes.iter().any(|scheme| foreign(line, scheme)));
+    lines.map(|(n, _)| format!("{file}:{}: names a host", n + 1)).collect()
 }
 
 fn ignored(file: &str, text: &str) -> Vec<String> {
@@ -349,6 +385,19 @@ mod tests {
             assert_eq!(found(&format!("see {place}notes")), 1, "{place}");
         }
         assert_eq!(found(&format!("/home/runner{}", PLACES[1])), 0);
+    }
+
+    #[test]
+    fn hosts_are_found_in_the_ui_and_in_lock_files() {
+        let found = |text: &str| remote("ui/src/a.svelte", text).len();
+        let scheme = "https://";
+        assert_eq!(found(&format!("<img src=\"{scheme}cdn.net/a.png\">")), 1);
+        assert_eq!(found(&format!("fetch('{scheme}evil.net'); // {scheme}example.com")), 1);
+        assert_eq!(found("@import url(//fonts.net/a.css)"), 1);
+        assert_eq!(found("xmlns=\"http://www.w3.org/2000/svg\" // a comment"), 0);
+        assert_eq!(found(&format!("if (url.startsWith('{scheme}')) return")), 0);
+        assert_eq!(resolved("package-lock.json", "      \"resolved\": \"…\",\n").len(), 1);
+        assert_eq!(resolved("package-lock.json", "      \"integrity\": \"…\",\n").len(), 0);
     }
 
     #[test]
