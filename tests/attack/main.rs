@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod confine;
+mod desk;
 mod federation;
 mod flood;
 mod inside;

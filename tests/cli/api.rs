@@ -11,10 +11,10 @@ fn request(id: &str, home: &Home) -> Option<(&'static str, Value, Option<&'stati
     let file = |name: &str| home.root.join(name).display().to_string();
     let toml = "[issuer]\nkind = \"static\"\nsecret = \"secret:p\"\n[delivery]\nenv = { V = \"token\" }\n";
     let command = json!({"path": "/bin/true", "args": ["x"], "project": "/"});
+    let launcher = json!({"name": "A / b", "command": ["true"], "profiles": ["p"], "proof": proof});
     Some(match id {
-        "Status" | "Slots" | "Secrets" | "Kinds" | "Profiles" | "Runs" | "Audit" | "AuditVerify" => {
-            ("", Value::Null, None)
-        }
+        "Status" | "Slots" | "Secrets" | "Kinds" | "Profiles" | "Runs" | "RunsPast" | "Apps" | "Launchers"
+        | "Settings" | "Audit" | "AuditSummary" | "AuditVerify" => ("", Value::Null, None),
         "Profile" => ("p", Value::Null, None),
         "ProfileTest" => ("p", json!({}), None),
         "AuditEntry" => ("1", Value::Null, None),
@@ -30,6 +30,13 @@ fn request(id: &str, home: &Home) -> Option<(&'static str, Value, Option<&'stati
         "ProfileAdd" => ("", json!({"name": "added", "toml": toml}), None),
         "ProfileEdit" => ("added", json!({"name": "added", "toml": toml, "proof": proof}), None),
         "ProfileRemove" => ("added", Value::Null, None),
+        "ProfileRenew" => ("p", Value::Null, None),
+        "ProfileReveal" => ("p", proof, None),
+        "LauncherAdd" => ("", launcher, None),
+        "LauncherEdit" => ("A%20%2F%20b", launcher, None),
+        "LaunchExpect" => ("a%20%2f%20B", json!({"path": "/bin/true"}), None),
+        "LauncherRemove" => ("A%20%2F%20b", Value::Null, None),
+        "SettingsPut" => ("", json!({"auto_lock_s": 600, "proof": proof}), None),
         "RunStart" => {
             ("", json!({"profiles": ["p"], "command": command, "variables": ["HOME"], "dry_run": true}), None)
         }
@@ -53,8 +60,8 @@ fn send(home: &Home, method: &str, path: &str, body: &Value) -> Reply {
 /// Operations in an order in which each can be done: what ends something comes last.
 fn rank(id: &str) -> u8 {
     match id {
-        "SecretReveal" | "SlotRemove" | "Restore" | "ProfileEdit" => 1,
-        "SecretRemove" | "ProfileRemove" => 2,
+        "SecretReveal" | "SlotRemove" | "Restore" | "ProfileEdit" | "LauncherEdit" | "LaunchExpect" => 1,
+        "SecretRemove" | "ProfileRemove" | "LauncherRemove" => 2,
         "Rekey" => 3,
         "Lock" => 4,
         _ => 0,

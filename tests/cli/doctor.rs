@@ -115,3 +115,16 @@ fn hostile_files_neither_hang_it_nor_end_it() {
     let text = home.keyward(&["doctor"]).exits(0).out;
     assert!(!text.contains('\u{1b}') && text.contains("not read: "), "{text:?}");
 }
+
+#[test]
+fn what_was_moved_in_is_not_offered_again() {
+    let mut home = Home::with_vault();
+    home.set("ANTHROPIC_API_KEY", KEY);
+    home.set("OPENAI_API_KEY", "sk-x");
+    let text = || home.keyward(&["doctor"]).exits(0).out;
+    assert_eq!(text().matches("can be moved in").count(), 2, "{}", text());
+    home.keyward(&["profile", "add", "work", "--from-env", "--variable", "ANTHROPIC_API_KEY"]).exits(0);
+    let after = text();
+    assert!(after.contains("profile work hands over ANTHROPIC_API_KEY already"), "{after}");
+    assert_eq!(after.matches("can be moved in").count(), 1, "{after}");
+}

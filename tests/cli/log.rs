@@ -57,6 +57,9 @@ fn every_filter_gives_what_fits_and_nothing_else() {
     }
     assert!(same(&home, &["--outcome", "failed"], |e| e["outcome"] == "failed") >= 1);
     assert_eq!(same(&home, &["--outcome", "refused"], |e| e["outcome"] == "refused"), 1);
+    same(&home, &["--text", "SLEEP"], |e| e.to_string().contains("sleep"));
+    same(&home, &["--text", "sleep", "--profile", "two"], |e| e.to_string().contains("sleep") && e["profile"] == "two");
+    assert!(list(&home, &["--text", "in no entry at all"]).is_empty());
     let run = list(&home, &["--kind", "run.ended"])[1]["entry"]["run"].as_str().unwrap().to_owned();
     same(&home, &["--run", &run], |e| e["run"] == run.as_str());
     let both = ["--app", "sleep", "--profile", "one", "--kind", "lease"];

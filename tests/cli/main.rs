@@ -8,6 +8,7 @@ mod export;
 mod five_minutes;
 mod follow;
 mod fuzz;
+mod launcher;
 mod life;
 mod log;
 mod output;

@@ -100,6 +100,8 @@ fn help_names_every_command_that_works_and_no_other() {
         "profile",
         "secret",
         "run",
+        "launch",
+        "launcher",
         "token",
         "ps",
         "revoke",

@@ -10,7 +10,8 @@ fn typed(text: &str) -> Vec<u8> {
 fn init_asks_twice_and_shows_nothing_of_what_is_typed() {
     let home = Home::new();
     let mut talk = Talk::on_terminal(&home, &["keyward", "init"], &[]);
-    talk.until("New passphrase: ");
+    let before = talk.until("New passphrase: ");
+    assert!(before.contains("at least 12 characters"), "the rule is told first: {before}");
     talk.send(&typed(PASSPHRASE));
     talk.until("The same again: ");
     talk.send(&typed("correct horse battery stable 42"));
@@ -89,6 +90,24 @@ fn a_secret_is_typed_hidden() {
     talk.send(&typed(PASSPHRASE));
     let answer = talk.end().exits(0);
     assert!(answer.out.contains("hunter2\r\n"), "{}", answer.out);
+}
+
+#[test]
+fn what_is_typed_beside_a_prompt_is_neither_shown_nor_left_for_the_shell() {
+    let home = Home::with_vault();
+    home.keyward(&["lock"]).exits(0);
+    let script = "keyward unlock; echo ended $?; read -r x; echo got:$x:";
+    let mut talk = Talk::on_terminal(&home, &["sh", "-c", script], &[]);
+    talk.until("Passphrase for the vault in ");
+    talk.send(b"wrong passphrase\rstray one\r");
+    talk.until("try again");
+    talk.until("Passphrase for the vault in ");
+    talk.send(format!("{PASSPHRASE}\rstray two\r").as_bytes());
+    talk.until("ended 0");
+    talk.send(b"own\r");
+    talk.until("got:own:");
+    let answer = talk.end().exits(0);
+    assert!(!answer.out.contains("stray") && !answer.out.contains("wrong"), "{}", answer.out);
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod cache;
 mod deliver;
 mod fault;
 mod once;
+mod renew;
 mod supply;
 
 pub(crate) use keyward_testkit::ask;

@@ -8,6 +8,7 @@ mod exit;
 mod inherit;
 mod inside;
 mod issuer;
+mod launch;
 mod plan;
 mod record;
 mod streams;

@@ -18,7 +18,7 @@ fn variables_that_would_win_are_unset_and_reported_once() {
     assert!(has("ANTHROPIC_AUTH_TOKEN=s3cret") && has("GH_TOKEN=kept") && has("MY_ANTHROPIC_API_KEY=kept"));
     assert!(has("ANTHROPIC_BASE_URL=https://kept.example"), "it only says where to");
     for name in given {
-        let line = format!("keyward: unset {name} (would win over profile claude)\n");
+        let line = format!("keyward: unset {name} (so that profile claude alone counts)\n");
         assert_eq!(answer.err.matches(&line).count(), 1, "{}", answer.err);
     }
     assert!(answer.err.contains("keyward: replaced ANTHROPIC_AUTH_TOKEN (set by profile claude)\n"), "{}", answer.err);
@@ -38,7 +38,7 @@ fn a_variable_that_another_profile_delivers_is_no_shadow() {
     assert!(answer.out.contains("AWS_ACCESS_KEY_ID=akid\n") && answer.out.contains("AWS_SECRET_ACCESS_KEY=sekrit\n"));
     assert!(answer.out.contains("AWS_REGION=kept\n") && !answer.out.contains("AWS_SESSION_TOKEN"));
     let said = "keyward: replaced AWS_SECRET_ACCESS_KEY (set by profile key)\n\
-                keyward: unset AWS_SESSION_TOKEN (would win over profile id)\n";
+                keyward: unset AWS_SESSION_TOKEN (so that profile id alone counts)\n";
     assert_eq!(answer.err, said);
 }
 

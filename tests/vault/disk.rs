@@ -195,3 +195,25 @@ fn rekey_backup_and_restore_on_a_full_disk_leave_the_vault_as_it_was() {
     let left = small.does("ls kw/data").exits(0).text;
     assert!(!left.contains("draft") && !left.contains(".new") && !left.contains("saved"), "{left}");
 }
+
+#[test]
+fn a_lock_that_a_full_disk_kept_out_of_the_log_is_recorded_later() {
+    let mut small = with_profile();
+    // A run whose lease the lock takes back.
+    small.does("keyward run -p p -- sleep 600 & until keyward ps --json | grep -q '\"app_verified\":true'; do sleep 0.05; done");
+    small.fill();
+    while small.with("keyward secret set s", "x").exit == 0 {}
+    small.does("keyward lock").exits(1).says("vault.disk_full");
+    let state = small.does("keyward status --json").exits(0).text;
+    assert!(state.contains("\"locked\""), "what cannot be recorded is done all the same: {state}");
+    small.free();
+    small.with("keyward unlock --passphrase-stdin", PASSPHRASE).exits(0);
+    let told = small.does("keyward audit list --json --limit 1000").exits(0).text;
+    let place = |kind: &str| told.rfind(&format!("\"kind\":\"{kind}\"")).unwrap_or_else(|| panic!("no {kind}: {told}"));
+    assert!(place("lease.revoked") < place("vault.locked") && place("vault.locked") < place("vault.unlocked"));
+    assert_eq!(told.matches("\"kind\":\"vault.locked\"").count(), 1);
+    small.does("keyward audit verify").exits(0);
+    let left = small.does("keyward ps --json").exits(0).text;
+    assert!(left.contains("\"revoked\"") && !left.contains("\"state\":\"live\""), "{left}");
+    small.does("kill %1");
+}

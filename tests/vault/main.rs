@@ -11,6 +11,7 @@ mod lock;
 mod opening;
 mod rekey;
 mod rollback;
+mod settings;
 
 use keyward_testkit::{Answer, Home, PASSPHRASE};
 use serde_json::Value;

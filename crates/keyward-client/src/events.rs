@@ -28,18 +28,36 @@ pub struct Event {
     pub data: String,
 }
 
-/// Events as they come, without end. After an error that reconnecting does not mend it yields that error and then ends.
+/// Events as they come, without end unless they were asked for until the connection is lost. After an error that reconnecting
+/// does not mend it yields that error and then ends.
 pub struct Events {
     client: Client,
     last: Option<String>,
     open: Option<(Wire, Body)>,
     parser: Parser,
+    reconnects: bool,
+    connected: bool,
     ended: bool,
 }
 
 impl Events {
     pub(crate) fn new(client: Client, after: Option<&str>) -> Self {
-        Self { client, last: after.map(str::to_owned), open: None, parser: Parser::default(), ended: false }
+        let (last, parser) = (after.map(str::to_owned), Parser::default());
+        Self { client, last, open: None, parser, reconnects: true, connected: false, ended: false }
+    }
+
+    pub(crate) fn until_lost(client: Client, after: Option<&str>) -> Self {
+        Self { reconnects: false, ..Self::new(client, after) }
+    }
+
+    /// Opens the stream, so that what happens from here on is seen; else the first call of `next` does.
+    ///
+    /// # Errors
+    /// Those of [`Client::call`].
+    pub fn open(&mut self) -> Result<(), Fault> {
+        self.connect()?;
+        self.connected = true;
+        Ok(())
     }
 
     /// Where to resume: the id of the last event that had one.
@@ -76,7 +94,11 @@ impl Events {
             return Ok(Some(event));
         }
         let Some((wire, body)) = &mut self.open else {
-            self.reconnect()?;
+            match (self.reconnects, self.connected) {
+                (true, _) => self.reconnect()?,
+                (false, false) => self.open()?,
+                (false, true) => self.ended = true,
+            }
             return Ok(None);
         };
         match body.next(wire, None) {

@@ -177,6 +177,12 @@ impl Client {
         Events::new(self, after)
     }
 
+    /// As [`Client::events`], and ends when the connection is lost instead of reconnecting, for a caller that shows the loss at
+    /// once.
+    pub fn events_until_lost(self, after: Option<&str>) -> Events {
+        Events::until_lost(self, after)
+    }
+
     fn send(
         &mut self,
         method: Method,
@@ -250,7 +256,10 @@ impl Client {
 
 /// The JSON document of a request, written into room that is large enough from the start: a buffer that grows would
 /// leave unwiped copies behind.
-fn document<B: Serialize + ?Sized>(body: &B) -> Result<Zeroizing<Vec<u8>>, Fault> {
+///
+/// # Errors
+/// [`Code::RequestTooLarge`].
+pub fn document<B: Serialize + ?Sized>(body: &B) -> Result<Zeroizing<Vec<u8>>, Fault> {
     let mut room = Zeroizing::new(vec![0; BODY_MAX_BYTES]);
     let mut rest = room.as_mut_slice();
     match serde_json::to_writer(&mut rest, body) {

@@ -1,0 +1,1 @@
+//! A day with the window open.
