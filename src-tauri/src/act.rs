@@ -98,17 +98,22 @@ impl Acts {
             FromBus::RevokeAll => "Not everything was revoked",
             FromBus::Quit => "Keyward goes on",
         };
-        let parts = [&fault.message].into_iter().chain(&fault.causes).map(String::as_str);
-        let body = parts.collect::<Vec<_>>().join(". ");
+        let body: String = [&fault.message].into_iter().chain(&fault.causes).map(|part| sentence(part)).collect();
         let notice = Notice {
             id: "act".to_owned(),
             kind: NoticeKind::RefreshFailed,
             title: what.to_owned(),
-            body: body.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;"),
+            body: body.trim_end().replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;"),
             actions: vec![NoticeAction { key: "open", label: "Open", act: FromBus::Open(Screen::Now) }],
         };
         if let Some(Some(bus)) = self.bus.get() {
             bus.change(NoticeChange::Show(notice));
         }
     }
+}
+
+/// A message as a sentence, with the space to the next one.
+fn sentence(message: &str) -> String {
+    let mut chars = message.trim_end_matches('.').chars();
+    chars.next().into_iter().flat_map(char::to_uppercase).chain(chars).chain(". ".chars()).collect()
 }

@@ -126,7 +126,10 @@ impl Bus {
             Ok((server, answer.body().deserialize::<u32>()?))
         });
         match answer {
-            Ok((server, number)) => self.stands(server, number, notice),
+            Ok((server, number)) => {
+                let act = self.shown().stands(server, number, notice);
+                act.into_iter().for_each(|act| (self.0.act)(act));
+            }
             Err(e) => {
                 let mut shown = self.shown();
                 if !std::mem::replace(&mut shown.said, true) {
@@ -136,28 +139,8 @@ impl Bus {
         }
     }
 
-    /// Notes that the notice stands, and takes the answer that may have come already.
-    fn stands(&self, server: String, number: u32, notice: Notice) {
-        let mut shown = self.shown();
-        shown.said = false;
-        if shown.server.as_ref() != Some(&server) {
-            // Another server does not know the old ones, and gives their numbers anew.
-            shown.notices.clear();
-            shown.server = Some(server);
-        }
-        shown.notices.insert(number, notice);
-        let early = shown.early.iter().position(|(from, of, _)| Some(from) == shown.server.as_ref() && *of == number);
-        let act = early.and_then(|at| shown.early.remove(at)).and_then(|(_, _, key)| shown.act(number, &key));
-        drop(shown);
-        act.into_iter().for_each(|act| (self.0.act)(act));
-    }
-
     fn withdraw(&self, id: &str) {
-        let mut shown = self.shown();
-        let number = shown.notices.iter().find(|(_, n)| n.id == id).map(|(number, _)| *number);
-        let Some(number) = number else { return };
-        shown.notices.remove(&number);
-        drop(shown);
+        let Some(number) = self.shown().withdraw(id) else { return };
         // A server that is gone shows nothing.
         drop(self.call("CloseNotification", &(number,)));
     }
@@ -175,15 +158,13 @@ impl Bus {
         match (header.interface().map(|name| name.as_str()), member.as_str()) {
             (Some(name), "ActionInvoked") if name == NOTIFICATIONS.0 => {
                 if let Ok((number, key)) = message.body().deserialize::<(u32, String)>() {
-                    self.answered(from.to_string(), number, key);
+                    let act = self.shown().answered(from.to_string(), number, key);
+                    act.into_iter().for_each(|act| (self.0.act)(act));
                 }
             }
             (Some(name), "NotificationClosed") if name == NOTIFICATIONS.0 => {
                 if let Ok((number, _)) = message.body().deserialize::<(u32, u32)>() {
-                    let mut shown = self.shown();
-                    if shown.server.as_deref() == Some(from.as_str()) {
-                        shown.notices.remove(&number);
-                    }
+                    self.shown().closed(from.as_str(), number);
                 }
             }
             // Whoever says so, the portal is asked.
@@ -194,22 +175,6 @@ impl Bus {
             }
             _ => {}
         }
-    }
-
-    fn answered(&self, from: String, number: u32, key: String) {
-        let mut shown = self.shown();
-        let known = shown.server.as_ref() == Some(&from) && shown.notices.contains_key(&number);
-        let act = if known {
-            shown.act(number, &key)
-        } else {
-            if shown.early.len() == EARLY_MAX {
-                shown.early.pop_front();
-            }
-            shown.early.push_back((from, number, key));
-            None
-        };
-        drop(shown);
-        act.into_iter().for_each(|act| (self.0.act)(act));
     }
 
     /// Whether the session prefers dark colours; `None` where no portal tells.
@@ -226,7 +191,47 @@ impl Bus {
 }
 
 impl Shown {
-    /// What an answer asks for; the notification is over with it.
+    /// Notes that `server` shows the notice under `number`; gives the act of an answer that came before this was known.
+    fn stands(&mut self, server: String, number: u32, notice: Notice) -> Option<FromBus> {
+        self.said = false;
+        if self.server.as_ref() != Some(&server) {
+            // Another server does not know the old ones, and gives their numbers anew.
+            self.notices.clear();
+        }
+        self.notices.insert(number, notice);
+        let early = self.early.iter().position(|(from, of, _)| *from == server && *of == number);
+        self.server = Some(server);
+        let (_, _, key) = early.and_then(|at| self.early.remove(at))?;
+        self.act(number, &key)
+    }
+
+    /// What an answer from the process `from` asks for.
+    fn answered(&mut self, from: String, number: u32, key: String) -> Option<FromBus> {
+        if self.server.as_ref() == Some(&from) && self.notices.contains_key(&number) {
+            return self.act(number, &key);
+        }
+        if self.early.len() == EARLY_MAX {
+            self.early.pop_front();
+        }
+        self.early.push_back((from, number, key));
+        None
+    }
+
+    /// The server says that it shows it no longer.
+    fn closed(&mut self, from: &str, number: u32) {
+        if self.server.as_deref() == Some(from) {
+            self.notices.remove(&number);
+        }
+    }
+
+    /// Forgets the notice; gives its number where it stands.
+    fn withdraw(&mut self, id: &str) -> Option<u32> {
+        let number = self.notices.iter().find(|(_, n)| n.id == id).map(|(number, _)| *number)?;
+        self.notices.remove(&number);
+        Some(number)
+    }
+
+    /// What an action asks for; the notification is over with it.
     fn act(&mut self, number: u32, key: &str) -> Option<FromBus> {
         let notice = self.notices.get(&number)?;
         let action = match key {
@@ -236,5 +241,72 @@ impl Shown {
         let act = action?.act.clone();
         self.notices.remove(&number);
         Some(act)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use keyward_desk::{NoticeAction, Screen};
+
+    const SERVER: &str = ":1.7";
+
+    fn notice(id: &str) -> Notice {
+        let renew = NoticeAction { key: "renew", label: "Renew", act: FromBus::Renew(id.to_owned()) };
+        let open = NoticeAction { key: "open", label: "Open", act: FromBus::Open(Screen::Now) };
+        let text = String::new;
+        Notice {
+            id: id.to_owned(),
+            kind: NoticeKind::ExpiresSoon,
+            title: text(),
+            body: text(),
+            actions: vec![renew, open],
+        }
+    }
+
+    fn answer(shown: &mut Shown, from: &str, number: u32, key: &str) -> Option<FromBus> {
+        shown.answered(from.to_owned(), number, key.to_owned())
+    }
+
+    #[test]
+    fn an_answer_counts_once_and_only_from_the_server_that_took_the_notification() {
+        let mut shown = Shown::default();
+        assert_eq!(shown.stands(SERVER.to_owned(), 1, notice("a")), None);
+        assert_eq!(answer(&mut shown, ":1.66", 1, "renew"), None, "somebody else");
+        assert_eq!(answer(&mut shown, SERVER, 2, "renew"), None, "another number");
+        assert_eq!(answer(&mut shown, SERVER, 1, "reveal"), None, "no such action");
+        assert_eq!(answer(&mut shown, SERVER, 1, "renew"), Some(FromBus::Renew("a".to_owned())));
+        assert_eq!(answer(&mut shown, SERVER, 1, "renew"), None, "it is over");
+        assert_eq!(shown.stands(SERVER.to_owned(), 3, notice("b")), None);
+        assert_eq!(answer(&mut shown, SERVER, 3, "default"), Some(FromBus::Open(Screen::Now)));
+    }
+
+    #[test]
+    fn an_answer_that_comes_before_the_number_is_kept_and_a_flood_of_them_is_not() {
+        let mut shown = Shown::default();
+        assert_eq!(answer(&mut shown, SERVER, 1, "renew"), None);
+        assert_eq!(answer(&mut shown, ":1.66", 1, "open"), None);
+        assert_eq!(shown.stands(SERVER.to_owned(), 1, notice("a")), Some(FromBus::Renew("a".to_owned())));
+        for number in 0..1000 {
+            assert_eq!(answer(&mut shown, ":1.66", number, "renew"), None);
+        }
+        assert_eq!(shown.early.len(), EARLY_MAX);
+        assert_eq!(shown.stands(SERVER.to_owned(), 999, notice("b")), None, "another process said it");
+    }
+
+    #[test]
+    fn what_is_closed_withdrawn_or_of_an_old_server_is_no_more() {
+        let mut shown = Shown::default();
+        for (number, id) in [(1, "a"), (2, "b"), (3, "c")] {
+            assert_eq!(shown.stands(SERVER.to_owned(), number, notice(id)), None);
+        }
+        shown.closed(":1.66", 1);
+        shown.closed(SERVER, 2);
+        assert_eq!(answer(&mut shown, SERVER, 2, "renew"), None);
+        assert_eq!(shown.withdraw("c"), Some(3));
+        assert_eq!((shown.withdraw("c"), shown.withdraw("nothing")), (None, None));
+        assert_eq!(shown.stands(":1.8".to_owned(), 9, notice("d")), None);
+        assert_eq!(answer(&mut shown, SERVER, 1, "renew"), None, "its server is gone");
+        assert_eq!(shown.withdraw("d"), Some(9));
     }
 }

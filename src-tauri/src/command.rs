@@ -36,3 +36,56 @@ macro_rules! commands {
 }
 
 keyward_desk::each_command!(commands);
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+    use std::collections::BTreeSet;
+
+    fn json(text: &str) -> serde_json::Value {
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn the_window_may_do_exactly_what_the_list_says_and_hear_events() {
+        let file = json(include_str!("../capabilities/main.json"));
+        assert_eq!(file["windows"], json(r#"["main"]"#));
+        assert_eq!((&file["local"], &file["remote"]), (&json("true"), &json("null")));
+        let commands = COMMANDS.iter().map(|c| format!("allow-{}", c.name.replace('_', "-")));
+        let events = ["core:event:allow-listen", "core:event:allow-unlisten"].map(str::to_owned);
+        let want: BTreeSet<_> = commands.chain(events).collect();
+        let listed = file["permissions"].as_array().unwrap();
+        let have: BTreeSet<_> = listed.iter().map(|p| p.as_str().unwrap().to_owned()).collect();
+        assert_eq!(have, want);
+        assert_eq!(listed.len(), want.len(), "none twice");
+    }
+
+    #[test]
+    fn the_build_knows_the_same_commands() {
+        let document = json(include_str!("../../ui/commands.json"));
+        let paths = document["paths"].as_object().unwrap();
+        let built: BTreeSet<_> = paths.keys().filter_map(|path| path.strip_prefix("/command/")).collect();
+        assert_eq!(built, COMMANDS.iter().map(|c| c.name).collect());
+    }
+
+    #[test]
+    fn the_window_loads_nothing_from_elsewhere() {
+        let config = json(include_str!("../tauri.conf.json"));
+        assert_eq!(config["app"]["windows"], json("[]"), "made on demand");
+        assert_eq!(config["app"]["withGlobalTauri"], json("false"));
+        let security = &config["app"]["security"];
+        assert_eq!(security["capabilities"], json(r#"["main"]"#));
+        let policy = security["csp"].as_object().unwrap();
+        for (name, sources) in policy {
+            for source in sources.as_str().unwrap().split(' ') {
+                let known = matches!(source, "'none'" | "'self'" | "data:" | "ipc:" | "http://ipc.localhost")
+                    || (name == "style-src" && source == "'unsafe-inline'");
+                assert!(known, "{name} {source}");
+            }
+        }
+        for name in ["default-src", "object-src", "base-uri", "form-action", "frame-ancestors"] {
+            assert_eq!(policy[name], json("\"'none'\""), "{name}");
+        }
+    }
+}

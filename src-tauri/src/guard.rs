@@ -78,7 +78,8 @@ fn refuse(environment: impl Iterator<Item = (OsString, OsString)>, automation: b
     let remote: &[_] = if automation { &[] } else { REMOTE };
     let reason = |name: &OsStr| {
         let name = name.to_str()?;
-        let matches = |pattern: &str| pattern.strip_suffix('*').map_or(name == pattern, |start| name.starts_with(start));
+        let matches =
+            |pattern: &str| pattern.strip_suffix('*').map_or(name == pattern, |start| name.starts_with(start));
         remote.iter().chain(REFUSED).find(|(pattern, _)| matches(pattern)).map(|(_, why)| (name.to_owned(), *why))
     };
     let mut found: Vec<_> =

@@ -30,7 +30,8 @@ pub(crate) struct Instance {
 /// [`Code::BrokerSocket`] for a socket folder that is not ours alone, or when the files cannot be made.
 pub(crate) fn take(places: &Places) -> Result<Option<Instance>, Fault> {
     places.make_runtime()?;
-    let failed = |path: &Path, e: std::io::Error| Fault::new(Code::BrokerSocket).cause(format!("{}: {e}", path.display()));
+    let failed =
+        |path: &Path, e: std::io::Error| Fault::new(Code::BrokerSocket).cause(format!("{}: {e}", path.display()));
     let lock = places.runtime.join("desk.lock");
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let held = open(&lock, flags, Mode::RUSR | Mode::WUSR).map_err(|e| failed(&lock, e.into()))?;

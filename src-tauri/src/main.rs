@@ -85,7 +85,8 @@ fn print(text: &str) -> ExitCode {
 }
 
 fn no_display() -> Fault {
-    let set = ["WAYLAND_DISPLAY", "DISPLAY"].map(|name| std::env::var(name).ok().filter(|v| !v.is_empty()).map(|v| (name, v)));
+    let set = ["WAYLAND_DISPLAY", "DISPLAY"]
+        .map(|name| std::env::var(name).ok().filter(|v| !v.is_empty()).map(|v| (name, v)));
     let set: Vec<_> = set.into_iter().flatten().collect();
     let fault = Fault::new(Code::DesktopDisplay);
     if set.is_empty() {
@@ -104,7 +105,7 @@ fn run(places: Places, instance: &instance::Instance, hidden: bool) -> Result<Ex
         |home| format!("Keyward — {}", keyward_diag::plain(&home.display().to_string(), 200)),
     );
     let prompts = Arc::new(prompt::Prompts::new(places.home.clone()));
-    let app = command::add(tauri::Builder::default()).build(tauri::generate_context!()).map_err(failed)?;
+    let app = command::add(tauri::Builder::default()).build(context()).map_err(failed)?;
     let handle = app.handle().clone();
     let heard = handle.clone();
     let environment = std::env::vars_os().collect();
@@ -126,6 +127,12 @@ fn run(places: Places, instance: &instance::Instance, hidden: bool) -> Result<Ex
         _ => {}
     });
     Ok(if code == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What is built into the program: the UI, its policy, and the permissions of the window.
+#[expect(clippy::disallowed_methods, reason = "the macro ends the program where an iOS thread cannot be made")]
+fn context() -> tauri::Context {
+    tauri::generate_context!()
 }
 
 /// Starts what follows the broker: tray, notifications, colours.

@@ -6,10 +6,10 @@
 mod entry;
 mod frame;
 mod passphrase;
+mod quit;
 mod recovery;
 mod reveal;
 mod save;
-mod quit;
 
 pub(crate) use quit::QuitAnswer;
 

@@ -130,7 +130,7 @@ fn another_program_cannot_pass_for_the_launch_that_a_person_made() {
 }
 
 #[test]
-fn what_arrives_without_a_person_neither_shows_a_credential_nor_keeps_the_vault_open() {
+fn what_arrives_without_a_person_shows_no_credential() {
     let home = prepared();
     let run = Kept::start(home.keyward_command(&["run", "-p", "held", "--", "sleep", "600"]));
     wait_for("the run", || home.keyward(&["ps", "--json"]).json()[0]["app_verified"] == true);

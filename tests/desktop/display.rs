@@ -6,9 +6,10 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-/// An X server of this test alone.
+/// An X server of this test alone, with a window manager, which gives windows the keyboard and asks them to close.
 pub(crate) struct Display {
     server: Child,
+    manager: Child,
     name: String,
 }
 
@@ -22,7 +23,17 @@ impl Display {
         let mut number = String::new();
         BufReader::new(server.stdout.take().unwrap()).read_line(&mut number).unwrap();
         assert!(!number.trim().is_empty(), "Xvfb ended at once");
-        Self { server, name: format!(":{}", number.trim()) }
+        let name = format!(":{}", number.trim());
+        let mut manager = home.command("openbox");
+        manager.env("DISPLAY", &name).stdout(Stdio::null()).stderr(Stdio::null());
+        let manager = manager.spawn().unwrap();
+        let display = Self { server, manager, name };
+        wait_at_most(Duration::from_secs(20), "the window manager", || {
+            let mut asked = home.command("wmctrl");
+            asked.env("DISPLAY", &display.name).arg("-m");
+            run(asked, b"").exit == 0
+        });
+        display
     }
 
     /// For `DISPLAY`.
@@ -32,7 +43,8 @@ impl Display {
 
     fn xdotool(&self, home: &Home, args: &[&str]) -> keyward_testkit::Answer {
         let mut command = home.command("xdotool");
-        command.env("DISPLAY", &self.name).args(args);
+        // Titles are not read in the plain C locale when they are more than ASCII.
+        command.env("DISPLAY", &self.name).env("LC_ALL", "C.UTF-8").args(args);
         run(command, b"")
     }
 
@@ -51,9 +63,7 @@ impl Display {
             id.is_some()
         });
         let id = id.unwrap();
-        // There is no window manager that would do it.
-        self.xdotool(home, &["windowraise", &id]);
-        self.xdotool(home, &["windowfocus", "--sync", &id]).exits(0);
+        self.xdotool(home, &["windowactivate", "--sync", &id]).exits(0);
         id
     }
 
@@ -73,7 +83,9 @@ impl Display {
     #[track_caller]
     pub(crate) fn close(&self, home: &Home, title: &str) {
         let id = self.focus(home, title);
-        self.xdotool(home, &["windowclose", &id]).exits(0);
+        let mut close = home.command("wmctrl");
+        close.env("DISPLAY", &self.name).args(["-i", "-c", &id]);
+        run(close, b"").exits(0);
     }
 
     /// Text on the clipboard.
@@ -94,7 +106,9 @@ impl Display {
 
 impl Drop for Display {
     fn drop(&mut self) {
-        signal(self.server.id().cast_signed(), Signal::TERM);
-        let _ = self.server.wait();
+        for child in [&mut self.manager, &mut self.server] {
+            signal(child.id().cast_signed(), Signal::TERM);
+            let _ = child.wait();
+        }
     }
 }

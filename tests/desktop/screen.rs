@@ -18,6 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The environment of the desktop program.
 pub(crate) fn environment(command: &mut Command, bus: &Bus, display: &Display) {
     command.env("DISPLAY", display.name()).env("DBUS_SESSION_BUS_ADDRESS", bus.address());
+    // In the plain C locale the toolkit cannot write a title that is more than ASCII where xdotool reads it.
+    command.env("LC_ALL", "C.UTF-8");
     // Without them pictures are stale, and an accessibility bus is looked for that is not there.
     command.env("WEBKIT_DISABLE_DMABUF_RENDERER", "1").env("NO_AT_BRIDGE", "1");
 }

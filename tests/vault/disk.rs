@@ -209,7 +209,7 @@ fn a_lock_that_a_full_disk_kept_out_of_the_log_is_recorded_later() {
     small.free();
     small.with("keyward unlock --passphrase-stdin", PASSPHRASE).exits(0);
     let told = small.does("keyward audit list --json --limit 1000").exits(0).text;
-    let place = |kind: &str| told.rfind(&format!("\"kind\":\"{kind}\"")).unwrap_or_else(|| panic!("no {kind}: {told}"));
+    let place = |kind: &str| told.rfind(&format!("\"kind\":\"{kind}\"")).unwrap();
     assert!(place("lease.revoked") < place("vault.locked") && place("vault.locked") < place("vault.unlocked"));
     assert_eq!(told.matches("\"kind\":\"vault.locked\"").count(), 1);
     small.does("keyward audit verify").exits(0);

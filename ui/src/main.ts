@@ -1,3 +1,4 @@
+import './language';
 import './tokens.css';
 import './base.css';
 import { mount } from 'svelte';

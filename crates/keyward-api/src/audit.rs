@@ -4,7 +4,8 @@ use crate::Proof;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Query of `GET /v1/audit`. All filters must hold at once; text filters compare whole words of the entry.
+/// Query of `GET /v1/audit`. All filters must hold at once. An app, profile or project must be the whole of that field; an empty
+/// one finds the entries without it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AuditQuery {
@@ -41,7 +42,7 @@ pub struct AuditQuery {
     /// Before this time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until: Option<String>,
-    /// Text that the entry contains, upper or lower case, 1 to 200 bytes.
+    /// Text that the entry contains as it is stored (canonical JSON), upper or lower case, 1 to 200 bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
 }
@@ -66,14 +67,16 @@ pub struct AuditPage {
     pub entries: Vec<AuditEntryMsg>,
     /// There are more in that direction, or they were not looked at yet.
     pub more: bool,
-    /// A search stopped after this entry so that others are not kept waiting: go on from here with `before` or `after`.
+    /// A search for `text` stopped after this entry so that others are not kept waiting: go on from here with `before` or
+    /// `after`. Absent where everything in that direction was looked at, or where the page is full.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub looked_to: Option<u64>,
     /// Number of the newest entry of the log.
     pub head: u64,
 }
 
-/// Query of `GET /v1/audit/summary`. The filters are those of [`AuditQuery`] without `text`.
+/// Query of `GET /v1/audit/summary`, whose filters are those of [`AuditQuery`] without `run` and `text`, and of `GET /v1/apps`,
+/// which takes no `kind`, `outcome` and `bars`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AuditSummaryQuery {
@@ -136,7 +139,7 @@ pub struct AuditSummary {
     pub bar_s: u64,
     /// Bars from the oldest to the newest, empty ones included; none where nothing matches.
     pub bars: Vec<BarMsg>,
-    /// Apps of the whole log, most entries first, at most 200; so the other lists.
+    /// Apps of the whole log, most entries first, at most 200; so the other lists. Names over 508 bytes are left out.
     pub apps: Vec<CountMsg>,
     /// Profiles.
     pub profiles: Vec<CountMsg>,

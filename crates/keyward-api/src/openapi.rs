@@ -1,9 +1,10 @@
 //! The OpenAPI 3.1 document, made from the routes and the types.
 
-use crate::route::{ROUTES, Reply};
-use crate::{API_VERSION, AuditQuery, BODY_MAX_BYTES};
+use crate::route::{ROUTES, Reply, RouteId};
+use crate::{API_VERSION, AuditQuery, AuditSummaryQuery, BODY_MAX_BYTES, PastRunsQuery};
 use keyward_diag::Code;
 use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
 /// Makes the document (OpenAPI 3.1.0; schemas are JSON Schema 2020-12). The same input gives the same bytes.
@@ -22,8 +23,15 @@ pub fn openapi() -> Value {
                 json!([{"name": name, "in": "path", "required": true, "schema": {"type": "string"}}]),
             );
         }
-        if route.path == "/v1/audit" {
-            operation.insert("parameters".into(), query_parameters(&mut schemas));
+        let query = match route.id {
+            RouteId::Audit => Some(query_parameters::<AuditQuery>(&mut schemas, &[])),
+            RouteId::AuditSummary => Some(query_parameters::<AuditSummaryQuery>(&mut schemas, &[])),
+            RouteId::Apps => Some(query_parameters::<AuditSummaryQuery>(&mut schemas, &["kind", "outcome", "bars"])),
+            RouteId::RunsPast => Some(query_parameters::<PastRunsQuery>(&mut schemas, &[])),
+            _ => None,
+        };
+        if let Some(parameters) = query {
+            operation.insert("parameters".into(), parameters);
         }
         if let Some(request) = route.request {
             let schema = request(&mut schemas);
@@ -95,10 +103,12 @@ fn fault_schema() -> Value {
     })
 }
 
-fn query_parameters(schemas: &mut schemars::SchemaGenerator) -> Value {
-    let schema = schemas.root_schema_for::<AuditQuery>().to_value();
+/// The fields of a query, less those that the route does not take.
+fn query_parameters<T: JsonSchema>(schemas: &mut SchemaGenerator, without: &[&str]) -> Value {
+    let schema = schemas.root_schema_for::<T>().to_value();
     let fields = schema.get("properties").and_then(Value::as_object).cloned().unwrap_or_default();
-    fields.into_iter().map(|(name, schema)| json!({"name": name, "in": "query", "schema": schema})).collect()
+    let fields = fields.into_iter().filter(|(name, _)| !without.contains(&name.as_str()));
+    fields.map(|(name, schema)| json!({"name": name, "in": "query", "schema": schema})).collect()
 }
 
 #[cfg(test)]
@@ -116,6 +126,9 @@ mod tests {
         let operations: usize =
             doc["paths"].as_object().map_or(0, |p| p.values().filter_map(Value::as_object).map(Map::len).sum());
         assert_eq!(operations, ROUTES.len());
-        assert_eq!(doc["paths"]["/v1/audit"]["get"]["parameters"].as_array().map(Vec::len), Some(11));
+        for (path, fields) in [("/v1/audit", 12), ("/v1/audit/summary", 8), ("/v1/apps", 5), ("/v1/runs/past", 2)] {
+            let parameters = doc["paths"][path]["get"]["parameters"].as_array();
+            assert_eq!(parameters.map(Vec::len), Some(fields), "{path}");
+        }
     }
 }

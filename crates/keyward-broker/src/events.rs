@@ -2,6 +2,17 @@
 //!
 //! An event names ids and states and never a secret. A client that comes back after the list has moved on is told so by a
 //! `reset` event and reads the state anew; no event is dropped silently.
+//!
+//! | Event | Data |
+//! |---|---|
+//! | `vault` | `state`: `unlocked`, `locked`, `broken` |
+//! | `run` | `run`, `state`: `starting`, `started`, `ended` |
+//! | `lease` | `lease`, `run`, `profile`, `state`: `renewed` (with `pid`), `renew_failed` (with `code`), `lapsed`, `expired`, `revoked`, `released` |
+//! | `exchange` | `profile`, `ok` |
+//! | `profile` | `name`, `state`: `added`, `changed`, `removed` |
+//! | `launcher` | `name`, `state`: `added`, `changed`, `removed`, `launched` |
+//! | `settings` | nothing |
+//! | `audit` | `seq` of the newest entry |
 
 use serde_json::Value;
 use std::collections::VecDeque;

@@ -1,4 +1,4 @@
-//! The log: pages, verification, export, and going on after a break.
+//! The log: pages, what it says as a whole, verification, export, and going on after a break.
 
 use crate::broker::{Broker, entry_of, facts};
 use crate::peer::Peer;
@@ -6,21 +6,33 @@ use crate::platform::now;
 use bytes::Bytes;
 use jiff::Timestamp;
 use keyward_api::{
-    AcceptBreakRequest, AnchorMsg, AuditEntryMsg, AuditPage, AuditQuery, ExportRequest, GapMsg, HeadMsg, ProblemMsg,
+    AcceptBreakRequest, AnchorMsg, AppUseMsg, AuditEntryMsg, AuditPage, AuditQuery, AuditSummary, AuditSummaryQuery,
+    BarMsg, CountMsg, ExportRequest, GapMsg, HeadMsg, PastRunMsg, PastRunsPage, PastRunsQuery, ProblemMsg, SpanMsg,
     VerifyAnswer,
 };
-use keyward_core::audit::{Kind, Outcome};
+use keyward_core::Wall;
+use keyward_core::audit::{Entry, Kind, Outcome};
 use keyward_crypto::{ExportKey, ItemRef};
 use keyward_diag::{Code, Fault};
-use keyward_store::{Filter, Link, Order, Page, Store, StoreError};
-use serde_json::json;
+use keyward_store::{ByOutcome, Filter, Found, Link, Order, Page, Store, StoreError, Use};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 const PAGE: u32 = 100;
 const PAGE_MAX: u32 = 1_000;
+const BARS: u32 = 120;
+const BARS_MAX: u32 = 500;
+const RUNS: u32 = 50;
+const RUNS_MAX: u32 = 200;
+
+/// How long one request may keep the store busy with the search of a text.
+const PATIENCE: Duration = Duration::from_millis(150);
 
 impl Broker {
     /// The open database, for reading the log.
@@ -31,39 +43,102 @@ impl Broker {
 
     /// One page of the log.
     pub(crate) async fn audit(&self, query: &str) -> Result<AuditPage, Fault> {
-        let query = parse_query(query)?;
-        let limit = query.limit.unwrap_or(PAGE);
-        if !(1..=PAGE_MAX).contains(&limit) {
-            return Err(Fault::new(Code::RequestInvalid).cause(format!("limit is between 1 and {PAGE_MAX}")));
-        }
+        let query: AuditQuery = read_query(query)?;
+        let limit = within("limit", query.limit, PAGE, PAGE_MAX)?;
         if query.before.is_some() && query.after.is_some() {
             return Err(Fault::new(Code::RequestInvalid).cause("give either before or after"));
         }
         let order = if query.after.is_some() { Order::OldestFirst } else { Order::NewestFirst };
         let page = Page { after: query.after, before: query.before, order, limit: limit + 1 };
         let filter = filter(&query)?;
+        let patience = if filter.text.is_some() { PATIENCE } else { Duration::MAX };
         let store = self.log().await?;
-        let mut links = store.entries(page, &filter).await.map_err(|e| e.fault())?;
-        let more = links.len() > limit as usize;
+        let Found { mut links, looked_to, head } =
+            store.search(page, &filter, patience).await.map_err(|e| e.fault())?;
+        let more = links.len() > limit as usize || looked_to.is_some();
         links.truncate(limit as usize);
-        Ok(AuditPage {
-            entries: links.iter().map(message).collect(),
-            more,
-            looked_to: None,
-            head: store.head().await.seq,
+        Ok(AuditPage { entries: links.iter().map(message).collect(), more, looked_to, head })
+    }
+
+    /// How the log lies in time, and which names it has.
+    pub(crate) async fn audit_summary(&self, query: &str) -> Result<AuditSummary, Fault> {
+        let query: AuditSummaryQuery = read_query(query)?;
+        let most = within("bars", query.bars, BARS, BARS_MAX)?;
+        let filter = summary_filter(query)?;
+        let store = self.log().await?;
+        let summary = store.summary(&filter).await.map_err(|e| e.fault())?;
+        let (width, bars) = bars(&summary.hours, i64::from(most));
+        let list = |counts: Vec<(String, u64)>| {
+            counts.into_iter().map(|(name, count)| CountMsg { name, count }).collect::<Vec<_>>()
+        };
+        Ok(AuditSummary {
+            total: summary.total,
+            entries: summary.entries,
+            bar_s: width.unsigned_abs() * 3600,
+            bars,
+            apps: list(summary.apps),
+            profiles: list(summary.profiles),
+            projects: list(summary.projects),
+            kinds: list(summary.kinds),
         })
     }
 
-    pub(crate) async fn audit_summary(&self, _query: &str) -> Result<keyward_api::AuditSummary, Fault> {
-        Err(Fault::new(Code::Internal))
+    /// Which credential each app held and used, last held or used first; at most 1000 pairs of each sort.
+    pub(crate) async fn apps(&self, query: &str) -> Result<Vec<AppUseMsg>, Fault> {
+        let query: AuditSummaryQuery = read_query(query)?;
+        if query.kind.is_some() || query.outcome.is_some() || query.bars.is_some() {
+            let cause = "the filters are app, profile, project, since and until";
+            return Err(Fault::new(Code::RequestInvalid).cause(cause));
+        }
+        let filter = summary_filter(query)?;
+        let (store, live) = {
+            let mut state = self.state_for_request().await?;
+            let store = Arc::clone(&self.unlocked(&mut state)?.store);
+            let is = |wanted: &Option<String>, name: &str| wanted.as_ref().is_none_or(|wanted| wanted == name);
+            let mut live: BTreeMap<(String, String), u32> = BTreeMap::new();
+            for run in state.runs.values().filter(|run| run.ended.is_none()) {
+                for held in run.leases.iter().filter(|held| held.lease.is_live()) {
+                    let profile = held.profile.as_str();
+                    if is(&filter.app, &run.app) && is(&filter.profile, profile) && is(&filter.project, &run.project) {
+                        *live.entry((run.app.clone(), profile.to_owned())).or_default() += 1;
+                    }
+                }
+            }
+            (store, live)
+        };
+        let kinds = [Kind::CredentialDelivered, Kind::TokenDelivered];
+        let uses = store.uses(&kinds, &filter).await.map_err(|e| e.fault())?;
+        Ok(table_of_uses(uses, live))
     }
 
-    pub(crate) async fn apps(&self, _query: &str) -> Result<Vec<keyward_api::AppUseMsg>, Fault> {
-        Err(Fault::new(Code::Internal))
-    }
-
-    pub(crate) async fn runs_past(&self, _query: &str) -> Result<keyward_api::PastRunsPage, Fault> {
-        Err(Fault::new(Code::Internal))
+    /// One page of the runs that are over, last ended first.
+    pub(crate) async fn runs_past(&self, query: &str) -> Result<PastRunsPage, Fault> {
+        let query: PastRunsQuery = read_query(query)?;
+        let limit = within("limit", query.limit, RUNS, RUNS_MAX)?;
+        let kind = |kind: Kind| Filter { kind: Some(kind.name().to_owned()), ..Filter::default() };
+        let page = Page { after: None, before: query.before, order: Order::NewestFirst, limit: limit + 1 };
+        let store = self.log().await?;
+        let mut ends = store.entries(page, &kind(Kind::RunEnded)).await.map_err(|e| e.fault())?;
+        let more = ends.len() > limit as usize;
+        ends.truncate(limit as usize);
+        let mut runs = Vec::with_capacity(ends.len());
+        for end in &ends {
+            // One that was tampered with says nothing; verification names it.
+            let Ok(entry) = end.entry() else { continue };
+            let mut run = past_run(end.seq, &entry);
+            if run.started_at.is_none() {
+                // Entries of before the end told when the run began.
+                let first = Page { after: None, before: Some(end.seq), order: Order::OldestFirst, limit: 1 };
+                let of_run = Filter { run: Some(run.run.clone()), ..kind(Kind::RunRequested) };
+                let found = store.entries(first, &of_run).await.map_err(|e| e.fault())?;
+                if let Some(asked) = found.first().and_then(|link| link.entry().ok()) {
+                    run.profiles = names(&asked.detail);
+                    run.started_at = Some(asked.at);
+                }
+            }
+            runs.push(run);
+        }
+        Ok(PastRunsPage { runs, more })
     }
 
     /// One entry.
@@ -217,6 +292,121 @@ fn message(link: &Link) -> AuditEntryMsg {
     }
 }
 
+/// Reads the query of a GET route (`application/x-www-form-urlencoded`) as the body of others is read: by the form that the
+/// API describes, in which every name stands once.
+fn read_query<T: DeserializeOwned>(query: &str) -> Result<T, Fault> {
+    /// The fields that are numbers.
+    const NUMBERS: [&str; 4] = ["before", "after", "limit", "bars"];
+    let invalid = |cause: String| Fault::new(Code::RequestInvalid).cause(keyward_diag::plain(&cause, 400));
+    let mut fields = Map::new();
+    for (name, text) in form_urlencoded::parse(query.as_bytes()) {
+        let value = if NUMBERS.contains(&&*name) {
+            Value::from(text.parse::<u64>().map_err(|_| invalid(format!("`{name}` is not a number")))?)
+        } else {
+            Value::from(&*text)
+        };
+        if fields.insert(name.to_string(), value).is_some() {
+            return Err(invalid(format!("`{name}` is given twice")));
+        }
+    }
+    serde_json::from_value(Value::Object(fields)).map_err(|e| invalid(format!("the query: {e}")))
+}
+
+fn within(field: &str, asked: Option<u32>, usual: u32, most: u32) -> Result<u32, Fault> {
+    let number = asked.unwrap_or(usual);
+    if (1..=most).contains(&number) {
+        return Ok(number);
+    }
+    Err(Fault::new(Code::RequestInvalid).cause(format!("{field} is between 1 and {most}")))
+}
+
+/// Bars of equal width in hours, at most so many, over hours that rise.
+fn bars(hours: &[(i64, ByOutcome)], most: i64) -> (i64, Vec<BarMsg>) {
+    /// Hours, parts of a day, days, weeks.
+    const WIDTHS: [i64; 10] = [1, 2, 3, 6, 12, 24, 48, 168, 336, 672];
+    let (Some((first, _)), Some((last, _))) = (hours.first(), hours.last()) else { return (1, Vec::new()) };
+    let doubled = std::iter::successors(Some(1344_i64), |width| width.checked_mul(2));
+    // The usual widths begin where days do.
+    let usual = WIDTHS.into_iter().map(|width| (width, first.div_euclid(width) * width));
+    let mut widths = usual.chain(doubled.map(|width| (width, *first)));
+    let (width, begin) = widths.find(|(width, begin)| (last - begin) / width < most).unwrap_or((i64::MAX, *first));
+    let mut bars: Vec<BarMsg> = (0..=(last - begin) / width)
+        .map(|n| Wall((begin + n * width).saturating_mul(3_600_000_000)))
+        .map(|at| BarMsg { at: at.to_rfc3339(), ok: 0, refused: 0, failed: 0 })
+        .collect();
+    for (hour, counts) in hours {
+        let at = usize::try_from((hour - begin) / width).ok();
+        if let Some(bar) = at.and_then(|at| bars.get_mut(at)) {
+            bar.ok += counts.ok;
+            bar.refused += counts.refused;
+            bar.failed += counts.failed;
+        }
+    }
+    (width, bars)
+}
+
+/// Puts deliveries, uses and live leases side by side.
+fn table_of_uses(uses: Vec<Use>, live: BTreeMap<(String, String), u32>) -> Vec<AppUseMsg> {
+    let mut places: BTreeMap<(String, String), usize> = BTreeMap::new();
+    let mut table: Vec<AppUseMsg> = Vec::new();
+    let mut row = |app: String, profile: String, change: &mut dyn FnMut(&mut AppUseMsg)| {
+        let place = *places.entry((app.clone(), profile.clone())).or_insert(table.len());
+        if place == table.len() {
+            table.push(AppUseMsg { app, profile, held: None, used: None, unseen: false, live: 0 });
+        }
+        if let Some(row) = table.get_mut(place) {
+            change(row);
+        }
+    };
+    for Use { kind, app, profile, count, first_at, last_at } in uses {
+        let span = SpanMsg { count, first_at, last_at };
+        row(app, profile, &mut |row| {
+            if kind == Kind::TokenDelivered {
+                row.used = Some(span.clone());
+            } else {
+                // Every delivery that there is hides its uses.
+                (row.held, row.unseen) = (Some(span.clone()), true);
+            }
+        });
+    }
+    for ((app, profile), leases) in live {
+        row(app, profile, &mut |row| (row.live, row.unseen) = (leases, true));
+    }
+    table
+}
+
+/// The end of a run, as its entry tells it.
+fn past_run(seq: u64, end: &Entry) -> PastRunMsg {
+    let text = |name: &str| end.detail.get(name).and_then(Value::as_str).map(str::to_owned);
+    let number = |name: &str| end.detail.get(name).and_then(Value::as_i64).and_then(|n| i32::try_from(n).ok());
+    PastRunMsg {
+        run: end.run.clone().unwrap_or_default(),
+        app: end.app.clone().unwrap_or_default(),
+        app_verified: end.app_verified.unwrap_or(false),
+        project: end.project.clone().unwrap_or_default(),
+        started_at: text("started_at"),
+        ended_at: end.at.clone(),
+        exit: number("exit"),
+        signal: number("signal"),
+        code: text("code"),
+        profiles: names(&end.detail),
+        // Every delivery that there is hides its uses.
+        uses: None,
+        seq,
+    }
+}
+
+/// The profiles that a detail names.
+fn names(detail: &Map<String, Value>) -> Vec<String> {
+    let names = detail.get("profiles").and_then(Value::as_array).into_iter().flatten();
+    names.filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+fn summary_filter(query: AuditSummaryQuery) -> Result<Filter, Fault> {
+    let AuditSummaryQuery { app, profile, project, kind, outcome, since, until, bars: _ } = query;
+    filter(&AuditQuery { app, profile, project, kind, outcome, since, until, ..AuditQuery::default() })
+}
+
 fn filter(query: &AuditQuery) -> Result<Filter, Fault> {
     let invalid = |cause: String| Fault::new(Code::RequestInvalid).cause(cause);
     let time = |text: &Option<String>, field: &str| {
@@ -238,6 +428,9 @@ fn filter(query: &AuditQuery) -> Result<Filter, Fault> {
             format!("there is no kind `{}`; there are: {}", keyward_diag::plain(asked, 40), families.join(", "));
         return Err(invalid(cause));
     }
+    if query.text.as_ref().is_some_and(|text| text.is_empty() || text.len() > 200) {
+        return Err(invalid("text has 1 to 200 bytes".to_owned()));
+    }
     let outcome = query
         .outcome
         .as_ref()
@@ -255,44 +448,119 @@ fn filter(query: &AuditQuery) -> Result<Filter, Fault> {
     })
 }
 
-/// Reads the query of `GET /v1/audit` (`application/x-www-form-urlencoded`).
-fn parse_query(query: &str) -> Result<AuditQuery, Fault> {
-    let invalid = |cause: String| Fault::new(Code::RequestInvalid).cause(cause);
-    let mut out = AuditQuery::default();
-    for (key, value) in form_urlencoded::parse(query.as_bytes()) {
-        let number = || value.parse::<u64>().map_err(|_| invalid(format!("`{key}` is not a number")));
-        let text = || Some(value.clone().into_owned());
-        match key.as_ref() {
-            "before" => out.before = Some(number()?),
-            "after" => out.after = Some(number()?),
-            "limit" => out.limit = Some(u32::try_from(number()?).unwrap_or(u32::MAX)),
-            "app" => out.app = text(),
-            "profile" => out.profile = text(),
-            "project" => out.project = text(),
-            "kind" => out.kind = text(),
-            "outcome" => out.outcome = text(),
-            "run" => out.run = text(),
-            "since" => out.since = text(),
-            "until" => out.until = text(),
-            other => return Err(invalid(format!("there is no filter `{}`", keyward_diag::plain(other, 40)))),
-        }
-    }
-    Ok(out)
-}
-
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
 
     #[test]
-    fn queries_are_read_and_unknown_filters_refused() {
-        let q = parse_query("app=claude&project=%2Fhome%2Fa+b&limit=5&after=7").unwrap_or_default();
-        assert_eq!(
-            (q.app.as_deref(), q.project.as_deref(), q.limit, q.after),
-            (Some("claude"), Some("/home/a b"), Some(5), Some(7))
-        );
-        for bad in ["application=x", "limit=x", "before=-1", "="] {
-            assert_eq!(parse_query(bad).map_err(|f| f.code), Err(Code::RequestInvalid), "{bad}");
+    fn queries_are_read_and_what_the_api_does_not_know_is_refused() {
+        let query: AuditQuery = read_query("app=claude&project=%2Fhome%2Fa+b&limit=5&after=7&text=123").unwrap();
+        assert_eq!((query.app.as_deref(), query.project.as_deref()), (Some("claude"), Some("/home/a b")));
+        assert_eq!((query.limit, query.after, query.text.as_deref()), (Some(5), Some(7), Some("123")));
+        assert_eq!(read_query::<AuditQuery>("").unwrap(), AuditQuery::default());
+        for bad in [
+            "application=x",
+            "limit=x",
+            "limit=",
+            "limit=4294967296",
+            "before=-1",
+            "=",
+            "app=a&app=b",
+            "bars=3",
+            "%00=1",
+        ] {
+            let fault = read_query::<AuditQuery>(bad).unwrap_err();
+            assert_eq!(fault.code, Code::RequestInvalid, "{bad}");
         }
+        for bad in ["text=x", "run=x", "limit=1"] {
+            assert!(read_query::<AuditSummaryQuery>(bad).is_err(), "{bad}");
+        }
+        assert_eq!(read_query::<PastRunsQuery>("before=9").unwrap().before, Some(9));
+    }
+
+    #[test]
+    fn filters_that_cannot_hold_are_refused() {
+        for (bad, query) in [
+            ("kind", AuditQuery { kind: Some("leases".into()), ..AuditQuery::default() }),
+            ("outcome", AuditQuery { outcome: Some("good".into()), ..AuditQuery::default() }),
+            ("since", AuditQuery { since: Some("yesterday".into()), ..AuditQuery::default() }),
+            ("empty text", AuditQuery { text: Some(String::new()), ..AuditQuery::default() }),
+            ("long text", AuditQuery { text: Some("x".repeat(201)), ..AuditQuery::default() }),
+        ] {
+            assert_eq!(filter(&query).unwrap_err().code, Code::RequestInvalid, "{bad}");
+        }
+        let query = AuditQuery {
+            kind: Some("lease".into()),
+            since: Some("2026-11-21T00:00:00Z".into()),
+            ..AuditQuery::default()
+        };
+        assert_eq!(filter(&query).unwrap().since_us, Some(1_795_219_200_000_000));
+    }
+
+    fn hours(list: &[i64]) -> Vec<(i64, ByOutcome)> {
+        list.iter().map(|hour| (*hour, ByOutcome { ok: 1, refused: 2, failed: 3 })).collect()
+    }
+
+    #[test]
+    fn bars_are_few_equal_and_lose_nothing() {
+        assert!(bars(&[], 120).1.is_empty());
+        let (width, one) = bars(&hours(&[498_561]), 1);
+        assert_eq!((width, one.len(), one[0].at.as_str(), one[0].failed), (1, 1, "2026-11-16T09:00:00Z", 3));
+        // A day begins at midnight, and empty bars are there.
+        let (width, week) = bars(&hours(&[498_561, 498_562, 498_561 + 24 * 6]), 7);
+        assert_eq!((width, week.len(), week[0].at.as_str()), (24, 7, "2026-11-16T00:00:00Z"));
+        assert_eq!(week.iter().map(|bar| bar.ok).collect::<Vec<_>>(), [2, 0, 0, 0, 0, 0, 1]);
+        // A clock that was wrong makes bars wide, not many.
+        for most in [1, 2, 3, 120, 500] {
+            for wrong in [&[-5, 498_561][..], &[-5, 3], &[i64::from(i32::MIN) + 1, 0, i64::from(i32::MAX)]] {
+                let (width, wide) = bars(&hours(wrong), most);
+                assert!(wide.len() <= usize::try_from(most).unwrap() && width > 0, "{wrong:?} {most}");
+                assert_eq!(wide.iter().map(|bar| bar.refused).sum::<u64>(), 2 * wrong.len() as u64, "{wrong:?} {most}");
+            }
+        }
+    }
+
+    #[test]
+    fn held_used_and_live_stand_in_one_row() {
+        let of = |kind, app: &str, at: &str| Use {
+            kind,
+            app: app.into(),
+            profile: "pg".into(),
+            count: 2,
+            first_at: at.into(),
+            last_at: at.into(),
+        };
+        let uses = vec![
+            of(Kind::TokenDelivered, "psql", "3"),
+            of(Kind::CredentialDelivered, "codex", "2"),
+            of(Kind::CredentialDelivered, "psql", "1"),
+        ];
+        let live = BTreeMap::from([(("codex".into(), "pg".into()), 1), (("idle".into(), "pg".into()), 4)]);
+        let table = table_of_uses(uses, live);
+        let seen: Vec<_> = table
+            .iter()
+            .map(|row| {
+                let at = |span: &Option<SpanMsg>| span.as_ref().map(|span| span.first_at.clone());
+                (row.app.as_str(), at(&row.held), at(&row.used), row.unseen, row.live)
+            })
+            .collect();
+        let at = |text: &str| Some(text.to_owned());
+        let want =
+            [("psql", at("1"), at("3"), true, 0), ("codex", at("2"), None, true, 1), ("idle", None, None, true, 4)];
+        assert_eq!(seen, want);
+    }
+
+    #[test]
+    fn the_end_of_a_run_is_told_by_its_entry() {
+        let body = br#"{"app":"codex","app_verified":true,"at":"2026-11-21T03:04:05.123456Z","detail":{"exit":3,
+            "profiles":["pg"],"seconds":9,"started_at":"2026-11-21T03:03:56Z"},"kind":"run.ended","outcome":"ok",
+            "project":"/p","run":"r","seq":7}"#;
+        let run = past_run(7, &Entry::parse(body).unwrap());
+        assert_eq!((run.run.as_str(), run.exit, run.signal, run.seq), ("r", Some(3), None, 7));
+        assert_eq!((run.started_at.as_deref(), run.profiles), (Some("2026-11-21T03:03:56Z"), vec!["pg".to_owned()]));
+        let bare = br#"{"at":"","detail":{"exit":null,"code":7,"profiles":"x"},"kind":"run.ended","outcome":"failed","seq":7}"#;
+        let run = past_run(7, &Entry::parse(bare).unwrap());
+        assert_eq!((run.exit, run.code, run.started_at, run.profiles.len()), (None, None, None, 0));
     }
 }

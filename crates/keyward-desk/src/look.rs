@@ -44,8 +44,7 @@ pub(crate) fn near_from(lease: &LeaseMsg) -> Option<Timestamp> {
 /// The next time after `now` at which the tray or a notification changes although nothing happens in the broker: the one
 /// timer that is needed. `None` while nothing is due.
 pub fn next_due(overview: Option<&Overview>, now: Timestamp) -> Option<Timestamp> {
-    let overview = overview.filter(|o| is_open(o))?;
-    live(overview).filter_map(|(_, lease)| near_from(lease)).filter(|at| *at > now).min()
+    live(overview?).filter_map(|(_, lease)| near_from(lease)).filter(|at| *at > now).min()
 }
 
 /// When the app loses what the lease gives it: the limit where it is renewed until then.
@@ -179,7 +178,7 @@ pub(crate) mod tests {
         assert_eq!(of(vec![short]), in_minutes(9), "the last tenth of ten minutes");
         let mut locked = open(vec![run("r", "a", vec![lease("1", "p", "ends", 60)])], &[]);
         locked.status.vault.state = VaultState::Locked;
-        assert_eq!(next_due(Some(&locked), now()), None);
+        assert_eq!(next_due(Some(&locked), now()), in_minutes(55), "what the auto-lock leaves alive ends all the same");
     }
 
     #[test]

@@ -124,7 +124,7 @@ fn wanted(overview: &Overview, settings: NotificationSettings, now: Timestamp, z
         failing.dedup_by_key(|(_, lease)| lease.profile.clone());
         out.extend(failing.into_iter().map(|(run, lease)| refresh_failed(run, lease, now, zone)));
     }
-    if settings.expires_soon && is_open(overview) {
+    if settings.expires_soon {
         let near = live(overview).filter(|(_, lease)| near_from(lease).is_some_and(|from| from <= now));
         out.extend(near.map(|(run, lease)| expires_soon(overview, run, lease, now, zone)));
     }
@@ -226,6 +226,8 @@ mod tests {
         locked.status.vault.state = VaultState::Locked;
         let off = NotificationSettings { refresh_failed: false, ..ALL };
         let near = || with(vec![lease("1", "p", "ends", 4)]);
+        let mut auto_locked = near();
+        auto_locked.status.vault.state = VaultState::Locked;
         let failing =
             || with(vec![lease("1", "p", "fails", 4), lease("2", "p", "fails", 9), lease("3", "q", "lapsed", 0)]);
         let steps: Vec<(Option<Overview>, NotificationSettings, &[&str])> = vec![
@@ -244,6 +246,8 @@ mod tests {
             (Some(locked), ALL, &[]),
             (Some(broken), ALL, &[]),
             (Some(with(vec![])), ALL, &["-chain-broken"]),
+            (Some(auto_locked), ALL, &["+expires-soon/1"]),
+            (Some(with(vec![])), ALL, &["-expires-soon/1"]),
         ];
         let mut notices = Notices::new();
         for (n, (overview, settings, want)) in steps.into_iter().enumerate() {

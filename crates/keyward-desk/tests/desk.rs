@@ -6,7 +6,8 @@ use keyward_api::place::Places;
 use keyward_api::{AuditQuery, AuditSummaryQuery, PastRunsQuery, RevokeRequest, SlotKind, VaultState};
 use keyward_desk::{
     Ask, AuditEntryQuery, BreakReason, COMMANDS, Desk, DeskEvent, FromBus, Glyph, IdentityDraft, LauncherDraft,
-    LauncherSave, LoginAdopt, Named, Overview, ProfileDraft, ProfileSave, Prompter, SlotAdd, SlotNamed, Theme, tray,
+    LauncherSave, LoginAdopt, Named, Overview, ProfileDraft, ProfileSave, Prompter, SlotAdd, SlotNamed, Theme,
+    strength, tray,
 };
 use keyward_diag::Code;
 use keyward_secret::SecretText;
@@ -196,7 +197,10 @@ fn story() {
     script.lay(&[None]);
     assert!(!desk.vault_init().unwrap().done);
     assert_eq!(scene.overview().status.vault.state, VaultState::Absent);
-    script.lay(&[Some("aaaaaaaaaaaaa"), Some(PASSPHRASE)]);
+    // What the meter refuses is what the broker refuses.
+    let weak = ["abcdefabcde", "abcdeabcdeabcde"];
+    assert!(weak.iter().all(|p| strength(p).level == 0));
+    script.lay(&[Some(weak[0]), Some(weak[1]), Some(PASSPHRASE)]);
     assert!(desk.vault_init().unwrap().done);
     assert!(script.last_asked().error.unwrap().contains("too weak"));
     let recovery = script.last_shown().strip_prefix("recovery: ").unwrap().to_owned();
@@ -429,7 +433,8 @@ fn changes() {
 
     script.lay(&[Some(PASSPHRASE), None]);
     assert!(!desk.passphrase_change().unwrap().done);
-    let new = "another horse battery staple 43";
+    let new = "abcdefabcdef";
+    assert_eq!(strength(new).level, 1, "what the meter just takes, the broker takes");
     script.lay(&[Some("wrong"), Some(new), Some(PASSPHRASE)]);
     assert!(desk.passphrase_change().unwrap().done);
     let slot = |kind| desk.slots().unwrap().into_iter().find(|s| s.kind == kind);

@@ -3,7 +3,7 @@
 //!
 //! Reads files and runs nothing; asks no network and no broker. Never prints: a secret that was found stays in a
 //! [`SecretText`], and all that is shown of it is a fingerprint. A file that cannot be read is reported and the search
-//! goes on. Called by `doctor`, `setup` and `profile add --from-env`.
+//! goes on. Called by `doctor`, `setup`, `profile add --from-env`, and the list of logins.
 
 pub mod known;
 mod text;

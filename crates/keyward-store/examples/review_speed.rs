@@ -37,7 +37,8 @@ fn run(n: u64, runs: u64, dice: &mut Dice) -> Vec<Draft> {
     const APPS: [&str; 6] = ["Claude Code", "codex", "psql", "gemini", "aider", "terraform"];
     let hours = 250 * 10;
     let hour = n * hours / runs;
-    let at = BEGIN_US + (hour / 10 * 24 + 8 + hour % 10).cast_signed() * HOUR_US + dice.any(3_000).cast_signed() * 1_000_000;
+    let at =
+        BEGIN_US + (hour / 10 * 24 + 8 + hour % 10).cast_signed() * HOUR_US + dice.any(3_000).cast_signed() * 1_000_000;
     let app = APPS[usize::try_from(dice.few(6)).unwrap_or(0)];
     // The last of them is rare: once in about ten thousand runs.
     let profile = if dice.any(10_000) == 0 { 12 } else { dice.few(12) };
@@ -57,7 +58,9 @@ fn run(n: u64, runs: u64, dice: &mut Dice) -> Vec<Draft> {
         lease(Kind::CredentialDelivered, 0).detail("delivery", "env").detail("variables", vec!["ANTHROPIC_AUTH_TOKEN"]),
         of(Kind::RunStarted, 1).detail("pid", 4242),
         lease(Kind::LeaseReleased, 240).detail("delivery", "env").detail("beyond_reach", vec!["ANTHROPIC_AUTH_TOKEN"]),
-        of(Kind::RunEnded, 240).outcome(if failed { Outcome::Failed } else { Outcome::Ok }).detail("exit", i32::from(failed)),
+        of(Kind::RunEnded, 240)
+            .outcome(if failed { Outcome::Failed } else { Outcome::Ok })
+            .detail("exit", i32::from(failed)),
     ]
 }
 

@@ -26,7 +26,10 @@ const BLOCK: i64 = 512;
 pub(crate) const UNDATED: i32 = i32::MIN;
 
 /// Names are cut to so many bytes, so that a block stays small whatever its entries hold.
-pub(crate) const NAME_MAX_BYTES: usize = 512;
+const NAME_MAX_BYTES: usize = 512;
+
+/// A name of so many bytes or fewer is whole: a cut one lacks at most three for the sake of its last character.
+pub(crate) const WHOLE_MAX_BYTES: usize = NAME_MAX_BYTES - 4;
 
 /// Key in `meta` that asks for the tables to be made anew.
 pub(crate) const META_UNINDEXED: &str = "audit.unindexed";
@@ -289,7 +292,9 @@ impl Pending {
         let runs: Vec<_> = runs.collect();
         for runs in runs.chunks(ROWS_MAX) {
             insert(sql, "audit_run (run, block, count, first, last)", 5, runs.len());
-            sql.push_str(" ON CONFLICT (run, block) DO UPDATE SET count = count + excluded.count, last = excluded.last");
+            sql.push_str(
+                " ON CONFLICT (run, block) DO UPDATE SET count = count + excluded.count, last = excluded.last",
+            );
             for (block, (run, span)) in runs {
                 put(arguments, &**run)?;
                 put(arguments, *block)?;
@@ -312,7 +317,9 @@ pub(crate) async fn rebuild(conn: &mut SqliteConnection) -> Result<(), StoreErro
     conn.execute("BEGIN IMMEDIATE; DELETE FROM audit_block; DELETE FROM audit_run").await?;
     let (mut blocks, mut next) = (Vec::<Block>::new(), i64::MIN);
     loop {
+        let mut seen = 0;
         let last = db::scan_links(conn, next, STEP, |link| {
+            seen += 1;
             let number = block_of(link.seq);
             if blocks.last().is_none_or(|block| block.number != number) {
                 blocks.push(Block::new(number));
@@ -322,14 +329,15 @@ pub(crate) async fn rebuild(conn: &mut SqliteConnection) -> Result<(), StoreErro
             }
         })
         .await?;
-        let open = last.and_then(|_| blocks.pop());
+        let more = last.filter(|_| seen == STEP);
+        let open = more.and_then(|_| blocks.pop());
         if !blocks.is_empty() {
             let (mut sql, mut arguments) = (String::new(), SqliteArguments::default());
             Pending(std::mem::take(&mut blocks)).write(&mut sql, &mut arguments)?;
             query_with(AssertSqlSafe(sql), arguments).persistent(false).execute(&mut *conn).await?;
         }
         blocks.extend(open);
-        match last {
+        match more {
             Some(last) => next = last.saturating_add(1),
             None => break,
         }

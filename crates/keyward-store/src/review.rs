@@ -6,7 +6,7 @@
 
 use crate::db::{self, RawLink, Value};
 use crate::error::StoreError;
-use crate::index::{Cell, Cells, NAME_MAX_BYTES, UNDATED, block_of, cut, first_of, hour_of, last_of};
+use crate::index::{Cell, Cells, UNDATED, WHOLE_MAX_BYTES, block_of, cut, first_of, hour_of, last_of};
 use crate::model::{ByOutcome, Filter, Found, Link, Order, Page, Summary, Use};
 use crate::store::{Store, stored_u64};
 use keyward_core::audit::{Kind, Outcome, Stamp};
@@ -60,7 +60,7 @@ impl Store {
     }
 
     /// What the log says as a whole. Times count by the hour; `run` and `text` of the filter do not count. A name that is longer
-    /// than 512 bytes is counted, and not listed.
+    /// than 508 bytes is counted, and not listed.
     ///
     /// # Errors
     /// As [`Store::items`].
@@ -95,7 +95,7 @@ impl Store {
                     }
                 }
             }
-            let listed = cells.names.iter().zip(&counts[1..]).filter(|(name, _)| name.len() < NAME_MAX_BYTES);
+            let listed = cells.names.iter().zip(&counts[1..]).filter(|(name, _)| name.len() <= WHOLE_MAX_BYTES);
             for (name, counts) in listed {
                 for (totals, count) in totals.iter_mut().zip(counts).filter(|(_, count)| **count > 0) {
                     match totals.get_mut(*name) {
@@ -304,7 +304,9 @@ impl<'f> Search<'f> {
                 self.rest = NOTHING;
                 return Ok(());
             }
-            (None, Order::OldestFirst) => c"SELECT block, cells FROM audit_block WHERE block BETWEEN ?1 AND ?2 ORDER BY block",
+            (None, Order::OldestFirst) => {
+                c"SELECT block, cells FROM audit_block WHERE block BETWEEN ?1 AND ?2 ORDER BY block"
+            }
             (None, Order::NewestFirst) => {
                 c"SELECT block, cells FROM audit_block WHERE block BETWEEN ?1 AND ?2 ORDER BY block DESC"
             }
@@ -409,7 +411,11 @@ enum Needle {
 
 impl Needle {
     fn new(text: &str) -> Self {
-        if text.is_ascii() { Self::Ascii(text.to_ascii_lowercase().into_bytes()) } else { Self::Wide(text.to_lowercase()) }
+        if text.is_ascii() {
+            Self::Ascii(text.to_ascii_lowercase().into_bytes())
+        } else {
+            Self::Wide(text.to_lowercase())
+        }
     }
 
     fn is_in(&self, body: &[u8]) -> bool {
@@ -444,9 +450,9 @@ fn matches(filter: &Filter, needle: Option<&Needle>, body: &[u8]) -> bool {
         && kind.as_ref().is_none_or(|asked| is_of_kind(&stamp.kind, asked))
         && outcome.is_none_or(|outcome| outcome.name() == stamp.outcome)
         && ((since_us.is_none() && until_us.is_none())
-            || stamp.at_us().is_some_and(|at| {
-                since_us.is_none_or(|since| at >= since) && until_us.is_none_or(|until| at < until)
-            }))
+            || stamp
+                .at_us()
+                .is_some_and(|at| since_us.is_none_or(|since| at >= since) && until_us.is_none_or(|until| at < until)))
 }
 
 /// The times of entries, as they stand there.

@@ -7,9 +7,7 @@ use crate::fault::fault;
 use crate::index::{self, Block, META_UNINDEXED, Pending, ROWS_MAX};
 use crate::model::{Changes, Health, Item, ItemInfo, Launcher, Link, Profile, Run, Write};
 use crate::paths::{Paths, VaultLock, create_private, load_slots, publish, remove_if_there, save_slots, sync_folder};
-use keyward_core::audit::{
-    BODY_MAX_BYTES, Draft, Head, Problem, ProblemKind, Segment, Verifier, body, compare_anchor,
-};
+use keyward_core::audit::{BODY_MAX_BYTES, Draft, Head, Problem, ProblemKind, Segment, Verifier, body, compare_anchor};
 use keyward_crypto::{
     ANCHOR_SLOT_BYTES, Anchor, AnchorFile, AnchorKey, ChainKey, ExportError, ExportKey, ItemRef, SealError, SlotFile,
     VaultKey, make_array, open, seal,

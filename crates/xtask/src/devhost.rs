@@ -524,3 +524,49 @@ impl Home {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+
+    #[test]
+    fn only_a_folder_that_this_task_has_made_is_served() {
+        let folder = std::env::temp_dir().join(format!("keyward-devhost-test-{}", std::process::id()));
+        std::fs::create_dir(&folder).unwrap();
+        let refused = Home::open(Some(folder.clone())).err().unwrap();
+        assert!(refused.contains("not marked as throw-away"), "{refused}");
+        let own = Home::open(Some(folder.join("own"))).unwrap();
+        assert!(!own.temporary && own.root.join(MARK).exists());
+        assert!(Home::open(Some(folder.join("own"))).is_ok(), "a second time");
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn answers_are_given_in_order_and_the_record_holds_no_secret() {
+        let prompts = Prompts::default();
+        let ask = Ask { title: "t".into(), why: "w".into(), error: None };
+        let answers = json!([{"text": "hunter2"}, "cancel", {"path": "/tmp/x"}, "confirm", {"text": "hunter3"}]);
+        prompts.lay_ready(answers).unwrap();
+        // EXPOSE: compared in a test.
+        assert!(prompts.passphrase(&ask).unwrap().expose(|t| t == "hunter2"));
+        assert!(prompts.secret(&ask).is_none());
+        assert_eq!(prompts.save_path("t", "s"), Some(PathBuf::from("/tmp/x")));
+        let key = SecretText::new("hunter4".into()).unwrap();
+        assert!(prompts.show_recovery_key(&key));
+        prompts.show_secret("t", &key);
+        prompts.copy(key);
+        let told = prompts.told();
+        let kinds: Vec<_> = told["asked"].as_array().unwrap().iter().map(|a| a["prompt"].as_str().unwrap()).collect();
+        assert_eq!(kinds, ["passphrase", "secret", "save_path", "recovery_key", "show_secret", "copy"]);
+        assert!(told["left"] == 1 && !told.to_string().contains("hunter"), "{told}");
+        for bad in [json!({}), json!(["yes"]), json!([{"text": 1}]), json!([{"text": "a", "path": "b"}]), json!([null])]
+        {
+            assert!(prompts.lay_ready(bad.clone()).is_err(), "{bad}");
+        }
+        prompts.close();
+        assert!(prompts.passphrase(&ask).is_some());
+        assert!(prompts.passphrase(&ask).is_none(), "nobody waits for an answer that cannot come");
+    }
+}

@@ -59,7 +59,7 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("rsa", &["keyward-sandbox"]),
     ("tauri", &["keyward-desktop"]),
     ("gtk", &["keyward-desktop"]),
-    ("notify-rust", &["keyward-desktop"]),
+    ("ksni", &["keyward-desktop"]),
     (
         "tokio",
         &[

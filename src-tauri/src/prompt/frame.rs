@@ -110,7 +110,9 @@ impl Frame {
 
     /// Adds why the last answer was not taken.
     pub(super) fn error(&self, text: &str) {
-        let label = self.text(text);
+        let mut chars = text.chars();
+        let sentence: String = chars.next().into_iter().flat_map(char::to_uppercase).chain(chars).collect();
+        let label = self.text(&sentence);
         label.set_widget_name("error");
         label.style_context().add_class("keyward-error");
         if let Some(accessible) = label.accessible() {
@@ -162,6 +164,26 @@ impl Frame {
         focus.grab_focus();
         self.window.present();
     }
+}
+
+/// A field that shows a secret in lines of `width` characters. Broken by hand, since the layout would add hyphens where it
+/// breaks.
+pub(super) fn lines(name: &str, text: &str, width: usize) -> gtk::Label {
+    let mut broken = String::with_capacity(text.len() + text.len() / width.max(1) + 1);
+    let mut column = 0;
+    for c in text.chars() {
+        if column == width && c != '\n' {
+            broken.push('\n');
+            column = 0;
+        }
+        column = if c == '\n' { 0 } else { column + 1 };
+        broken.push(c);
+    }
+    let label = gtk::Label::new(Some(&broken));
+    label.set_widget_name(name);
+    label.style_context().add_class("keyward-key");
+    label.set_xalign(0.0);
+    label
 }
 
 fn label(text: &str) -> gtk::Label {

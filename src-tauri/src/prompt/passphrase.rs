@@ -25,7 +25,7 @@ fn one(frame: &Frame, answer: Answer<SecretText>, ask: &Ask, name: &str, chars_m
     texts(frame, ask);
     let field = entry::hidden("secret", chars_max);
     frame.field(name, &field);
-    frame.add(&entry::shown(&[field.clone()]));
+    frame.add(&entry::shown(std::slice::from_ref(&field)));
     frame.cancel("_Cancel");
     let done = frame.button("continue", "C_ontinue");
     frame.enter(&done);
@@ -37,7 +37,7 @@ fn one(frame: &Frame, answer: Answer<SecretText>, ask: &Ask, name: &str, chars_m
             window.close();
         }
     }));
-    wiped(frame, &[field.clone()]);
+    wiped(frame, std::slice::from_ref(&field));
     frame.show(&field);
 }
 

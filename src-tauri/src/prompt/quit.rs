@@ -18,9 +18,17 @@ pub(crate) enum QuitAnswer {
 
 /// Asks, with `live` runs.
 pub(super) fn fill(frame: &Frame, answer: Answer<QuitAnswer>, live: usize) {
-    let what = if live == 1 { "One program runs".to_owned() } else { format!("{live} programs run") };
-    frame.text(&format!("{what} with credentials of Keyward. You can leave them running: their credentials stay fresh, and \
-         the log is kept. Or take the credentials back now."));
+    let text = if live == 1 {
+        "One program runs with credentials of Keyward. You can leave it running: its credentials stay fresh, and what it \
+         does is recorded. Or take them back now."
+            .to_owned()
+    } else {
+        format!(
+            "{live} programs run with credentials of Keyward. You can leave them running: their credentials stay fresh, \
+             and what they do is recorded. Or take them back now."
+        )
+    };
+    frame.text(&text);
     let cancel = frame.cancel("_Cancel");
     let revoke = frame.button("revoke", "_Revoke and quit");
     revoke.style_context().add_class("destructive-action");

@@ -1,6 +1,6 @@
 //! The recovery key: shown once, then asked for by its last characters.
 
-use super::frame::{Answer, Frame};
+use super::frame::{Answer, Frame, lines};
 use super::{copy, entry};
 use crate::clipboard;
 use gtk::glib;
@@ -9,6 +9,8 @@ use gtk::prelude::*;
 use keyward_secret::SecretText;
 use std::rc::Rc;
 
+/// Characters a line.
+const LINE: usize = 37;
 /// Characters that confirm it.
 const LAST: usize = 6;
 
@@ -19,12 +21,9 @@ pub(super) fn fill(frame: &Frame, answer: Answer<()>, key: SecretText) {
         "It opens the vault when the passphrase is lost, and it is shown this once. Keep it away from this machine: on \
          paper, or in another password manager. Whoever has it can open the vault.",
     );
-    let shown = frame.text("");
-    shown.set_widget_name("key");
-    shown.style_context().add_class("keyward-key");
-    shown.set_line_wrap_mode(gtk::pango::WrapMode::Char);
-    // EXPOSE: to the person, in a window of this process.
-    key.expose(|text| shown.set_text(text));
+    // EXPOSE: to the person, in a window of this process; its 74 characters make two lines.
+    let shown = key.expose(|text| lines("key", text.trim_end(), LINE));
+    frame.add(&shown);
     let typed = entry::hidden("last", LAST);
     typed.set_visibility(true);
     let question = gtk::Box::new(gtk::Orientation::Vertical, 4);

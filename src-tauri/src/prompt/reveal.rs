@@ -1,7 +1,7 @@
 //! A secret, shown until the person closes the window, and for half a minute at most.
 
 use super::copy;
-use super::frame::Frame;
+use super::frame::{Frame, lines};
 use crate::clipboard;
 use gtk::glib;
 use gtk::glib::{ControlFlow, clone, timeout_add_seconds_local};
@@ -12,22 +12,14 @@ use std::cell::Cell;
 /// How long it is shown, in seconds.
 const SHOWN_S: u32 = 30;
 /// Characters a line.
-const LINE: i32 = 56;
+const LINE: usize = 56;
 /// Highest that the text gets before it scrolls, in pixels.
 const TALL: i32 = 260;
 
 /// Shows the secret with a button that copies it.
 pub(super) fn fill(frame: &Frame, secret: SecretText) {
-    let shown = gtk::Label::new(None);
-    shown.set_widget_name("revealed");
-    shown.style_context().add_class("keyward-key");
-    shown.set_line_wrap(true);
-    shown.set_line_wrap_mode(gtk::pango::WrapMode::Char);
-    shown.set_width_chars(LINE);
-    shown.set_max_width_chars(LINE);
-    shown.set_xalign(0.0);
     // EXPOSE: to the person, in a window of this process.
-    secret.expose(|text| shown.set_text(text));
+    let shown = secret.expose(|text| lines("revealed", text, LINE));
     let scrolled = gtk::ScrolledWindow::new(gtk::Adjustment::NONE, gtk::Adjustment::NONE);
     scrolled.set_policy(gtk::PolicyType::Never, gtk::PolicyType::Automatic);
     scrolled.set_propagate_natural_height(true);

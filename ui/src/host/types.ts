@@ -766,13 +766,17 @@ export interface components {
             head: number;
             /**
              * Format: uint64
-             * @description A search stopped after this entry so that others are not kept waiting: go on from here with `before` or `after`.
+             * @description A search for `text` stopped after this entry so that others are not kept waiting: go on from here with `before` or
+             *     `after`. Absent where everything in that direction was looked at, or where the page is full.
              */
             looked_to?: number | null;
             /** @description There are more in that direction, or they were not looked at yet. */
             more: boolean;
         };
-        /** @description Query of `GET /v1/audit`. All filters must hold at once; text filters compare whole words of the entry. */
+        /**
+         * @description Query of `GET /v1/audit`. All filters must hold at once. An app, profile or project must be the whole of that field; an empty
+         *     one finds the entries without it.
+         */
         AuditQuery: {
             /**
              * Format: uint64
@@ -803,14 +807,14 @@ export interface components {
             run?: string | null;
             /** @description Not before this time. */
             since?: string | null;
-            /** @description Text that the entry contains, upper or lower case, 1 to 200 bytes. */
+            /** @description Text that the entry contains as it is stored (canonical JSON), upper or lower case, 1 to 200 bytes. */
             text?: string | null;
             /** @description Before this time. */
             until?: string | null;
         };
         /** @description Answer of `GET /v1/audit/summary`: how the entries that match lie in time, and which names there are to filter by. */
         AuditSummary: {
-            /** @description Apps of the whole log, most entries first, at most 200; so the other lists. */
+            /** @description Apps of the whole log, most entries first, at most 200; so the other lists. Names over 512 bytes are left out. */
             apps: components["schemas"]["CountMsg"][];
             /**
              * Format: uint64
@@ -836,7 +840,10 @@ export interface components {
              */
             total: number;
         };
-        /** @description Query of `GET /v1/audit/summary`. The filters are those of [`AuditQuery`] without `text`. */
+        /**
+         * @description Query of `GET /v1/audit/summary`, whose filters are those of [`AuditQuery`] without `run` and `text`, and of `GET /v1/apps`,
+         *     which takes no `kind`, `outcome` and `bars`.
+         */
         AuditSummaryQuery: {
             /** @description App. */
             app?: string | null;

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 pub(crate) enum Command {
     /// Add a launcher
     ///
-    /// The program is looked up now and saved by its path. The command is stored as it is and shown to all who may see launchers:
+    /// The program is looked up at once and saved by its path. The command is stored as it is and shown to all who may see launchers:
     /// no place for a secret, which the profiles hand over.
     Add {
         /// Name, as the tray menu shows it
@@ -165,7 +165,7 @@ pub(super) fn find(launchers: Vec<LauncherMsg>, name: &str) -> Result<LauncherMs
     launchers.into_iter().find(|launcher| launcher.name.to_lowercase() == name.to_lowercase()).ok_or(unknown)
 }
 
-/// The command with its program by an absolute path, so that what starts later is what was meant now.
+/// The command with its program by an absolute path, so that what starts is what was meant when it was saved.
 fn by_path(mut command: Vec<String>) -> Result<Vec<String>, Fault> {
     let Some(program) = command.first_mut() else { return Ok(command) };
     let found = lookup::program(OsStr::new(program), std::env::var_os("PATH").as_deref()).map_err(|fault| Fault {

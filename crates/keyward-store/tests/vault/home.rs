@@ -114,7 +114,9 @@ pub(crate) fn many(runs: u64) -> Vec<Draft> {
         };
         let refused = n % 7 == 6;
         vec![
-            of(Kind::RunRequested, 0).detail("profiles", vec![profile]).detail("reason", "deploy of the \u{201e}Shop\u{201c}"),
+            of(Kind::RunRequested, 0)
+                .detail("profiles", vec![profile])
+                .detail("reason", "deploy of the \u{201e}Shop\u{201c}"),
             of(Kind::CredentialDelivered, 0).profile(profile).detail("delivery", "env"),
             of(Kind::RunStarted, 1).detail("pid", 4242),
             of(Kind::TokenDelivered, 2).profile(profile),

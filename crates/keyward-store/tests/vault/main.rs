@@ -7,4 +7,5 @@ mod disk;
 mod home;
 mod moving;
 mod opening;
+mod review;
 mod tamper;

@@ -5,7 +5,8 @@ use keyward_core::audit::{BODY_MAX_BYTES, Draft, Kind, Outcome};
 use keyward_crypto::{KdfParams, SlotError, SlotFile, VaultKey, open};
 use keyward_diag::Code;
 use keyward_store::{
-    Changes, Filter, Health, Order, Page, Paths, Store, StoreError, VaultLock, Write, check_folder, load_slots,
+    Changes, Filter, Health, Launcher, Order, Page, Paths, Store, StoreError, VaultLock, Write, check_folder,
+    load_slots,
 };
 use sqlx::{Connection, Executor};
 use std::fs;
@@ -47,6 +48,32 @@ async fn what_is_committed_is_there_after_opening_anew() {
     assert!(store.items("secret").await.unwrap().is_empty());
     assert!(store.profiles().await.unwrap().is_empty() && store.runs().await.unwrap().is_empty());
     assert_eq!(store.args_digest(&["a"]).len(), 32);
+}
+
+#[tokio::test]
+async fn launchers_are_kept_replaced_and_removed_and_their_names_are_unique() {
+    let home = Home::new();
+    let store = home.create().await;
+    let launcher = |id, name: &str, launched_us| Launcher {
+        id: [id; 16],
+        name: name.to_owned(),
+        body: format!("body of {name}"),
+        created_us: 1,
+        updated_us: 2,
+        launched_us,
+    };
+    let commit =
+        async |store: &Store, write| store.commit(Changes { writes: vec![write], entries: vec![draft(1)] }).await;
+    commit(&store, Write::PutLauncher(launcher(1, "b", None))).await.unwrap();
+    commit(&store, Write::PutLauncher(launcher(2, "a", Some(-3)))).await.unwrap();
+    assert!(matches!(commit(&store, Write::PutLauncher(launcher(3, "a", None))).await, Err(StoreError::NameTaken)));
+    commit(&store, Write::PutLauncher(launcher(1, "c", Some(9)))).await.unwrap();
+    store.close().await.unwrap();
+    drop(store);
+    let (store, _) = home.open().await.unwrap();
+    assert_eq!(store.launchers().await.unwrap(), [launcher(2, "a", Some(-3)), launcher(1, "c", Some(9))]);
+    commit(&store, Write::RemoveLauncher([2; 16])).await.unwrap();
+    assert_eq!(store.launchers().await.unwrap(), [launcher(1, "c", Some(9))]);
 }
 
 #[tokio::test]
@@ -271,6 +298,7 @@ async fn the_vault_of_the_first_release_opens() {
     assert_eq!(store.profile("profile-name").await.unwrap().unwrap().id, [1; 16]);
     let item = store.item("secret", "pg-dev-name").await.unwrap().unwrap();
     assert!(open(&key.derive_seal(), &item.info.as_ref(), &item.sealed).unwrap().expose(|p| p == b"hunter2-value"));
+    assert!(store.launchers().await.unwrap().is_empty());
 }
 
 /// Writes the fixture of the current schema; run by hand when a migration is added, for the schema before it.

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { brushed, columns, extent, spoken } from './bars';
+import { barWords, brushed, columns, extent, spoken } from './bars';
 
 const bar = (at: string, ok = 0, refused = 0, failed = 0) => ({ at, ok, refused, failed });
 const H = 3600;
@@ -41,4 +41,11 @@ it('the chart has words', () => {
   const bars = [bar('2026-11-21T10:00:00Z', 1000, 2, 1), bar('2026-11-21T11:00:00Z', 1)];
   expect(spoken({ bars, total: 1004 }, () => '21 Nov')).toBe('Entries over time: 1,001 done, 2 refused, 1 failed; most on 21 Nov');
   expect(spoken({ bars: [], total: 0 }, () => '')).toBe('No entries in this time');
+});
+
+it('a bar says when it begins and ends', () => {
+  const at = new Date(2026, 10, 3, 22).getTime();
+  const now = at + 1;
+  expect(barWords(at, at + 3_600_000, now)).toBe('3 Nov 22:00–23:00');
+  expect(barWords(at, at + 18 * 3_600_000, now)).toBe('3 Nov 22:00 – 4 Nov 16:00');
 });

@@ -1,6 +1,7 @@
 // The histogram's numbers. Pure.
 
 import type { Msg } from '#ui/host';
+import { clock, date } from '#ui/words/time';
 
 /** Columns for the chart: where each bar begins in seconds since 1970, and heights that lie over each other: all, refused and failed, failed. */
 export type Columns = [number[], number[], number[], number[]];
@@ -53,4 +54,11 @@ export function spoken(summary: Pick<Msg<'AuditSummary'>, 'bars' | 'total'>, day
   const of = (pick: 'ok' | 'refused' | 'failed'): string =>
     summary.bars.reduce((sum, bar) => sum + bar[pick], 0).toLocaleString('en-GB');
   return `Entries over time: ${of('ok')} done, ${of('refused')} refused, ${of('failed')} failed; most on ${day(Date.parse(busiest.at))}`;
+}
+
+/** When a bar begins and ends: `3 Nov 14:00–15:00`, `3 Nov 22:00 – 4 Nov 16:00`. */
+export function barWords(from: number, to: number, now: number): string {
+  const [first, last] = [date(from, now), date(to - 1, now)];
+  if (first === last) return `${first} ${clock(from)}–${clock(to)}`;
+  return `${first} ${clock(from)} – ${date(to, now)} ${clock(to)}`;
 }
