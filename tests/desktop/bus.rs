@@ -41,11 +41,6 @@ impl Bus {
         &self.address
     }
 
-    /// Another peer on the bus.
-    pub(crate) fn peer(&self) -> Connection {
-        self.builder().build().unwrap()
-    }
-
     fn builder(&self) -> connection::Builder<'_> {
         connection::Builder::address(self.address.as_str()).unwrap()
     }
@@ -129,13 +124,6 @@ impl Tray {
         self.wait();
         let (name, path) = locked(&self.items).last().cloned().unwrap();
         Proxy::new(&self.connection, name, path, "org.kde.StatusNotifierItem").unwrap()
-    }
-
-    /// A property of the icon: `Title`, `Status`, `IconName`.
-    #[track_caller]
-    pub(crate) fn property(&self, name: &str) -> String {
-        let value: OwnedValue = self.item().get_property(name).unwrap();
-        String::try_from(value).unwrap()
     }
 
     /// Title and text of the tooltip.

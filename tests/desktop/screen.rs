@@ -84,9 +84,11 @@ impl Screen {
         let Value::Object(capabilities) = capabilities else { unreachable!("an object") };
         let client = runtime.block_on(async {
             let mut builder = ClientBuilder::new(HttpConnector::new());
-            builder.capabilities(capabilities).connect(&format!("http://127.0.0.1:{port}")).await
+            let address = format!("http://127.0.0.1:{port}");
+            // A build without the feature `automation` opens its window and never answers the driver.
+            tokio::time::timeout(PATIENCE * 2, builder.capabilities(capabilities).connect(&address)).await
         });
-        Self { runtime, client: client.unwrap(), driver }
+        Self { runtime, client: client.unwrap().unwrap(), driver }
     }
 
     /// What a person reads on the screen.
@@ -138,11 +140,14 @@ impl Screen {
         loop {
             let clicked = self.runtime.block_on(async {
                 let found = self.client.find(Locator::XPath(way)).await?;
+                // As a person does who does not see it whole.
+                let element = serde_json::to_value(&found).unwrap_or_default();
+                self.client.execute("arguments[0].scrollIntoView({block: 'center'})", vec![element]).await?;
                 found.click().await
             });
             match clicked {
                 Ok(()) => return,
-                Err(e) => last.replace_range(.., &e.to_string()),
+                Err(e) => last = format!("{e:?}"),
             }
             assert!(std::time::Instant::now() < until, "no click on {way}: {last}; the screen says:\n{}", self.text());
             std::thread::sleep(Duration::from_millis(30));
@@ -169,18 +174,13 @@ impl Screen {
             std::thread::sleep(Duration::from_millis(30));
         }
     }
-
-    /// A picture of the window, as PNG.
-    #[track_caller]
-    pub(crate) fn picture(&self) -> Vec<u8> {
-        self.runtime.block_on(self.client.screenshot()).unwrap()
-    }
 }
 
 impl Drop for Screen {
     fn drop(&mut self) {
         // The driver ends the program with its session.
-        let _ = self.runtime.block_on(self.client.clone().close());
+        let close = self.client.clone().close();
+        let _ = self.runtime.block_on(async { tokio::time::timeout(PATIENCE, close).await });
         signal(self.driver.id().cast_signed(), Signal::TERM);
         let _ = self.driver.wait();
     }
