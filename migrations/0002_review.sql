@@ -1,5 +1,6 @@
--- What the review looks entries up by, instead of reading every body. It follows from `audit` alone, is written in the same
--- transaction as the entries, and is compared with them by verification. A block is 512 sequence numbers: seq / 512.
+-- What the review looks entries up by, instead of reading every body. It follows from `audit` alone, and is compared with it by
+-- verification. A block is 512 sequence numbers (seq / 512); it is written in the transaction that makes the first entry of the
+-- next one, so that there is nothing about the newest.
 
 -- The cells of each block: how many entries of an hour have the same fields, and between which sequence numbers they lie. The
 -- layout is told in `keyward-store/src/index.rs`.

@@ -139,7 +139,7 @@ pub struct AuditSummary {
     pub bar_s: u64,
     /// Bars from the oldest to the newest, empty ones included; none where nothing matches.
     pub bars: Vec<BarMsg>,
-    /// Apps of the whole log, most entries first, at most 200; so the other lists. Names over 508 bytes are left out.
+    /// Apps of the whole log, most entries first, at most 200; so the other lists. Names over 512 bytes are left out.
     pub apps: Vec<CountMsg>,
     /// Profiles.
     pub profiles: Vec<CountMsg>,

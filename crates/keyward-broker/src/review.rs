@@ -83,7 +83,7 @@ impl Broker {
         })
     }
 
-    /// Which credential each app held and used, last held or used first; at most 1000 pairs of each sort.
+    /// Which credential each app held and used, last held or used first; at most 1000 deliveries and uses of a pair.
     pub(crate) async fn apps(&self, query: &str) -> Result<Vec<AppUseMsg>, Fault> {
         let query: AuditSummaryQuery = read_query(query)?;
         if query.kind.is_some() || query.outcome.is_some() || query.bars.is_some() {

@@ -1,6 +1,7 @@
 //! How fast the review is: a log of N entries over a year, as a user with several agents would have it, read in each way that the
 //! review reads; milliseconds as one JSON object, each the median of several.
-//! `cargo run --release -p keyward-store --example review_speed -- FOLDER 1000000`; the folder is made and removed.
+//! `cargo run --release -p keyward-store --example review_speed -- FOLDER 1000000`; the folder is made and removed. With `keep`
+//! after it, it stays: a home whose passphrase is "review speed".
 
 use keyward_core::audit::{Draft, Kind, Outcome, PeerFacts};
 use keyward_crypto::{KdfParams, SlotFile, VaultKey};
@@ -32,18 +33,30 @@ impl Dice {
     }
 }
 
-/// The entries of run `n` of `runs`, which are spread over the hours of the working days of a year.
-fn run(n: u64, runs: u64, dice: &mut Dice) -> Vec<Draft> {
+/// An app, a profile and a project by their numbers.
+type Work = [u64; 3];
+
+fn work(dice: &mut Dice) -> Work {
+    [dice.few(6), dice.few(12), dice.few(15)]
+}
+
+/// The entries of run `n` of `runs`, which are spread over the hours of the working days of a year. In an hour the same four
+/// things are worked on, and now and then another one; `worked` holds the hour and those.
+fn run(n: u64, runs: u64, worked: &mut (u64, [Work; 4]), dice: &mut Dice) -> Vec<Draft> {
     const APPS: [&str; 6] = ["Claude Code", "codex", "psql", "gemini", "aider", "terraform"];
     let hours = 250 * 10;
     let hour = n * hours / runs;
+    if worked.0 != hour {
+        *worked = (hour, std::array::from_fn(|_| work(dice)));
+    }
+    let usual = worked.1[usize::try_from(dice.any(4)).unwrap_or(0)];
+    let [app, profile, project] = if dice.any(20) == 0 { work(dice) } else { usual };
     let at =
         BEGIN_US + (hour / 10 * 24 + 8 + hour % 10).cast_signed() * HOUR_US + dice.any(3_000).cast_signed() * 1_000_000;
-    let app = APPS[usize::try_from(dice.few(6)).unwrap_or(0)];
-    // The last of them is rare: once in about ten thousand runs.
-    let profile = if dice.any(10_000) == 0 { 12 } else { dice.few(12) };
-    let profile = if profile == 12 { "pg-prod".to_owned() } else { format!("profile-{profile}") };
-    let project = format!("/home/somebody/projects/project-{}", dice.few(15));
+    let app = APPS[usize::try_from(app).unwrap_or(0)];
+    // The rare one is had once in about ten thousand runs.
+    let profile = if dice.any(10_000) == 0 { "pg-prod".to_owned() } else { format!("profile-{profile}") };
+    let project = format!("/home/somebody/projects/project-{project}");
     let id = format!("018f3a3e-7c1a-7abc-8def-{n:012x}");
     let failed = dice.any(20) == 0;
     let of = |kind: Kind, second: i64| {
@@ -64,7 +77,7 @@ fn run(n: u64, runs: u64, dice: &mut Dice) -> Vec<Draft> {
     ]
 }
 
-/// Milliseconds of the work: the median of 9, and the longest.
+/// Milliseconds of the work, the median of 9, and what it gave.
 async fn timed<T>(mut work: impl AsyncFnMut() -> Result<T, Box<dyn Error>>) -> Result<(f64, T), Box<dyn Error>> {
     let mut took = Vec::new();
     loop {
@@ -90,10 +103,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let key = VaultKey::make()?;
     let slots = SlotFile::create([7; 16], &key, &Passphrase::new(b"review speed".to_vec())?, KdfParams::FLOOR)?;
     let store = Store::create(&lock, &slots, &key, Draft::new(BEGIN_US, Kind::VaultInitialised)).await?;
-    let mut dice = Dice(7);
+    let (mut dice, mut worked) = (Dice(7), (u64::MAX, [[0; 3]; 4]));
     let mut gathered = Vec::new();
     for n in 0..runs {
-        gathered.extend(run(n, runs, &mut dice));
+        gathered.extend(run(n, runs, &mut worked, &mut dice));
         if gathered.len() > 2000 || n + 1 == runs {
             store.commit(Changes::record(std::mem::take(&mut gathered))).await?;
         }
@@ -152,6 +165,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     });
     writeln!(std::io::stdout(), "{said}")?;
     store.close().await?;
-    std::fs::remove_dir_all(&root)?;
+    if arguments.next().is_none_or(|word| word != "keep") {
+        std::fs::remove_dir_all(&root)?;
+    }
     Ok(())
 }

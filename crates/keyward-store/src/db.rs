@@ -9,7 +9,7 @@ use crate::error::StoreError;
 use keyward_secret::Key32;
 use libsqlite3_sys as ffi;
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::sqlite::{LockedSqliteHandle, SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection, Executor, Row, SqlSafeStr};
 use std::borrow::Cow;
 use std::ffi::{CStr, c_int};
@@ -77,13 +77,13 @@ pub(crate) async fn migrate(conn: &mut SqliteConnection) -> Result<(), StoreErro
 
 /// Whether no transaction is open.
 pub(crate) async fn is_idle(conn: &mut SqliteConnection) -> Result<bool, StoreError> {
-    let mut locked = conn.lock_handle().await?;
-    let db = locked.as_raw_handle().as_ptr();
-    // SAFETY: the handle is valid and the worker thread is locked out while `locked` lives.
+    let mut raw = raw(conn).await?;
+    let db = raw.0.as_raw_handle().as_ptr();
+    // SAFETY: the handle is valid and the worker thread is locked out while `raw` lives.
     Ok(unsafe { ffi::sqlite3_get_autocommit(db) } != 0)
 }
 
-/// A parameter of [`scan`].
+/// A parameter of [`Raw::scan`].
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Value<'v> {
     Int(i64),
@@ -99,7 +99,7 @@ pub(crate) struct RawRow<'r> {
 
 impl<'r> RawRow<'r> {
     pub(crate) fn int(self, at: c_int) -> i64 {
-        // SAFETY: the statement stands on a row while this value lives, as [`scan`] alone makes it.
+        // SAFETY: the statement stands on a row while this value lives, as [`Raw::scan`] alone makes it.
         unsafe { ffi::sqlite3_column_int64(self.stmt, at) }
     }
 
@@ -117,41 +117,71 @@ impl<'r> RawRow<'r> {
     }
 }
 
-/// Gives the rows of a query to `each` until it breaks; says whether it did. Steps the statement on the calling thread:
-/// decoding rows through the worker thread takes several times as long.
-pub(crate) async fn scan(
-    conn: &mut SqliteConnection,
-    sql: &'static CStr,
-    parameters: &[Value<'_>],
-    mut each: impl FnMut(RawRow<'_>) -> ControlFlow<()>,
-) -> Result<bool, StoreError> {
-    let mut locked = conn.lock_handle().await?;
-    let db = locked.as_raw_handle().as_ptr();
-    let mut stmt = std::ptr::null_mut();
-    // SAFETY: the handle is valid and locked for the whole block; the statement is finalised before the block ends on every
-    // path, SQLite copies the texts that are bound, and no row outlives the call of `each` that it is lent to.
-    let (code, broke) = unsafe {
-        let mut code = ffi::sqlite3_prepare_v2(db, sql.as_ptr(), -1, &raw mut stmt, std::ptr::null_mut());
-        for (at, value) in (1..).zip(parameters) {
-            if code == ffi::SQLITE_OK {
-                code = match value {
-                    Value::Int(n) => ffi::sqlite3_bind_int64(stmt, at, *n),
-                    Value::Text(text) => {
-                        let len = c_int::try_from(text.len()).unwrap_or(c_int::MAX);
-                        ffi::sqlite3_bind_text(stmt, at, text.as_ptr().cast(), len, ffi::SQLITE_TRANSIENT())
-                    }
-                };
+/// The database while the worker thread of the connection is locked out: statements are stepped on the calling thread, since
+/// decoding rows through the worker takes several times as long. Others wait, so hold it for milliseconds only.
+pub(crate) struct Raw<'c>(LockedSqliteHandle<'c>);
+
+/// Locks the worker thread out.
+pub(crate) async fn raw(conn: &mut SqliteConnection) -> Result<Raw<'_>, StoreError> {
+    // Each lock is a command in a bounded queue, which the worker takes out only while it holds the lock itself. The answer to
+    // a ping shows that the queue is empty: a caller who is quicker than the worker would fill it, and both wait for ever.
+    conn.ping().await?;
+    Ok(Raw(conn.lock_handle().await?))
+}
+
+impl Raw<'_> {
+    /// Gives the rows of a query to `each` until it breaks; says whether it did.
+    pub(crate) fn scan(
+        &mut self,
+        sql: &'static CStr,
+        parameters: &[Value<'_>],
+        mut each: impl FnMut(RawRow<'_>) -> ControlFlow<()>,
+    ) -> Result<bool, StoreError> {
+        let db = self.0.as_raw_handle().as_ptr();
+        let mut stmt = std::ptr::null_mut();
+        // SAFETY: the handle is valid and locked for the whole block; the statement is finalised before the block ends on every
+        // path, SQLite copies the texts that are bound, and no row outlives the call of `each` that it is lent to.
+        let (code, broke) = unsafe {
+            let mut code = ffi::sqlite3_prepare_v2(db, sql.as_ptr(), -1, &raw mut stmt, std::ptr::null_mut());
+            for (at, value) in (1..).zip(parameters) {
+                if code == ffi::SQLITE_OK {
+                    code = match value {
+                        Value::Int(n) => ffi::sqlite3_bind_int64(stmt, at, *n),
+                        Value::Text(text) => {
+                            let len = c_int::try_from(text.len()).unwrap_or(c_int::MAX);
+                            ffi::sqlite3_bind_text(stmt, at, text.as_ptr().cast(), len, ffi::SQLITE_TRANSIENT())
+                        }
+                    };
+                }
             }
-        }
-        let mut broke = false;
-        while !broke && matches!(code, ffi::SQLITE_OK | ffi::SQLITE_ROW) {
-            code = ffi::sqlite3_step(stmt);
-            broke = code == ffi::SQLITE_ROW && each(RawRow { stmt, lent: PhantomData }).is_break();
-        }
-        ffi::sqlite3_finalize(stmt);
-        (code, broke)
-    };
-    if broke || code == ffi::SQLITE_DONE { Ok(broke) } else { Err(of_code(code, format!("SQLite code {code}"))) }
+            let mut broke = false;
+            while !broke && matches!(code, ffi::SQLITE_OK | ffi::SQLITE_ROW) {
+                code = ffi::sqlite3_step(stmt);
+                broke = code == ffi::SQLITE_ROW && each(RawRow { stmt, lent: PhantomData }).is_break();
+            }
+            ffi::sqlite3_finalize(stmt);
+            (code, broke)
+        };
+        if broke || code == ffi::SQLITE_DONE { Ok(broke) } else { Err(of_code(code, format!("SQLite code {code}"))) }
+    }
+
+    /// Gives up to `limit` entries from `first` on to `each`, in order, and returns the number of the last one.
+    pub(crate) fn links(
+        &mut self,
+        first: i64,
+        limit: u32,
+        mut each: impl FnMut(RawLink<'_>),
+    ) -> Result<Option<i64>, StoreError> {
+        let sql = c"SELECT seq, prev, mac, body FROM audit WHERE seq >= ?1 ORDER BY seq LIMIT ?2";
+        let mut last = None;
+        self.scan(sql, &[Value::Int(first), Value::Int(i64::from(limit))], |row| {
+            let link = RawLink::of(row);
+            last = Some(link.seq);
+            each(link);
+            ControlFlow::Continue(())
+        })?;
+        Ok(last)
+    }
 }
 
 /// One stored entry, borrowed from SQLite for the time of a call.
@@ -167,25 +197,6 @@ impl<'r> RawLink<'r> {
     pub(crate) fn of(row: RawRow<'r>) -> Self {
         Self { seq: row.int(0), prev: row.blob(1), mac: row.blob(2), body: row.blob(3) }
     }
-}
-
-/// Gives up to `limit` entries from `first` on to `each`, in order, and returns the number of the last one.
-pub(crate) async fn scan_links(
-    conn: &mut SqliteConnection,
-    first: i64,
-    limit: u32,
-    mut each: impl FnMut(RawLink<'_>),
-) -> Result<Option<i64>, StoreError> {
-    let sql = c"SELECT seq, prev, mac, body FROM audit WHERE seq >= ?1 ORDER BY seq LIMIT ?2";
-    let mut last = None;
-    scan(conn, sql, &[Value::Int(first), Value::Int(i64::from(limit))], |row| {
-        let link = RawLink::of(row);
-        last = Some(link.seq);
-        each(link);
-        ControlFlow::Continue(())
-    })
-    .await?;
-    Ok(last)
 }
 
 async fn keyed(options: SqliteConnectOptions, key: &Key32) -> Result<SqliteConnection, StoreError> {

@@ -5,17 +5,22 @@
 //! when the operator accepts a break. In every other case a difference is a problem that verification names; nothing mends it
 //! unseen.
 //!
+//! A block is stored when an entry of the next one is. The newest one is counted in memory, so that a commit writes no more
+//! than its entries but once in 512 of them.
+//!
 //! `audit_block.cells` holds, integers with the least byte first: u16 number of names; for each u16 length ‖ UTF-8; then the cells
 //! of 20 bytes: i32 hour since 1970 UTC ‖ u16 kind ‖ u16 outcome ‖ u16 app ‖ u16 profile ‖ u16 project ‖ u16 count ‖ u16 first ‖ u16 last.
 //! A field is 0 where it is absent, else the place of its name from 1; `first` and `last` count from the first number of the
 //! block. Names and cells stand in the order in which the entries first have them, so that the same entries give the same bytes.
 
-use crate::db::{self, Value};
+use crate::db::{self, Raw, Value};
 use crate::error::StoreError;
-use crate::store::put;
+use crate::store::{put, stored_u64};
 use keyward_core::audit::Stamp;
+use sha2::{Digest, Sha256};
 use sqlx::sqlite::{SqliteArguments, SqliteConnection};
 use sqlx::{AssertSqlSafe, Executor, query_with};
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 
@@ -25,11 +30,8 @@ const BLOCK: i64 = 512;
 /// The hour of an entry whose time cannot be read.
 pub(crate) const UNDATED: i32 = i32::MIN;
 
-/// Names are cut to so many bytes, so that a block stays small whatever its entries hold.
+/// Longest name that a block keeps whole, in bytes, so that a block stays small whatever its entries hold.
 const NAME_MAX_BYTES: usize = 512;
-
-/// A name of so many bytes or fewer is whole: a cut one lacks at most three for the sake of its last character.
-pub(crate) const WHOLE_MAX_BYTES: usize = NAME_MAX_BYTES - 4;
 
 /// Key in `meta` that asks for the tables to be made anew.
 pub(crate) const META_UNINDEXED: &str = "audit.unindexed";
@@ -62,9 +64,18 @@ pub(crate) fn hour_of(at_us: i64) -> i32 {
     i32::try_from(at_us.div_euclid(3_600_000_000)).unwrap_or(if at_us < 0 { UNDATED + 1 } else { i32::MAX })
 }
 
-/// A name as a block keeps it.
-pub(crate) fn cut(name: &str) -> &str {
-    &name[..name.floor_char_boundary(NAME_MAX_BYTES)]
+/// A name as a block keeps it: of a long one the beginning, a NUL, and 128 bits of its SHA-256 in hexadecimal.
+pub(crate) fn kept(name: &str) -> Cow<'_, str> {
+    if name.len() <= NAME_MAX_BYTES {
+        return Cow::Borrowed(name);
+    }
+    let beginning = &name[..name.floor_char_boundary(NAME_MAX_BYTES / 2)];
+    Cow::Owned(format!("{beginning}\0{}", hex::encode(&Sha256::digest(name)[..16])))
+}
+
+/// Whether a name is kept whole.
+pub(crate) fn is_whole(kept: &str) -> bool {
+    !kept.contains('\0')
 }
 
 /// Entries of a block with the same fields.
@@ -163,7 +174,6 @@ pub(crate) struct Block {
     cells: Vec<Cell>,
     /// Where in `cells` the cell of an hour and names is.
     at: HashMap<(i32, [u16; 5]), usize>,
-    /// The runs, since they were last taken.
     runs: HashMap<Box<str>, Span>,
 }
 
@@ -172,33 +182,28 @@ impl Block {
         Self { number, ..Self::default() }
     }
 
-    /// Goes on with a stored block. What cannot be read counts for nothing: verification finds it.
-    async fn load(conn: &mut SqliteConnection, number: i64) -> Result<Self, StoreError> {
-        let mut block = Self::new(number);
-        db::scan(conn, c"SELECT cells FROM audit_block WHERE block = ?1", &[Value::Int(number)], |row| {
-            if let Some(cells) = Cells::read(number, row.blob(0)) {
-                block.cells = cells.iter().collect();
-                block.names = cells.names.iter().map(|name| (*name).into()).collect();
-            }
-            ControlFlow::Break(())
-        })
-        .await?;
-        block.at = block.cells.iter().enumerate().map(|(at, cell)| ((cell.hour, cell.names), at)).collect();
-        block.places = block.names.iter().cloned().zip(1..).collect();
+    /// The newest block of a log that ends at `head`, counted from its entries.
+    pub(crate) fn newest(db: &mut Raw<'_>, head: u64) -> Result<Self, StoreError> {
+        let mut block = Self::new(block_of(stored_u64(head)));
+        db.links(first_of(block.number), u32::MAX, |link| block.push(link.seq, &Stamp::read(link.body)))?;
         Ok(block)
     }
 
+    pub(crate) fn number(&self) -> i64 {
+        self.number
+    }
+
     fn place(&mut self, name: &str) -> u16 {
-        let name = cut(name);
         if name.is_empty() {
             return 0;
         }
-        if let Some(place) = self.places.get(name) {
+        let name = kept(name);
+        if let Some(place) = self.places.get(&*name) {
             return *place;
         }
-        self.names.push(name.into());
+        self.names.push(name.as_ref().into());
         let place = u16::try_from(self.names.len()).unwrap_or(u16::MAX);
-        self.places.insert(name.into(), place);
+        self.places.insert(name.as_ref().into(), place);
         place
     }
 
@@ -223,7 +228,8 @@ impl Block {
         }
     }
 
-    fn to_bytes(&self) -> Vec<u8> {
+    /// As it is stored.
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(2 + self.names.len() * 24 + self.cells.len() * CELL_BYTES);
         let short = |n: usize| u16::try_from(n).unwrap_or(u16::MAX).to_le_bytes();
         bytes.extend(short(self.names.len()));
@@ -254,92 +260,69 @@ pub(crate) fn insert(sql: &mut String, into: &str, columns: usize, rows: usize) 
     }
 }
 
-/// Entries that are about to be stored, by block.
-#[derive(Debug, Default)]
-pub(crate) struct Pending(Vec<Block>);
-
-impl Pending {
-    /// Counts entries in the order of their numbers. `open` is the block of the entry before them, where it is in memory.
-    pub(crate) async fn of<'b>(
-        conn: &mut SqliteConnection,
-        open: Option<Block>,
-        entries: impl Iterator<Item = (i64, &'b [u8])>,
-    ) -> Result<Self, StoreError> {
-        let mut blocks: Vec<Block> = open.into_iter().collect();
-        for (seq, body) in entries {
-            let number = block_of(seq);
-            if blocks.last().is_none_or(|block| block.number != number) {
-                blocks.push(Block::load(conn, number).await?);
-            }
-            if let Some(block) = blocks.last_mut() {
-                block.push(seq, &Stamp::read(body));
-            }
+/// Counts entries that are about to be stored, in the order of their numbers, and gives the blocks that they finish. `newest` is
+/// the block of the entry before them, and becomes that of the last one.
+pub(crate) fn count<'b>(newest: &mut Block, entries: impl Iterator<Item = (i64, &'b [u8])>) -> Vec<Block> {
+    let mut finished = Vec::new();
+    for (seq, body) in entries {
+        let number = block_of(seq);
+        if newest.number != number {
+            finished.push(std::mem::replace(newest, Block::new(number)));
         }
-        Ok(Self(blocks))
+        newest.push(seq, &Stamp::read(body));
     }
+    finished
+}
 
-    /// Adds the statements that store them, and their arguments.
-    pub(crate) fn write(&mut self, sql: &mut String, arguments: &mut SqliteArguments) -> Result<(), StoreError> {
-        for blocks in self.0.chunks(ROWS_MAX) {
-            insert(sql, "audit_block (block, cells)", 2, blocks.len());
-            sql.push_str(" ON CONFLICT (block) DO UPDATE SET cells = excluded.cells");
-            for block in blocks {
-                put(arguments, block.number)?;
-                put(arguments, block.to_bytes())?;
-            }
+/// Adds the statements that store blocks, and their arguments.
+pub(crate) fn store(finished: &[Block], sql: &mut String, arguments: &mut SqliteArguments) -> Result<(), StoreError> {
+    for blocks in finished.chunks(ROWS_MAX) {
+        insert(sql, "audit_block (block, cells)", 2, blocks.len());
+        sql.push_str(" ON CONFLICT (block) DO UPDATE SET cells = excluded.cells");
+        for block in blocks {
+            put(arguments, block.number)?;
+            put(arguments, block.to_bytes())?;
         }
-        let runs = self.0.iter_mut().flat_map(|block| block.runs.drain().map(|run| (block.number, run)));
-        let runs: Vec<_> = runs.collect();
-        for runs in runs.chunks(ROWS_MAX) {
-            insert(sql, "audit_run (run, block, count, first, last)", 5, runs.len());
-            sql.push_str(
-                " ON CONFLICT (run, block) DO UPDATE SET count = count + excluded.count, last = excluded.last",
-            );
-            for (block, (run, span)) in runs {
-                put(arguments, &**run)?;
-                put(arguments, *block)?;
-                put(arguments, span.count)?;
-                put(arguments, span.first)?;
-                put(arguments, span.last)?;
-            }
+    }
+    let runs = finished.iter().flat_map(|block| block.runs.iter().map(|run| (block.number, run)));
+    let mut runs: Vec<_> = runs.collect();
+    // Rows that stand beside each other are written one after the other.
+    runs.sort_unstable_by_key(|(_, (run, _))| *run);
+    for runs in runs.chunks(ROWS_MAX) {
+        insert(sql, "audit_run (run, block, count, first, last)", 5, runs.len());
+        sql.push_str(
+            " ON CONFLICT (run, block) DO UPDATE SET count = excluded.count, first = excluded.first, last = excluded.last",
+        );
+        for (block, (run, span)) in runs {
+            put(arguments, &***run)?;
+            put(arguments, *block)?;
+            put(arguments, span.count)?;
+            put(arguments, span.first)?;
+            put(arguments, span.last)?;
         }
-        Ok(())
     }
-
-    /// The block to which the next entry is added, once all are stored.
-    pub(crate) fn into_open(mut self) -> Option<Block> {
-        self.0.pop()
-    }
+    Ok(())
 }
 
 /// Makes the tables anew from the entries, in one transaction.
 pub(crate) async fn rebuild(conn: &mut SqliteConnection) -> Result<(), StoreError> {
     conn.execute("BEGIN IMMEDIATE; DELETE FROM audit_block; DELETE FROM audit_run").await?;
-    let (mut blocks, mut next) = (Vec::<Block>::new(), i64::MIN);
+    let (mut newest, mut next) = (None::<Block>, i64::MIN);
     loop {
-        let mut seen = 0;
-        let last = db::scan_links(conn, next, STEP, |link| {
+        let (mut seen, mut finished) = (0, Vec::new());
+        let last = db::raw(conn).await?.links(next, STEP, |link| {
             seen += 1;
-            let number = block_of(link.seq);
-            if blocks.last().is_none_or(|block| block.number != number) {
-                blocks.push(Block::new(number));
-            }
-            if let Some(block) = blocks.last_mut() {
-                block.push(link.seq, &Stamp::read(link.body));
-            }
-        })
-        .await?;
-        let more = last.filter(|_| seen == STEP);
-        let open = more.and_then(|_| blocks.pop());
-        if !blocks.is_empty() {
+            let newest = newest.get_or_insert_with(|| Block::new(block_of(link.seq)));
+            finished.extend(count(newest, std::iter::once((link.seq, link.body))));
+        })?;
+        if !finished.is_empty() {
             let (mut sql, mut arguments) = (String::new(), SqliteArguments::default());
-            Pending(std::mem::take(&mut blocks)).write(&mut sql, &mut arguments)?;
+            store(&finished, &mut sql, &mut arguments)?;
             query_with(AssertSqlSafe(sql), arguments).persistent(false).execute(&mut *conn).await?;
         }
-        blocks.extend(open);
-        match more {
-            Some(last) => next = last.saturating_add(1),
-            None => break,
+        match last {
+            Some(last) if seen == STEP => next = last.saturating_add(1),
+            _ => break,
         }
         tokio::task::yield_now().await;
     }
@@ -351,8 +334,10 @@ pub(crate) async fn rebuild(conn: &mut SqliteConnection) -> Result<(), StoreErro
 /// Compares the tables with the entries, block by block while these are read.
 #[derive(Debug, Default)]
 pub(crate) struct Check {
-    /// Blocks that are not compared yet; entries are added to the last one.
-    blocks: Vec<Block>,
+    newest: Option<Block>,
+    /// Blocks that are not compared yet.
+    finished: Vec<Block>,
+    /// Rows of blocks and of runs that were compared.
     compared: (i64, i64),
     /// First sequence number of the first block that differs.
     wrong: Option<i64>,
@@ -362,64 +347,123 @@ impl Check {
     /// Counts an entry. They come in the order of their numbers.
     pub(crate) fn push(&mut self, seq: i64, stamp: &Stamp<'_>) {
         let number = block_of(seq);
-        if self.blocks.last().is_none_or(|block| block.number != number) {
-            self.blocks.push(Block::new(number));
+        let newest = self.newest.get_or_insert_with(|| Block::new(number));
+        if newest.number != number {
+            self.finished.push(std::mem::replace(newest, Block::new(number)));
         }
-        if let Some(block) = self.blocks.last_mut() {
-            block.push(seq, stamp);
-        }
+        newest.push(seq, stamp);
     }
 
-    /// Compares the blocks to which no entry is added any more.
-    pub(crate) async fn compare(&mut self, conn: &mut SqliteConnection) -> Result<(), StoreError> {
-        let open = self.blocks.pop();
-        for block in std::mem::take(&mut self.blocks) {
-            self.compare_block(conn, &block).await?;
+    /// Compares the blocks that are finished.
+    pub(crate) fn compare(&mut self, db: &mut Raw<'_>) -> Result<(), StoreError> {
+        for block in std::mem::take(&mut self.finished) {
+            self.compare_block(db, &block)?;
         }
-        self.blocks.extend(open);
         Ok(())
     }
 
-    /// Compares the rest, and gives the number of the entry from which on the tables differ.
-    pub(crate) async fn finish(mut self, conn: &mut SqliteConnection) -> Result<Option<i64>, StoreError> {
-        for block in std::mem::take(&mut self.blocks) {
-            self.compare_block(conn, &block).await?;
-        }
-        // Rows of blocks or runs without entries.
+    /// Ends the check, and gives the number of the entry from which on the tables differ.
+    pub(crate) fn finish(mut self, db: &mut Raw<'_>) -> Result<Option<i64>, StoreError> {
+        self.compare(db)?;
+        // Rows of the newest block, or of blocks and runs without entries.
         let sql = c"SELECT (SELECT count(*) FROM audit_block), (SELECT count(*) FROM audit_run)";
-        db::scan(conn, sql, &[], |row| {
+        db.scan(sql, &[], |row| {
             if (row.int(0), row.int(1)) != self.compared {
                 self.wrong.get_or_insert(1);
             }
             ControlFlow::Break(())
-        })
-        .await?;
+        })?;
         Ok(self.wrong)
     }
 
-    async fn compare_block(&mut self, conn: &mut SqliteConnection, block: &Block) -> Result<(), StoreError> {
+    fn compare_block(&mut self, db: &mut Raw<'_>, block: &Block) -> Result<(), StoreError> {
         let mut same = false;
-        db::scan(conn, c"SELECT cells FROM audit_block WHERE block = ?1", &[Value::Int(block.number)], |row| {
+        db.scan(c"SELECT cells FROM audit_block WHERE block = ?1", &[Value::Int(block.number)], |row| {
             self.compared.0 += 1;
             same = row.blob(0) == block.to_bytes();
             ControlFlow::Break(())
-        })
-        .await?;
+        })?;
         let asked = serde_json::to_string(&block.runs.keys().collect::<Vec<_>>()).unwrap_or_default();
         let sql = c"SELECT r.run, r.count, r.first, r.last FROM json_each(?1) AS j
                     JOIN audit_run AS r ON r.run = j.value AND r.block = ?2";
         let mut found = 0;
-        db::scan(conn, sql, &[Value::Text(&asked), Value::Int(block.number)], |row| {
+        db.scan(sql, &[Value::Text(&asked), Value::Int(block.number)], |row| {
             found += 1;
             let span = Span { count: row.int(1), first: row.int(2), last: row.int(3) };
             same &= block.runs.get(row.text(0)) == Some(&span);
             ControlFlow::Continue(())
-        })
-        .await?;
+        })?;
         self.compared.1 += i64::try_from(found).unwrap_or(i64::MAX);
         if !same || found != block.runs.len() {
             self.wrong.get_or_insert(first_of(block.number).max(1));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn block() -> Block {
+        let mut block = Block::new(3);
+        let long = "é".repeat(300);
+        for (n, app) in ["codex", "", &long, "codex"].into_iter().enumerate() {
+            let body = format!(
+                "{{\"seq\":1,\"kind\":\"run.started\",\"outcome\":\"ok\",\"app\":\"{app}\",\"at\":\"2026-11-21T0{}:04:05.123456Z\"}}",
+                n / 2
+            );
+            block.push(first_of(3) + n as i64, &Stamp::read(body.as_bytes()));
+        }
+        block.push(last_of(3), &Stamp::read(b"no entry"));
+        block
+    }
+
+    #[test]
+    fn a_block_is_read_as_it_was_written() {
+        let bytes = block().to_bytes();
+        let Some(cells) = Cells::read(3, &bytes) else { unreachable!("it was written just so") };
+        let seen: Vec<_> = cells.iter().map(|c| (c.hour, c.count, cells.range(&c), cells.name(c.names[2]))).collect();
+        let (hour, long) = (498_672, kept(&"é".repeat(300)).into_owned());
+        assert_eq!(
+            seen,
+            [
+                (hour, 1, (1536, 1536), Some("codex")),
+                (hour, 1, (1537, 1537), None),
+                (hour + 1, 1, (1538, 1538), Some(&*long)),
+                (hour + 1, 1, (1539, 1539), Some("codex")),
+                (UNDATED, 1, (2047, 2047), None),
+            ]
+        );
+        assert_eq!((cells.place("codex"), cells.place("code"), cells.name(9)), (Some(3), None, None));
+        assert!(long.len() < NAME_MAX_BYTES && !is_whole(&long) && is_whole("codex"));
+        assert_ne!(kept(&format!("{}a", "é".repeat(300))), kept(&format!("{}b", "é".repeat(300))));
+    }
+
+    #[test]
+    fn bytes_that_nobody_wrote_are_refused_or_read_without_harm() {
+        let bytes = block().to_bytes();
+        let harmless = |bytes: &[u8]| {
+            if let Some(cells) = Cells::read(i64::MAX, bytes) {
+                for cell in cells.iter() {
+                    let _ = (cells.range(&cell), cell.names.map(|place| cells.name(place)));
+                }
+            }
+        };
+        for at in 0..bytes.len() {
+            harmless(&bytes[..at]);
+            for bit in 0..8 {
+                let mut bad = bytes.clone();
+                bad[at] ^= 1 << bit;
+                harmless(&bad);
+            }
+        }
+        assert!(Cells::read(0, b"").is_none() && Cells::read(0, &[255; 40]).is_none());
+    }
+
+    #[test]
+    fn hours_of_any_time_differ_from_no_time() {
+        assert_eq!((hour_of(0), hour_of(-1), hour_of(3_600_000_000)), (0, -1, 1));
+        assert!(hour_of(i64::MIN) > UNDATED && hour_of(i64::MAX) > 0);
     }
 }

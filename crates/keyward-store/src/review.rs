@@ -4,13 +4,12 @@
 //! their turn. Filters are looked up in the tables of [`crate::index`], which say in which blocks an entry that matches can be;
 //! whether one does is decided by its body alone. Never checks links: that is [`Store::verify`].
 
-use crate::db::{self, RawLink, Value};
+use crate::db::{self, Raw, RawLink, Value};
 use crate::error::StoreError;
-use crate::index::{Cell, Cells, UNDATED, WHOLE_MAX_BYTES, block_of, cut, first_of, hour_of, last_of};
+use crate::index::{Cell, Cells, UNDATED, block_of, first_of, hour_of, is_whole, kept, last_of};
 use crate::model::{ByOutcome, Filter, Found, Link, Order, Page, Summary, Use};
 use crate::store::{Store, stored_u64};
 use keyward_core::audit::{Kind, Outcome, Stamp};
-use sqlx::sqlite::SqliteConnection;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
@@ -48,7 +47,8 @@ impl Store {
             let mut inner = self.inner.lock().await;
             let begin = Instant::now();
             let head = *head.get_or_insert(inner.head.seq);
-            let done = search.slice(inner.conn()?, begin + SLICE).await?;
+            let newest = block_of(stored_u64(inner.head.seq));
+            let done = search.slice(&mut db::raw(inner.conn()?).await?, newest, begin + SLICE)?;
             drop(inner);
             spent += begin.elapsed();
             if done || spent > patience {
@@ -60,7 +60,7 @@ impl Store {
     }
 
     /// What the log says as a whole. Times count by the hour; `run` and `text` of the filter do not count. A name that is longer
-    /// than 508 bytes is counted, and not listed.
+    /// than 512 bytes is counted, and not listed.
     ///
     /// # Errors
     /// As [`Store::items`].
@@ -95,7 +95,7 @@ impl Store {
                     }
                 }
             }
-            let listed = cells.names.iter().zip(&counts[1..]).filter(|(name, _)| name.len() <= WHOLE_MAX_BYTES);
+            let listed = cells.names.iter().zip(&counts[1..]).filter(|(name, _)| is_whole(name));
             for (name, counts) in listed {
                 for (totals, count) in totals.iter_mut().zip(counts).filter(|(_, count)| **count > 0) {
                     match totals.get_mut(*name) {
@@ -122,7 +122,7 @@ impl Store {
     /// # Errors
     /// As [`Store::items`].
     pub async fn uses(&self, kinds: &[Kind], filter: &Filter) -> Result<Vec<Use>, StoreError> {
-        let mut found: BTreeMap<(Kind, Box<str>), HashMap<Box<str>, (u64, i64, i64)>> = BTreeMap::new();
+        let mut found: HashMap<(Kind, String, String), (u64, i64, i64)> = HashMap::new();
         self.each_block(|cells| {
             let Some(wanted) = Wanted::of(cells, filter) else { return };
             let ok = cells.place(Outcome::Ok.name());
@@ -135,47 +135,49 @@ impl Store {
                     && let (Some(app), Some(profile)) = (cells.name(app), cells.name(profile))
                 {
                     let (first, last) = cells.range(&cell);
-                    let of_app = found.entry((*kind, app.into())).or_default();
-                    let (count, _, end) = of_app.entry(profile.into()).or_insert((0, first, last));
+                    let pair = (*kind, app.to_owned(), profile.to_owned());
+                    let (count, _, end) = found.entry(pair).or_insert((0, first, last));
                     *count += u64::from(cell.count);
                     *end = last.max(*end);
                 }
             }
         })
         .await?;
-        let pairs = found.into_iter().flat_map(|((kind, app), profiles)| {
-            profiles.into_iter().map(move |(profile, span)| (kind, app.clone(), profile, span))
-        });
-        let mut pairs: Vec<_> = pairs.collect();
-        pairs.sort_unstable_by_key(|(.., (_, _, last))| std::cmp::Reverse(*last));
+        let mut pairs: Vec<_> = found.into_iter().collect();
+        pairs.sort_unstable_by_key(|(_, (_, _, last))| std::cmp::Reverse(*last));
         pairs.truncate(USES_MAX);
-        let seqs: Vec<i64> = pairs.iter().flat_map(|(.., (_, first, last))| [*first, *last]).collect();
-        let times = times_of(self.inner.lock().await.conn()?, &seqs).await?;
-        let uses = pairs.into_iter().filter_map(|(kind, app, profile, (count, first, last))| {
+        let seqs: Vec<i64> = pairs.iter().flat_map(|(_, (_, first, last))| [*first, *last]).collect();
+        let times = times_of(&mut db::raw(self.inner.lock().await.conn()?).await?, &seqs)?;
+        let uses = pairs.into_iter().filter_map(|((kind, app, profile), (count, first, last))| {
             let (first_at, last_at) = (times.get(&first)?.clone(), times.get(&last)?.clone());
-            Some(Use { kind, app: app.into(), profile: profile.into(), count, first_at, last_at })
+            Some(Use { kind, app, profile, count, first_at, last_at })
         });
         Ok(uses.collect())
     }
 
     /// Gives the cells of every block to `each`, oldest first; a block that is not understood is left out.
     async fn each_block(&self, mut each: impl FnMut(&Cells<'_>)) -> Result<(), StoreError> {
-        let sql = c"SELECT block, cells FROM audit_block WHERE block > ?1 ORDER BY block";
+        let sql = c"SELECT block, cells FROM audit_block WHERE block > ?1 AND block < ?2 ORDER BY block";
         let mut done = i64::MIN;
         loop {
             let mut inner = self.inner.lock().await;
             let end = Instant::now() + SLICE;
-            let broke = db::scan(inner.conn()?, sql, &[Value::Int(done)], |row| {
+            let (mut db, newest) = inner.lookup().await?;
+            let parameters = [Value::Int(done), Value::Int(newest.number())];
+            let broke = db.scan(sql, &parameters, |row| {
                 done = row.int(0);
                 if let Some(cells) = Cells::read(done, row.blob(1)) {
                     each(&cells);
                 }
                 if Instant::now() > end { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-            })
-            .await?;
+            })?;
             if !broke {
+                if let Some(cells) = Cells::read(newest.number(), &newest.to_bytes()) {
+                    each(&cells);
+                }
                 return Ok(());
             }
+            drop(db);
             drop(inner);
             tokio::task::yield_now().await;
         }
@@ -198,7 +200,7 @@ impl Wanted {
         let mut names = [None; 4];
         for (place, text) in names.iter_mut().zip([outcome, app, profile, filter.project.as_deref()]) {
             if let Some(text) = text {
-                *place = Some(if text.is_empty() { 0 } else { cells.place(cut(text))? });
+                *place = Some(if text.is_empty() { 0 } else { cells.place(&kept(text))? });
             }
         }
         let kinds = filter.kind.as_ref().map(|kind| {
@@ -260,15 +262,15 @@ impl<'f> Search<'f> {
     }
 
     /// Goes on until `end`; says whether all is found.
-    async fn slice(&mut self, conn: &mut SqliteConnection, end: Instant) -> Result<bool, StoreError> {
+    fn slice(&mut self, db: &mut Raw<'_>, newest: i64, end: Instant) -> Result<bool, StoreError> {
         while self.links.len() < self.limit {
             if self.ranges.is_empty() {
                 if self.rest.0 > self.rest.1 {
                     return Ok(true);
                 }
-                self.look_up(conn, end).await?;
+                self.look_up(db, newest, end)?;
             }
-            self.read(conn, end).await?;
+            self.read(db, end)?;
             if Instant::now() > end {
                 break;
             }
@@ -276,44 +278,41 @@ impl<'f> Search<'f> {
         Ok(self.links.len() >= self.limit || (self.ranges.is_empty() && self.rest.0 > self.rest.1))
     }
 
-    /// Finds the next ranges that may hold what is missing.
-    async fn look_up(&mut self, conn: &mut SqliteConnection, end: Instant) -> Result<(), StoreError> {
+    /// Finds the next ranges that may hold what is missing. Nothing is stored of the newest block, which is read whole.
+    fn look_up(&mut self, db: &mut Raw<'_>, newest: i64, end: Instant) -> Result<(), StoreError> {
         let (first, last) = self.rest;
-        let mut parameters = vec![Value::Int(block_of(first)), Value::Int(block_of(last))];
         let Filter { app, profile, project, run, kind, outcome, since_us, until_us, text: _ } = self.filter;
-        let sql = match (run, self.order) {
-            (Some(run), order) => {
-                parameters.push(Value::Text(run));
-                match order {
-                    Order::OldestFirst => {
-                        c"SELECT block, count, first, last FROM audit_run WHERE run = ?3 AND block BETWEEN ?1 AND ?2 ORDER BY block"
-                    }
-                    Order::NewestFirst => {
-                        c"SELECT block, count, first, last FROM audit_run WHERE run = ?3 AND block BETWEEN ?1 AND ?2 ORDER BY block DESC"
-                    }
-                }
+        let named = [app, profile, project, run, kind].iter().any(|name| name.is_some()) || outcome.is_some();
+        if !named && since_us.is_none() && until_us.is_none() {
+            self.ranges.push_back(self.rest);
+            self.rest = NOTHING;
+            return Ok(());
+        }
+        let in_newest = (first.max(first_of(newest)), last);
+        if self.order == Order::NewestFirst && in_newest.0 <= last {
+            self.ranges.push_back(in_newest);
+            self.rest = (first, in_newest.0.saturating_sub(1));
+            return Ok(());
+        }
+        let sql = match (run.is_some(), self.order) {
+            (true, Order::OldestFirst) => {
+                c"SELECT block, count, first, last FROM audit_run WHERE run = ?3 AND block BETWEEN ?1 AND ?2 ORDER BY block"
             }
-            // The cells say no more than the entries themselves.
-            (None, _)
-                if [app, profile, project, kind].iter().all(|name| name.is_none())
-                    && outcome.is_none()
-                    && since_us.is_none()
-                    && until_us.is_none() =>
-            {
-                self.ranges.push_back(self.rest);
-                self.rest = NOTHING;
-                return Ok(());
+            (true, Order::NewestFirst) => {
+                c"SELECT block, count, first, last FROM audit_run WHERE run = ?3 AND block BETWEEN ?1 AND ?2 ORDER BY block DESC"
             }
-            (None, Order::OldestFirst) => {
+            (false, Order::OldestFirst) => {
                 c"SELECT block, cells FROM audit_block WHERE block BETWEEN ?1 AND ?2 ORDER BY block"
             }
-            (None, Order::NewestFirst) => {
+            (false, Order::NewestFirst) => {
                 c"SELECT block, cells FROM audit_block WHERE block BETWEEN ?1 AND ?2 ORDER BY block DESC"
             }
         };
+        let mut parameters = vec![Value::Int(block_of(first)), Value::Int(block_of(last).min(newest - 1))];
+        parameters.extend(run.as_deref().map(Value::Text));
         let missing = u64::try_from(self.limit - self.links.len()).unwrap_or(u64::MAX);
         let (mut at, mut expected) = (0, 0);
-        let broke = db::scan(conn, sql, &parameters, |row| {
+        let broke = db.scan(sql, &parameters, |row| {
             at = row.int(0);
             let found = if run.is_some() {
                 Some((row.int(1).unsigned_abs(), row.int(2), row.int(3)))
@@ -327,13 +326,15 @@ impl<'f> Search<'f> {
                 expected += count;
             }
             if expected >= missing || Instant::now() > end { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })
-        .await?;
+        })?;
         self.rest = match self.order {
-            _ if !broke => NOTHING,
-            Order::OldestFirst => (last_of(at).saturating_add(1), last),
-            Order::NewestFirst => (first, first_of(at).saturating_sub(1)),
+            Order::OldestFirst if broke => (last_of(at).saturating_add(1), last),
+            Order::NewestFirst if broke => (first, first_of(at).saturating_sub(1)),
+            Order::OldestFirst | Order::NewestFirst => NOTHING,
         };
+        if self.order == Order::OldestFirst && !broke && in_newest.0 <= last {
+            self.ranges.push_back(in_newest);
+        }
         Ok(())
     }
 
@@ -350,7 +351,7 @@ impl<'f> Search<'f> {
     }
 
     /// Reads the ranges that are known.
-    async fn read(&mut self, conn: &mut SqliteConnection, end: Instant) -> Result<(), StoreError> {
+    fn read(&mut self, db: &mut Raw<'_>, end: Instant) -> Result<(), StoreError> {
         while let Some((first, last)) = self.ranges.pop_front() {
             let sql = match self.order {
                 Order::OldestFirst => {
@@ -361,7 +362,7 @@ impl<'f> Search<'f> {
                 }
             };
             let (mut left, mut looked) = ((first, last), 0);
-            let broke = db::scan(conn, sql, &[Value::Int(first), Value::Int(last)], |row| {
+            let broke = db.scan(sql, &[Value::Int(first), Value::Int(last)], |row| {
                 let link = RawLink::of(row);
                 left = match self.order {
                     Order::OldestFirst => (link.seq.saturating_add(1), last),
@@ -378,8 +379,7 @@ impl<'f> Search<'f> {
                 looked += 1;
                 let late = looked % LOOK == 0 && Instant::now() > end;
                 if late || self.links.len() >= self.limit { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-            })
-            .await?;
+            })?;
             if broke {
                 if left.0 <= left.1 {
                     self.ranges.push_front(left);
@@ -456,14 +456,13 @@ fn matches(filter: &Filter, needle: Option<&Needle>, body: &[u8]) -> bool {
 }
 
 /// The times of entries, as they stand there.
-async fn times_of(conn: &mut SqliteConnection, seqs: &[i64]) -> Result<HashMap<i64, String>, StoreError> {
+fn times_of(db: &mut Raw<'_>, seqs: &[i64]) -> Result<HashMap<i64, String>, StoreError> {
     let mut times = HashMap::new();
     let asked = serde_json::to_string(seqs).unwrap_or_default();
     let sql = c"SELECT seq, body FROM audit WHERE seq IN (SELECT value FROM json_each(?1))";
-    db::scan(conn, sql, &[Value::Text(&asked)], |row| {
+    db.scan(sql, &[Value::Text(&asked)], |row| {
         times.insert(row.int(0), Stamp::read(row.blob(1)).at.into_owned());
         ControlFlow::Continue(())
-    })
-    .await?;
+    })?;
     Ok(times)
 }

@@ -4,7 +4,7 @@ use crate::anchor::{self, AnchorWriter};
 use crate::db;
 use crate::error::StoreError;
 use crate::fault::fault;
-use crate::index::{self, Block, META_UNINDEXED, Pending, ROWS_MAX};
+use crate::index::{self, Block, META_UNINDEXED, ROWS_MAX};
 use crate::model::{Changes, Health, Item, ItemInfo, Launcher, Link, Profile, Run, Write};
 use crate::paths::{Paths, VaultLock, create_private, load_slots, publish, remove_if_there, save_slots, sync_folder};
 use keyward_core::audit::{BODY_MAX_BYTES, Draft, Head, Problem, ProblemKind, Segment, Verifier, body, compare_anchor};
@@ -66,8 +66,8 @@ pub(crate) struct Inner {
     /// Device and inode of the database when it was opened.
     file: (u64, u64),
     pub(crate) remembered: Vec<Problem>,
-    /// The lookup block of the newest entry; read from the database at the next commit where it is not here.
-    block: Option<Block>,
+    /// The lookup block of the newest entry; counted anew where it is not here.
+    newest: Option<Block>,
 }
 
 impl Store {
@@ -327,7 +327,7 @@ impl Inner {
             anchor: None,
             file: (meta.dev(), meta.ino()),
             remembered: Vec::new(),
-            block: None,
+            newest: None,
         };
         if inner.meta(META_ID).await?.as_deref() != Some(vault_id) {
             return Err(StoreError::Damaged("it belongs to another vault".to_owned()));
@@ -464,10 +464,9 @@ impl Inner {
             }
         };
         let mut verifier = Verifier::new(start, &keys.former, &keys.chain);
-        db::scan_links(self.conn()?, stored_u64(start.seq) + 1, u32::MAX, |link| {
+        db::raw(self.conn()?).await?.links(stored_u64(start.seq) + 1, u32::MAX, |link| {
             let _ = verifier.push(u64::try_from(link.seq).unwrap_or(0), link.prev, link.mac, link.body);
-        })
-        .await?;
+        })?;
         Ok(verifier.finish().problems)
     }
 
@@ -515,14 +514,14 @@ impl Inner {
             links.push(Link { seq, prev: prev.to_vec(), mac: head.mac.to_vec(), body });
         }
         let written = async {
-            let conn = self.conn.as_mut().ok_or(StoreError::Unusable(self.unusable))?;
-            let entries = links.iter().map(|link| (stored_u64(link.seq), &link.body[..]));
-            let mut pending = Pending::of(conn, self.block.take(), entries).await?;
-            write_all(conn, &changes.writes, &links, &mut pending).await?;
-            Ok(pending.into_open())
+            // Not there until it is written.
+            let mut newest = self.take_newest().await?;
+            let finished = index::count(&mut newest, links.iter().map(|link| (stored_u64(link.seq), &link.body[..])));
+            write_all(self.conn()?, &changes.writes, &links, &finished).await?;
+            Ok(newest)
         };
         match written.await {
-            Ok(open) => self.block = open,
+            Ok(newest) => self.newest = Some(newest),
             Err(e) => {
                 self.roll_back().await;
                 return Err(e);
@@ -537,13 +536,31 @@ impl Inner {
         Ok(links.iter().map(|link| link.seq).collect())
     }
 
+    async fn take_newest(&mut self) -> Result<Block, StoreError> {
+        match self.newest.take() {
+            Some(newest) => Ok(newest),
+            None => {
+                let head = self.head.seq;
+                Block::newest(&mut db::raw(self.conn()?).await?, head)
+            }
+        }
+    }
+
+    /// The database, with the lookup block of the newest entry, which is not in it.
+    pub(crate) async fn lookup(&mut self) -> Result<(db::Raw<'_>, &Block), StoreError> {
+        let newest = self.take_newest().await?;
+        let newest = &*self.newest.insert(newest);
+        let conn = self.conn.as_mut().ok_or(StoreError::Unusable(self.unusable))?;
+        Ok((db::raw(conn).await?, newest))
+    }
+
     /// Makes what the review looks up anew from the entries.
     pub(crate) async fn rebuild_index(&mut self) -> Result<(), StoreError> {
         let done = index::rebuild(self.conn()?).await;
         if done.is_err() {
             self.roll_back().await;
         }
-        self.block = None;
+        self.newest = None;
         done
     }
 
@@ -573,7 +590,7 @@ async fn write_all(
     conn: &mut SqliteConnection,
     writes: &[Write],
     links: &[Link],
-    pending: &mut Pending,
+    finished: &[Block],
 ) -> Result<(), StoreError> {
     let mut sql = "BEGIN IMMEDIATE".to_owned();
     let mut arguments = SqliteArguments::default();
@@ -593,7 +610,7 @@ async fn write_all(
             put(&mut arguments, &link.mac[..])?;
         }
     }
-    pending.write(&mut sql, &mut arguments)?;
+    index::store(finished, &mut sql, &mut arguments)?;
     query_with(AssertSqlSafe(sql), arguments).execute(&mut *conn).await?;
     fault("commit.entries");
     conn.execute("COMMIT").await?;

@@ -19,10 +19,9 @@ const NOTE: &str = "compared with the anchor in the state folder alone: \
                     a roll-back of the whole home, this anchor included, cannot be seen";
 
 impl Store {
-    /// Checks the whole log, what the review looks up, the anchor and every page of the file, in memory that grows with the
-    /// number of different names in the log alone. Commits go on while the log is read, and wait while the pages are checked
-    /// (seconds for a gigabyte). A break is remembered: from then on [`Store::is_broken`] holds, across restarts, until it is
-    /// accepted.
+    /// Checks the whole log, what the review looks up, the anchor and every page of the file, in memory that does not grow.
+    /// Commits go on while the log is read, and wait while the pages are checked (seconds for a gigabyte). A break is remembered:
+    /// from then on [`Store::is_broken`] holds, across restarts, until it is accepted.
     ///
     /// A [`ProblemKind::IndexMismatch`] is a break as others are, since only somebody with the vault key can make one, and it
     /// may hide entries. It is named where the log shows no other break: any other explains it, and accepting mends it.
@@ -43,16 +42,17 @@ impl Store {
         let mut inner = loop {
             let mut inner = self.inner.lock().await;
             let mut seen = 0;
-            let scanned = db::scan_links(inner.conn()?, next, CHUNK, |link| {
+            let mut raw = db::raw(inner.conn()?).await?;
+            let scanned = raw.links(next, CHUNK, |link| {
                 seen += 1;
                 let stamp = verifier.push(u64::try_from(link.seq).unwrap_or(0), link.prev, link.mac, link.body);
                 if !unlike {
                     check.push(link.seq, &stamp);
                 }
-            })
-            .await;
+            });
             // Tables that cannot be read are not those that were written.
-            unlike |= check.compare(inner.conn()?).await.is_err();
+            unlike |= check.compare(&mut raw).is_err();
+            drop(raw);
             match scanned {
                 Ok(Some(last)) if seen == CHUNK => next = last.saturating_add(1),
                 // Under this lock the rest is checked, so that no commit comes between.
@@ -68,7 +68,7 @@ impl Store {
         };
         let findings = verifier.finish();
         let mut problems = findings.problems;
-        let from = check.finish(inner.conn()?).await.unwrap_or(Some(1)).or(unlike.then_some(1));
+        let from = check.finish(&mut db::raw(inner.conn()?).await?).unwrap_or(Some(1)).or(unlike.then_some(1));
         let unlike = from.map(|seq| Problem::new(seq.unsigned_abs(), ProblemKind::IndexMismatch));
         problems.extend(match damaged {
             Some(problem) => Some(problem),
