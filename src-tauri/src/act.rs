@@ -10,10 +10,13 @@ use keyward_desk::{Desk, FromBus, Notice, NoticeAction, NoticeChange, NoticeKind
 use keyward_diag::Fault;
 use std::mem::discriminant;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 use tauri::AppHandle;
 
 /// Acts at the same time; more are not heard. Whoever sends that many is no person.
 const ACTS_MAX: usize = 16;
+/// After a renewal that failed, the same one is not heard for so long: whoever sends events does not wear out an issuer.
+const RENEW_PAUSE: Duration = Duration::from_secs(10);
 
 /// The acts that are being carried out.
 pub(crate) struct Acts {
@@ -44,7 +47,9 @@ impl Acts {
         let mut going = self.going.lock().unwrap_or_else(PoisonError::into_inner);
         let prompts = matches!(asked, FromBus::AskToCopy(_));
         let same = |other: &FromBus| *other == asked || (prompts && discriminant(other) == discriminant(&asked));
-        if going.len() >= ACTS_MAX || going.iter().any(same) {
+        // What takes away is heard however many wait.
+        let takes = matches!(asked, FromBus::Lock | FromBus::RevokeAll | FromBus::StopRun(_));
+        if (going.len() >= ACTS_MAX && !takes) || going.iter().any(same) {
             return;
         }
         going.push(asked.clone());
@@ -56,10 +61,13 @@ impl Acts {
                 FromBus::Quit => acts.quit(),
                 other => acts.desk.act(other),
             };
-            acts.over(&act);
             if let Err(fault) = ended {
                 acts.failed(&act, &fault);
+                if matches!(act, FromBus::Renew(_)) {
+                    std::thread::sleep(RENEW_PAUSE);
+                }
             }
+            acts.over(&act);
         });
         if let Err(e) = begun {
             log::line(&format!("a click had no effect: {e}"));

@@ -80,7 +80,7 @@ mod tests {
         for (name, sources) in policy {
             for source in sources.as_str().unwrap().split(' ') {
                 let known = matches!(source, "'none'" | "'self'" | "data:" | "ipc:" | "http://ipc.localhost")
-                    || (name == "style-src" && source == "'unsafe-inline'");
+                    || (name == "style-src-attr" && source == "'unsafe-inline'");
                 assert!(known, "{name} {source}");
             }
         }

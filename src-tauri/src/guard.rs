@@ -4,8 +4,12 @@
 //! environment: code that `LD_PRELOAD` names has run before `main` already, so there is only one honest answer.
 
 use keyward_diag::{Code, Fault};
+use rustix::fs::{Stat, fstat, stat};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::Read as _;
 
 /// Whether WebDriver may drive the web view: in builds for end-to-end tests alone.
 const AUTOMATION: bool = cfg!(feature = "automation");
@@ -72,6 +76,37 @@ pub(crate) fn close() -> Result<(), Fault> {
 /// [`Code::DesktopEnvironment`] with each variable that was found, what it does, and the command that leaves it out.
 pub(crate) fn check(environment: impl Iterator<Item = (OsString, OsString)>) -> Result<(), Fault> {
     refuse(environment, AUTOMATION)
+}
+
+/// Looks for code in this process that belongs to neither root nor the owner of this program. GTK loads what its settings
+/// name: the variable `GTK_MODULES` is one place, and a file in the home folder or the settings of the display are others.
+///
+/// # Errors
+/// [`Code::DesktopEnvironment`] with each such file; [`Code::Internal`] when the system does not tell what is loaded.
+pub(crate) fn check_loaded() -> Result<(), Fault> {
+    let failed = |e: std::io::Error| Fault::new(Code::Internal).cause(format!("what is loaded cannot be read: {e}"));
+    let own = File::open("/proc/self/exe").and_then(|file| Ok(fstat(file)?)).map_err(failed)?;
+    let mut maps = Vec::new();
+    File::open("/proc/self/maps").and_then(|mut file| file.read_to_end(&mut maps)).map_err(failed)?;
+    let maps = String::from_utf8_lossy(&maps);
+    let foreign = foreign(&maps, own.st_uid, |path| stat(path).ok());
+    if foreign.is_empty() {
+        return Ok(());
+    }
+    let fault = foreign.iter().fold(Fault::new(Code::DesktopEnvironment), |fault, path| {
+        let path = keyward_diag::plain(path, 200);
+        fault.cause(format!("{path} was loaded into it, which somebody else than root can change"))
+    });
+    Err(fault.help("remove what loads it: `gtk-modules` in ~/.config/gtk-3.0/settings.ini or in the theme, say"))
+}
+
+/// The files of `/proc/PID/maps` (proc(5)) that are executed from and belong to neither root nor `owner`. What has no file is
+/// made by code that is there already.
+fn foreign(maps: &str, owner: u32, stat: impl Fn(&str) -> Option<Stat>) -> BTreeSet<&str> {
+    let executed = |line: &&str| line.split(' ').nth(1).is_some_and(|mode| mode.contains('x'));
+    let paths: BTreeSet<_> =
+        maps.lines().filter(executed).filter_map(|line| line.find('/').map(|at| &line[at..])).collect();
+    paths.into_iter().filter(|path| stat(path).is_some_and(|s| s.st_uid != 0 && s.st_uid != owner)).collect()
 }
 
 fn refuse(environment: impl Iterator<Item = (OsString, OsString)>, automation: bool) -> Result<(), Fault> {
@@ -148,6 +183,29 @@ mod tests {
         for (pattern, _) in REFUSED {
             with(&[(&pattern.replace('*', "Z"), "1")], true).unwrap_err();
         }
+    }
+
+    #[test]
+    fn code_of_somebody_else_is_found_among_what_is_loaded() {
+        check_loaded().unwrap();
+        let of = |uid| {
+            let mut stat = stat("/").unwrap();
+            stat.st_uid = uid;
+            Some(stat)
+        };
+        let maps = "55d0-55d1 r-xp 00000000 08:01 1    /usr/bin/keyward-desktop\n\
+                    7f00-7f01 r-xp 00000000 08:01 2    /home/a/evil module.so\n\
+                    7f01-7f02 rw-p 00000000 08:01 3    /home/a/data\n\
+                    7f02-7f03 r-xp 00000000 00:00 0\n\
+                    7f03-7f04 r-xp 00000000 00:00 0    [vdso]\n\
+                    7f04-7f05 rwxp 00000000 00:01 4    /memfd:jit (deleted)\n";
+        let stats = |path: &str| match path {
+            "/usr/bin/keyward-desktop" => of(0),
+            "/memfd:jit (deleted)" => None,
+            _ => of(1000),
+        };
+        assert_eq!(foreign(maps, 0, stats), BTreeSet::from(["/home/a/evil module.so"]));
+        assert_eq!(foreign(maps, 1000, stats), BTreeSet::new(), "whoever owns the program can change it anyway");
     }
 
     #[test]

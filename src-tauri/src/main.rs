@@ -68,6 +68,9 @@ fn start() -> Result<ExitCode, Fault> {
     }
     let places = Places::current()?;
     gtk::init().map_err(|_| no_display())?;
+    // Reading its settings, GTK loads what they name.
+    drop(gtk::Settings::default());
+    guard::check_loaded()?;
     let Some(instance) = instance::take(&places)? else {
         if !hidden {
             instance::ask(&places)?;
@@ -113,13 +116,17 @@ fn run(places: Places, instance: &instance::Instance, hidden: bool) -> Result<Ex
     let desk = Arc::new(desk);
     app.manage(Arc::clone(&desk));
     app.manage(window::Title(title));
+    let colours = Arc::new(theme::Colours::new());
+    if let Ok(settings) = desk.settings() {
+        colours.set(settings.theme);
+    }
     if !hidden {
         window::open(&handle, None);
     }
     let acts = act::Acts::new(handle.clone(), Arc::clone(&desk), prompts);
     let second = handle.clone();
     instance.serve(move || window::open(&second, None))?;
-    around(&desk, acts)?;
+    around(&desk, acts, colours)?;
     let code = app.run_return(|_, event| match event {
         // The last window was closed: the tray stays.
         RunEvent::ExitRequested { code: None, api, .. } => api.prevent_exit(),
@@ -136,8 +143,7 @@ fn context() -> tauri::Context {
 }
 
 /// Starts what follows the broker: tray, notifications, colours.
-fn around(desk: &Arc<Desk>, acts: Arc<act::Acts>) -> Result<(), Fault> {
-    let colours = Arc::new(theme::Colours::new());
+fn around(desk: &Arc<Desk>, acts: Arc<act::Acts>, colours: Arc<theme::Colours>) -> Result<(), Fault> {
     let act: tray::Act = {
         let acts = Arc::clone(&acts);
         Arc::new(move |asked: FromBus| acts.act(asked))

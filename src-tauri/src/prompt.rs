@@ -1,7 +1,8 @@
 //! Native prompts: the windows of this process in which a person types or reads what the web view must not see.
 //!
 //! One at a time; whoever asks meanwhile waits. They do not depend on the main window and stay when it is closed. Built and
-//! answered on the main thread, while the asking thread waits: never ask from the main thread.
+//! answered on the main thread, while the asking thread waits: never ask from the main thread. One that comes while the
+//! person works elsewhere does not take what is typed there.
 
 mod entry;
 mod frame;
@@ -13,7 +14,7 @@ mod save;
 
 pub(crate) use quit::QuitAnswer;
 
-use crate::clipboard;
+use crate::{clipboard, guard, log};
 use frame::{Answer, Frame};
 use gtk::glib::MainContext;
 use keyward_desk::{Ask, Prompter};
@@ -59,6 +60,11 @@ impl Prompts {
     fn ask<T: Send + 'static>(&self, show: impl FnOnce(Answer<T>) + Send + 'static) -> Option<T> {
         // A thread that panicked while it asked has left no window behind.
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        // GTK loads code while it runs, too: then nothing is typed or shown in its windows.
+        if let Err(fault) = guard::check_loaded() {
+            log::line(&format!("no prompt: {}", fault.causes.join("; ")));
+            return None;
+        }
         let (tell, answer) = sync_channel(1);
         MainContext::default().invoke(move || show(Answer::new(tell)));
         answer.recv().ok()

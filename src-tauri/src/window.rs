@@ -3,8 +3,10 @@
 //! It shows what is built into this program and nothing else: no other address, no new window, no download, no permission.
 
 use crate::log;
+use gtk::prelude::GtkSettingsExt as _;
 use keyward_desk::{DeskEvent, Screen};
 use tauri::webview::{NewWindowResponse, PermissionResponse};
+use tauri::window::Color;
 use tauri::{AppHandle, Emitter as _, Manager as _, WebviewUrl, WebviewWindowBuilder};
 
 const LABEL: &str = "main";
@@ -46,6 +48,7 @@ fn show(app: &AppHandle, screen: Option<Screen>) -> tauri::Result<()> {
         .inner_size(1160.0, 760.0)
         .min_inner_size(720.0, 480.0)
         .center()
+        .background_color(ground())
         .disable_drag_drop_handler()
         .devtools(false)
         // Nothing of it is written to a disk. WebDriver knows stored contexts only.
@@ -56,6 +59,12 @@ fn show(app: &AppHandle, screen: Option<Screen>) -> tauri::Result<()> {
         .on_permission_request(|_, _| PermissionResponse::Deny)
         .build()?;
     Ok(())
+}
+
+/// What is seen until the page is painted: its ground, light or dark (`--ground` in `ui/src/tokens.css`).
+fn ground() -> Color {
+    let dark = gtk::Settings::default().is_some_and(|s| s.is_gtk_application_prefer_dark_theme());
+    if dark { Color(0x10, 0x12, 0x16, 0xff) } else { Color(0xf4, 0xf5, 0xf7, 0xff) }
 }
 
 /// Tells the web view, where there is one.

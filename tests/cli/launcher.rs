@@ -173,7 +173,8 @@ fn live_runs_are_shown_by_the_name_of_their_launcher() {
     assert!(home.keyward(&["ps"]).exits(0).out.contains("Claude Code (claude)"));
     let status = home.keyward(&["status"]).exits(0).out;
     assert!(status.contains("2 runs, 2 leases: Claude Code (claude), Morning review\n"), "{status}");
-    (drop(agent.end()), drop(talk.end()));
+    drop(agent.end());
+    drop(talk.end());
 }
 
 #[test]

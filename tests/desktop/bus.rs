@@ -113,6 +113,25 @@ impl Tray {
         Self { connection: connection.build().unwrap(), items }
     }
 
+    /// The same icons, seen and clicked by another process.
+    pub(crate) fn stranger(&self, bus: &Bus) -> Self {
+        Self { connection: bus.builder().build().unwrap(), items: Arc::clone(&self.items) }
+    }
+
+    /// Clicks every entry that there is at the moment, one after the other, and numbers that are none.
+    #[track_caller]
+    pub(crate) fn click_all(&self) {
+        let mut ways: Vec<Vec<String>> = self.entries().into_iter().flat_map(|e| ways(e, &[])).collect();
+        // What closes the menu to the rest comes last.
+        ways.sort_by_key(|way| way.iter().any(|label| label == "Lock now" || label == "Quit"));
+        for way in ways {
+            let labels: Vec<&str> = way.iter().map(String::as_str).collect();
+            let id = self.find(&labels).map_or(i32::MAX, |e| e.id);
+            // What is refused is refused.
+            let _ = self.menu().call_method("Event", &(id, "clicked", Value::from(0_i32), 0_u32));
+        }
+    }
+
     /// Waits until an icon is there.
     #[track_caller]
     pub(crate) fn wait(&self) {
@@ -160,8 +179,7 @@ impl Tray {
     #[track_caller]
     pub(crate) fn entries(&self) -> Vec<Entry> {
         let answer = self.menu().call_method("GetLayout", &(0_i32, -1_i32, Vec::<&str>::new())).unwrap();
-        let (_, (_, _, children)): (u32, (i32, HashMap<String, OwnedValue>, Vec<OwnedValue>)) =
-            answer.body().deserialize().unwrap();
+        let (_revision, (_, _, children)): (u32, Layout) = answer.body().deserialize().unwrap();
         children.into_iter().map(entry).collect()
     }
 
@@ -183,6 +201,15 @@ impl Tray {
         self.menu().call_method("Event", &(found.id, "clicked", Value::from(0_i32), 0_u32)).unwrap();
     }
 }
+
+/// The ways of labels to the ends of a menu.
+fn ways(entry: Entry, before: &[String]) -> Vec<Vec<String>> {
+    let way = [before, &[entry.label]].concat();
+    if entry.children.is_empty() { vec![way] } else { entry.children.into_iter().flat_map(|e| ways(e, &way)).collect() }
+}
+
+/// Id, properties and children of an entry.
+type Layout = (i32, HashMap<String, OwnedValue>, Vec<OwnedValue>);
 
 fn entry(value: OwnedValue) -> Entry {
     let node = Structure::try_from(value).unwrap();
@@ -289,9 +316,23 @@ impl Notifications {
     /// Answers as the person who clicked.
     #[track_caller]
     pub(crate) fn invoke(&self, notice: &Notice, label: &str) {
-        let key = notice.actions.iter().find(|(_, l)| l == label).map(|(k, _)| k.clone()).unwrap();
-        let body = (notice.id, key.as_str());
+        self.invoke_key(notice, &notice.actions.iter().find(|(_, l)| l == label).map(|(k, _)| k.clone()).unwrap());
+    }
+
+    /// Answers with any key.
+    #[track_caller]
+    pub(crate) fn invoke_key(&self, notice: &Notice, key: &str) {
+        let body = (notice.id, key);
         let to = Some(notice.sender.as_str());
         self.connection.emit_signal(to, SERVER, "org.freedesktop.Notifications", "ActionInvoked", &body).unwrap();
+    }
+
+    /// Answers as a process that is not the server; returns once the bus has passed it on.
+    #[track_caller]
+    pub(crate) fn forge(&self, stranger: &Tray, notice: &Notice, key: &str) {
+        let (to, body) = (Some(notice.sender.as_str()), (notice.id, key));
+        let connection = &stranger.connection;
+        connection.emit_signal(to, SERVER, "org.freedesktop.Notifications", "ActionInvoked", &body).unwrap();
+        zbus::blocking::fdo::DBusProxy::new(connection).unwrap().get_id().unwrap();
     }
 }

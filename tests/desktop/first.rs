@@ -26,8 +26,11 @@ fn a_first_run_ends_with_a_verified_entry() {
     program(home.bin(), "xterm", &become_it);
     let login = home.root.join(".config/gh");
     std::fs::create_dir_all(&login).unwrap();
-    std::fs::write(login.join("hosts.yml"), "github.com:\n    user: a\n    oauth_token: gho_kwFirstRun0123456789abcdefABCDEF0123\n")
-        .unwrap();
+    std::fs::write(
+        login.join("hosts.yml"),
+        "github.com:\n    user: a\n    oauth_token: gho_kwFirstRun0123456789abcdefABCDEF0123\n",
+    )
+    .unwrap();
 
     let screen = stage.screen();
     screen.click("Make the vault…");

@@ -1,6 +1,7 @@
 //! The real desktop program on an X server, a session bus, a broker and a sandbox of its own.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod attack;
 mod bus;
 mod display;
 mod first;

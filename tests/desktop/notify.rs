@@ -12,7 +12,9 @@ fn made(home: &Home) -> usize {
 fn run(home: &Home) -> Child {
     let run = home.keyward_command(&["run", "-p", "claude", "--", "sleep", "600"]).spawn().unwrap();
     let held = |run: &serde_json::Value| run["leases"][0]["state"] == "live";
-    wait_for("the lease", || home.keyward(&["ps", "--json"]).json().as_array().is_some_and(|runs| runs.iter().any(held)));
+    wait_for("the lease", || {
+        home.keyward(&["ps", "--json"]).json().as_array().is_some_and(|runs| runs.iter().any(held))
+    });
     run
 }
 

@@ -135,7 +135,7 @@ impl Screen {
     /// Clicks the element of an XPath, as soon as it takes a click.
     #[track_caller]
     pub(crate) fn click_at(&self, way: &str) {
-        let mut last = String::new();
+        let mut last;
         let until = std::time::Instant::now() + PATIENCE;
         loop {
             let clicked = self.runtime.block_on(async {

@@ -104,6 +104,9 @@ fn copy_from_the_tray_asks_for_the_passphrase_and_is_recorded() {
     stage.display.gone(&stage.home, title);
     assert!(!stage.home.audit_kinds().iter().any(|k| k == "credential.revealed"));
     stage.tray.click(&["Profiles", "pg", "Copy"]);
+    // The person was elsewhere, so that the field is a step away.
+    stage.display.focus(&stage.home, title);
+    stage.display.press(&stage.home, "alt+p");
     stage.answer(title, PASSPHRASE);
     wait_for("the credential on the clipboard", || stage.display.clipboard(&stage.home) == "kw-secret-74");
     assert!(stage.home.audit_kinds().iter().any(|k| k == "credential.revealed"));

@@ -144,7 +144,10 @@ fn the_demo_connects_to_its_sandbox_and_to_its_broker_alone() {
     let temporary = home.root.join("tmp");
     std::fs::create_dir(&temporary).unwrap();
     let mut demo = Command::new(target().join("xtask"));
-    demo.args(["demo", "--without-desktop", "--with"]).arg(target()).env("CARGO", env!("CARGO")).env("TMPDIR", &temporary);
+    demo.args(["demo", "--without-desktop", "--with"])
+        .arg(target())
+        .env("CARGO", env!("CARGO"))
+        .env("TMPDIR", &temporary);
     let (said, seen) = record(&demo, &home.root.join("trace"));
     for marker in ["child: got ", "verify: ok ", "tamper: found", "exchanges: "] {
         assert!(said.lines().any(|line| line.starts_with(marker)), "{marker}: {said}");

@@ -29,7 +29,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, TryLockError};
 use std::thread::Thread;
 
 /// Times that a person may answer a prompt anew after a refusal.
@@ -45,6 +45,8 @@ pub struct Desk {
     pub(crate) programs: PathBuf,
     pub(crate) program: PathBuf,
     prompter: Arc<dyn Prompter>,
+    /// Held by the one command that asks a person.
+    asking: Mutex<()>,
     pub(crate) tell: Box<dyn Fn(DeskEvent) + Send + Sync>,
     pub(crate) settings: Mutex<()>,
     /// The thread that follows the events.
@@ -88,6 +90,7 @@ impl Desk {
             programs: program.parent().map(PathBuf::from).unwrap_or_default(),
             program,
             prompter,
+            asking: Mutex::new(()),
             tell: Box::new(tell),
             settings: Mutex::new(()),
             follower: OnceLock::new(),
@@ -141,7 +144,7 @@ impl Desk {
     /// # Errors
     /// Those of the broker.
     pub fn revoke(&self, request: RevokeRequest) -> Result<RevokeAnswer, Fault> {
-        self.post("/v1/revoke", &request)
+        self.pool.at_once(|client| client.post("/v1/revoke", &request))
     }
 
     /// Pages through the runs that are over.
@@ -193,9 +196,12 @@ impl Desk {
         let path = format!("/v1/profiles/{}", part(&draft.name));
         let stored: ProfileMsg = self.get(&path)?;
         let toml = draft::write(&draft, Some(&stored.toml))?;
+        let _turn = self.turn()?;
+        // What is typed stands for what is shown, and not for what the web view was asked to send.
+        let changes = draft::changes(&stored.toml, &toml)?;
         let ask = ask(
             &format!("Change the profile {}", quoted(&draft.name)),
-            "A change may send its credential elsewhere, so Keyward asks for the passphrase.",
+            &format!("A change may send its credential elsewhere, so Keyward asks for the passphrase.\n{changes}"),
         );
         self.proven(ask, |proof| {
             let body = ProfilePutRequest { name: draft.name.clone(), toml: toml.clone(), proof: Some(proof) };
@@ -270,6 +276,7 @@ impl Desk {
         let path = format!("/v1/secrets/{}", part(&request.name));
         // A closed vault or a name that cannot be is told before anything is typed.
         let _: Vec<SecretMsg> = self.get("/v1/secrets")?;
+        let _turn = self.turn()?;
         let Some(secret) = self.prompter.secret(&ask) else { return Ok(closed()) };
         let body = SecretPutRequest { secret, base64: false, only_new: false };
         self.pool.with(|client| client.put::<_, ()>(&path, &body)).map(|()| done())
@@ -285,6 +292,12 @@ impl Desk {
             &format!("Show the secret {}", quoted(&request.name)),
             "It is shown in a window of its own. That it was shown is recorded.",
         );
+        let known: Vec<SecretMsg> = self.get("/v1/secrets")?;
+        if !known.iter().any(|secret| secret.name == request.name) {
+            let cause = format!("no secret is named {}", quoted(&request.name));
+            return Err(Fault::new(Code::SecretUnknown).cause(cause));
+        }
+        let _turn = self.turn()?;
         let mut shown = None;
         let ended = self.proven(ask, |proof| {
             shown = Some(self.post::<_, SecretRevealAnswer>(&path, &proof)?);
@@ -326,9 +339,14 @@ impl Desk {
         };
         let ask = ask(
             &format!("Change the launcher {}", quoted(&former)),
-            "After a change a click on it starts something else, so Keyward asks for the passphrase.",
+            &format!(
+                "After a change a click on it starts something else, so Keyward asks for the passphrase.\n{}",
+                starts(&draft)
+            ),
         );
         let path = format!("/v1/launchers/{}", part(&former));
+        self.launcher(&former)?.ok_or(Code::LauncherUnknown)?;
+        let _turn = self.turn()?;
         self.proven(ask, |proof| self.pool.with(|client| client.put::<_, ()>(&path, &body(Some(proof)))))
     }
 
@@ -391,6 +409,7 @@ impl Desk {
         let nothing = Exported { path: None, entries: 0 };
         // A closed vault is told before anything is asked.
         let _: AuditPage = self.get("/v1/audit?limit=1")?;
+        let _turn = self.turn()?;
         let suggested = format!("keyward-audit-{}.jsonl", jiff::Zoned::now().date());
         let Some(path) = self.prompter.save_path("Export the audit log", &suggested) else { return Ok(nothing) };
         let ask = ask(
@@ -424,6 +443,7 @@ impl Desk {
                 look::name(&request.reason, 400)
             ),
         );
+        let _turn = self.turn()?;
         self.proven(ask, |proof| {
             self.post::<_, ()>("/v1/audit/accept-break", &AcceptBreakRequest { reason: request.reason.clone(), proof })
         })
@@ -444,6 +464,7 @@ impl Desk {
         if status.vault.state != keyward_api::VaultState::Absent {
             return Err(Code::VaultExists.into());
         }
+        let _turn = self.turn()?;
         let made = self.again(&mut ask, |ask| {
             let passphrase = self.prompter.new_passphrase(ask).ok_or(Ended::Closed)?;
             let request = InitRequest { passphrase, recovery: true };
@@ -469,6 +490,7 @@ impl Desk {
                 Err(fault) => why = format!("The keyring did not open it ({}). {why}", fault.message),
             }
         }
+        let _turn = self.turn()?;
         let mut notes = Vec::new();
         let ask = ask("Unlock the vault", &why);
         let ended = self.proven(ask, |proof| {
@@ -483,7 +505,7 @@ impl Desk {
     /// # Errors
     /// Those of the broker.
     pub fn vault_lock(&self) -> Result<LockAnswer, Fault> {
-        self.act_on("/v1/vault/lock")
+        self.pool.at_once(|client| client.call(Method::Post, "/v1/vault/lock", None)?.json())
     }
 
     /// Changes the passphrase.
@@ -494,6 +516,7 @@ impl Desk {
         let ask_new = ask("Change the passphrase", "Choose the new passphrase. The vault key is replaced with it.");
         let ask =
             ask("Change the passphrase", "First the passphrase that opens the vault at present, or the recovery key.");
+        let _turn = self.turn()?;
         let mut new: Option<SecretText> = None;
         let mut notes = Vec::new();
         let ended = self.proven_or_closed(ask, |proof| {
@@ -535,6 +558,7 @@ impl Desk {
             }
             SlotKind::Passphrase => ("Add a passphrase", "There is always exactly one."),
         };
+        let _turn = self.turn()?;
         let mut made = None;
         let ended = self.proven(ask(title, why), |proof| {
             made =
@@ -552,6 +576,7 @@ impl Desk {
     /// # Errors
     /// Those of the broker.
     pub fn slot_remove(&self, request: SlotNamed) -> Result<Done, Fault> {
+        let _turn = self.turn()?;
         let ask = ask("Remove a way to open the vault", &format!("Which one: {}", look::name(&request.slot, 64)));
         self.proven(ask, |proof| {
             let body = SlotRemoveRequest { slot: request.slot.clone(), proof };
@@ -595,6 +620,7 @@ impl Desk {
                 "Change the auto-lock",
                 &format!("The vault will lock itself after {} without an action of yours.", duration(auto_lock_s)),
             );
+            let _turn = self.turn()?;
             let ended = self.proven(ask, |proof| {
                 let body = SettingsPutRequest { auto_lock_s, proof };
                 self.pool.with(|client| client.put::<_, ()>("/v1/settings", &body))
@@ -640,6 +666,16 @@ impl Desk {
         self.pool.with(|client| client.delete::<()>(path)).map(|()| done())
     }
 
+    /// The right to ask a person until it is dropped, tries after a refusal included: no other prompt comes between, and
+    /// none waits behind.
+    fn turn(&self) -> Result<MutexGuard<'_, ()>, Fault> {
+        match self.asking.try_lock() {
+            Ok(turn) => Ok(turn),
+            Err(TryLockError::Poisoned(turn)) => Ok(turn.into_inner()),
+            Err(TryLockError::WouldBlock) => Err(Code::DesktopPrompt.into()),
+        }
+    }
+
     /// Asks for the passphrase and makes a call with it; a wrong one may be typed again.
     fn proven(&self, ask: Ask, mut call: impl FnMut(Proof) -> Result<(), Fault>) -> Result<Done, Fault> {
         self.proven_or_closed(ask, |proof| Ok(call(proof)?))
@@ -674,6 +710,9 @@ impl Desk {
     }
 
     fn credential(&self, profile: &str, ask: Ask, show: impl FnOnce(SecretText)) -> Result<Done, Fault> {
+        // A name that is none would be words of somebody else in a prompt of ours.
+        let _: ProfileMsg = self.get(&format!("/v1/profiles/{}", part(profile)))?;
+        let _turn = self.turn()?;
         let path = format!("/v1/profiles/{}/reveal", part(profile));
         let mut token = None;
         let ended = self.proven(ask, |proof| {
@@ -815,6 +854,17 @@ fn ask(title: &str, why: &str) -> Ask {
 /// A name in a sentence.
 fn quoted(text: &str) -> String {
     format!("“{}”", look::name(text, 64))
+}
+
+/// What a launcher starts, in lines for a prompt.
+fn starts(draft: &LauncherDraft) -> String {
+    let list = |parts: &[String], each: usize| {
+        let parts: Vec<_> = parts.iter().map(|part| look::name(part, each)).collect();
+        look::name(&parts.join(" "), 400)
+    };
+    let folder = draft.folder.as_ref().map_or_else(|| "the home folder".to_owned(), |f| look::name(f, 200));
+    let profiles = list(&draft.profiles, 64);
+    format!("Starts: {}\nIn: {folder}\nWith: {profiles}", list(&draft.command, 120))
 }
 
 fn duration(seconds: u64) -> String {

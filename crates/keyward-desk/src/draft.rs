@@ -3,14 +3,19 @@
 //! Pure. Checks nothing that the broker checks: a draft with a field too many becomes a file with it, and the broker says
 //! so. What a stored file has and the editor does not know stays in it. Called by the commands.
 
+use crate::look::name;
 use crate::types::{IdentityDraft, ProfileDraft};
 use keyward_api::DeliveryMode;
 use keyward_diag::{Code, Fault};
 use serde_json::{Map, Value};
+use std::collections::{BTreeMap, BTreeSet};
 use toml::{Table, Value as Toml};
 
 /// Depth of a field's content at most.
 const DEPTH_MAX: usize = 8;
+/// Lines of changes in a prompt, and characters of a value in one.
+const CHANGES_MAX: usize = 8;
+const VALUE_MAX: usize = 160;
 
 /// Reads a profile file.
 pub(crate) fn read(name: &str, text: &str) -> Result<ProfileDraft, Fault> {
@@ -82,6 +87,41 @@ pub(crate) fn write(draft: &ProfileDraft, stored: Option<&str>) -> Result<String
     limits.extend(draft.max_ttl.clone().map(|ttl| ("max_ttl".to_owned(), Toml::String(ttl))));
     put(&mut file, "limits", limits);
     Ok(file.to_string())
+}
+
+/// What differs between two profile files, in lines for a prompt; the issuer first, since it tells where a credential goes.
+pub(crate) fn changes(former: &str, new: &str) -> Result<String, Fault> {
+    let (former, new) = (flat(parse(former)?), flat(parse(new)?));
+    let all: BTreeSet<&String> = former.keys().chain(new.keys()).collect();
+    let mut differ: Vec<_> = all.into_iter().filter(|key| former.get(*key) != new.get(*key)).collect();
+    differ.sort_by_key(|key| !key.starts_with("issuer."));
+    let line = |key: &&String| {
+        let shown = |file: &BTreeMap<String, String>| file.get(*key).map(|value| name(value, VALUE_MAX));
+        match (shown(&former), shown(&new)) {
+            (Some(was), Some(is)) => format!("{}: {was} → {is}", name(key, 60)),
+            (was, is) => format!("{}: {} → {}", name(key, 60), was.unwrap_or_default(), is.unwrap_or_default()),
+        }
+    };
+    let mut lines: Vec<_> = differ.iter().take(CHANGES_MAX).map(line).collect();
+    if differ.len() > CHANGES_MAX {
+        lines.push(format!("… and {} more", differ.len() - CHANGES_MAX));
+    }
+    if lines.is_empty() {
+        lines.push("Nothing differs.".to_owned());
+    }
+    Ok(lines.join("\n"))
+}
+
+/// Each value by its path: `issuer.identity.kind`.
+fn flat(file: Table) -> BTreeMap<String, String> {
+    let mut out = BTreeMap::new();
+    for (key, value) in file {
+        match value {
+            Toml::Table(inner) => out.extend(flat(inner).into_iter().map(|(rest, v)| (format!("{key}.{rest}"), v))),
+            value => drop(out.insert(key, json(value).to_string())),
+        }
+    }
+    out
 }
 
 fn parse(text: &str) -> Result<Table, Fault> {
@@ -266,6 +306,19 @@ why = "…"
             draft.fields.insert("x".into(), bad.clone());
             assert!(write(&draft, None).is_err_and(|f| f.code == Code::ProfileInvalid), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_prompt_says_what_changes_and_where_it_goes_first() {
+        let of = |file: &str| format!("[issuer]\nkind = \"x\"\n{file}");
+        assert_eq!(changes(&of(""), &of("")).unwrap(), "Nothing differs.");
+        let mut hostile = "endpoint = \"https://evil.example\\n\u{202e}\"\n[delivery.env]\n".to_owned();
+        hostile.extend((0..50).map(|n| format!("A{n} = \"{}\"\n", "x".repeat(1_000))));
+        let told = changes(&of("endpoint = \"https://good.example\"\n"), &of(&hostile)).unwrap();
+        let lines: Vec<_> = told.lines().collect();
+        assert!(lines[0].starts_with("issuer.endpoint: \"https://good.example\" → \"https://evil.example"), "{told}");
+        assert_eq!((lines.len(), lines[8]), (9, "… and 43 more"), "{told}");
+        assert!(!told.contains('\u{202e}') && lines.iter().all(|line| line.chars().count() < 400), "{told}");
     }
 
     #[test]

@@ -8,7 +8,8 @@ use keyward_client::{Client, Start};
 use keyward_diag::Fault;
 use std::sync::{Condvar, Mutex, PoisonError};
 
-/// Connections at most; the broker takes 16 of one process, and the stream of events and an export are others.
+/// Connections at most; the broker takes 16 of one process, and the stream of events, an export and what takes away are
+/// others.
 const OPEN_MAX: usize = 10;
 /// Connections that are kept for later.
 const IDLE_MAX: usize = 3;
@@ -51,6 +52,14 @@ impl Pool {
             taken.client = Some(client);
         }
         answer
+    }
+
+    /// As [`Pool::with`], on a connection beside the others: for what takes away, which waits for nothing else.
+    ///
+    /// # Errors
+    /// As [`Pool::with`].
+    pub(crate) fn at_once<T>(&self, call: impl FnOnce(&mut Client) -> Result<T, Fault>) -> Result<T, Fault> {
+        call(&mut Client::connect(&self.places, Start::Never)?)
     }
 
     fn take(&self) -> Taken<'_> {

@@ -7,6 +7,7 @@ use crate::desk::Desk;
 use crate::types::{NotificationSettings, SettingsView, Theme};
 use keyward_api::place::Places;
 use keyward_diag::{Code, Fault};
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsStr;
 use std::fs::{DirBuilder, File};
@@ -159,7 +160,12 @@ fn is_on(text: &str, exec: &str) -> bool {
 fn read(path: &Path) -> std::io::Result<String> {
     use std::io::Read;
     let mut text = String::new();
-    File::open(path)?.take(FILE_MAX_BYTES).read_to_string(&mut text)?;
+    // A pipe in its place would hold up the tray for as long as nobody writes into it.
+    let file = File::options().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(std::io::Error::other("it is not a file"));
+    }
+    file.take(FILE_MAX_BYTES).read_to_string(&mut text)?;
     Ok(text)
 }
 

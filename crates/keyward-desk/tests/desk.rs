@@ -382,6 +382,8 @@ fn changes() {
     assert!(save(false).is_err_and(|f| f.code == Code::ProfileExists));
     script.lay(&[None]);
     assert!(!save(true).unwrap().done);
+    let why = script.last_asked().why;
+    assert!(why.ends_with("\nlimits.max_ttl:  → \"30m\""), "the prompt says what it stands for: {why}");
     assert_eq!(desk.profile_draft(named("p")).unwrap().max_ttl, None);
     script.lay(&[Some(PASSPHRASE)]);
     assert!(save(true).unwrap().done);
@@ -399,6 +401,8 @@ fn changes() {
         |replace: &str| desk.launcher_save(LauncherSave { draft: renamed.clone(), replace: Some(replace.to_owned()) });
     script.lay(&[None]);
     assert!(!save("A/b ✓?").unwrap().done);
+    assert!(script.last_asked().why.ends_with("Starts: sleep 2\nIn: /tmp\nWith: p"), "{}", script.last_asked().why);
+    assert!(save("nobody’s").is_err_and(|f| f.code == Code::LauncherUnknown), "and asks for nothing that is not there");
     script.lay(&[Some(PASSPHRASE)]);
     assert!(save("A/b ✓?").unwrap().done);
     assert_eq!(scene.overview().launchers[0].name, "-c");
@@ -430,6 +434,10 @@ fn changes() {
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
     fs::write(&file, "sound = 1").unwrap();
     assert!(desk.settings().is_err_and(|f| f.code == Code::ConfigInvalid && f.causes[0].contains("`sound`")));
+    fs::remove_file(&file).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&file).status().unwrap().success());
+    assert!(desk.settings().is_err_and(|f| f.code == Code::FileUnreadable), "a pipe holds nobody up");
+    fs::remove_file(&file).unwrap();
 
     script.lay(&[Some(PASSPHRASE), None]);
     assert!(!desk.passphrase_change().unwrap().done);
@@ -544,6 +552,46 @@ fn slow() {
     assert_eq!(fault.code, Code::ProfileUnknown);
     scene.profile("idle", "x");
     assert!(scene.desk.act(&FromBus::Renew("idle".to_owned())).is_err_and(|f| f.code == Code::RunUnknown));
+}
+
+#[test]
+fn a_lock_waits_for_no_other_call() {
+    at_home("crowded", |_| {});
+}
+
+#[test]
+#[ignore = "run by `a_lock_waits_for_no_other_call` in a home of its own"]
+fn crowded() {
+    let scene = Scene::with_vault();
+    let hangs = json!({"argv": ["/bin/sleep", "600"]});
+    assert!(
+        scene.desk.profile_save(ProfileSave { draft: draft("slow", "command", hangs, &["T"]), replace: false }).is_ok()
+    );
+    let tests: Vec<_> = (0..30)
+        .map(|_| {
+            let desk = Arc::clone(&scene.desk);
+            std::thread::spawn(move || desk.profile_test(named("slow")).map(|a| a.ok))
+        })
+        .collect();
+    // More than there are connections, and none is given back.
+    wait_for("the exchange", || run(pgrep(), b"").exit == 0);
+    assert!(scene.desk.act(&FromBus::Lock).is_ok());
+    for test in tests {
+        assert!(!matches!(test.join().unwrap(), Ok(true)));
+    }
+    scene.script.lay(&[Some(PASSPHRASE)]);
+    assert!(scene.desk.vault_unlock().unwrap().done);
+    // Had it waited for a connection, the exchange would have failed first.
+    let kinds = scene.kinds_of_log();
+    assert!(kinds.iter().any(|k| k == "vault.locked") && !kinds.iter().any(|k| k == "exchange.failed"), "{kinds:?}");
+}
+
+/// Finds the program that hangs, which is this home's alone.
+fn pgrep() -> std::process::Command {
+    let mut found = std::process::Command::new("sh");
+    let home = std::env::var("HOME").unwrap();
+    found.arg("-c").arg(format!("for p in /proc/[0-9]*; do tr '\\0' ' ' <$p/cmdline 2>/dev/null | grep -q '^/bin/sleep 600' && grep -qa -e {home} $p/environ && exit 0; done; exit 1"));
+    found
 }
 
 #[test]

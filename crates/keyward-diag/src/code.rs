@@ -126,6 +126,7 @@ codes! {
     Usage "usage" 2 "the command line is not understood" "see `keyward --help`"
     ConfigInvalid "config.invalid" 1 "a settings file is not valid" "mend what the cause names"
     DesktopEnvironment "desktop.environment" 1 "the environment would let other programs into the desktop" "start it without the variables that the causes name"
+    DesktopPrompt "desktop.prompt" 1 "another prompt of Keyward is open" "answer or close it, then try again"
     DesktopDisplay "desktop.display" 1 "there is no display to show a window on" "start it in a graphical session, where WAYLAND_DISPLAY or DISPLAY is set; without one use `keyward`"
     FileUnreadable "file.unreadable" 1 "a file could not be read or written" "mend what the cause names"
     PlatformUnsupported "platform.unsupported" 1 "Keyward does not run on this system yet" "use Linux 6.5 or later; macOS and Windows are not written yet"

@@ -55,27 +55,29 @@ struct Row {
 /// Measures, prints the table, and writes it to `crates/BENCH.md` unless `quick`.
 ///
 /// Fails when a target is missed, naming it; the table is written all the same.
-pub(crate) fn bench(workspace: &Workspace, quick: bool) -> Result<(), String> {
+///
+/// With `desktop` alone the figures of the desktop, and no file.
+pub(crate) fn bench(workspace: &Workspace, quick: bool, desktop: bool) -> Result<(), String> {
     let load = read(Path::new("/proc/loadavg"))?;
     setup(workspace, &["build", "desktop", "screen"], false)?;
     let bin = workspace.target.join("dist");
     dist(workspace, &bin, false)?;
     interrupt::watch();
     let home = Home::make(&bin)?;
-    let measured = measure(workspace, &home, if quick { &QUICK } else { &FULL });
+    let measured = measure(workspace, &home, if quick { &QUICK } else { &FULL }, desktop);
     let closed = home.close();
     let rows = measured?;
     closed?;
     let page = page(&rows, load.split(' ').next().unwrap_or_default())?;
     print!("{page}");
-    if !quick {
+    if !quick && !desktop {
         replace(&workspace.root.join("crates/BENCH.md"), page.as_bytes(), 0o644)?;
     }
     let missed: Vec<&str> = rows.iter().filter(|row| !row.met).map(|row| row.what.as_str()).collect();
     if missed.is_empty() { Ok(()) } else { Err(format!("missed: {}", missed.join("; "))) }
 }
 
-fn measure(workspace: &Workspace, home: &Home, rounds: &Rounds) -> Result<Vec<Row>, String> {
+fn measure(workspace: &Workspace, home: &Home, rounds: &Rounds, desktop: bool) -> Result<Vec<Row>, String> {
     let mut rows = Vec::new();
     home.keyward(&["init", "--passphrase-stdin"], &home.passphrase, 0)?;
     unlock(home)?;
@@ -85,6 +87,9 @@ fn measure(workspace: &Workspace, home: &Home, rounds: &Rounds) -> Result<Vec<Ro
     let file = home.root.join("project/bench.toml");
     std::fs::write(&file, profile).map_err(|e| format!("{}: {e}", file.display()))?;
     home.keyward(&["profile", "add", "bench", "--from", "bench.toml"], "", 0)?;
+    if desktop {
+        return desktop::rows(workspace, home, &rounds.desktop);
+    }
     let disk = Disk::of(&home.root)?;
 
     rows.push(overhead(home, rounds, "+ 2.0 ms", 2.0, &disk)?);
@@ -188,6 +193,7 @@ fn federation(home: &Home, rounds: &Rounds) -> Result<[Row; 2], String> {
         floors.push(floor);
         interrupted()?;
     }
+    home.keyward(&["profile", "remove", "federated"], "", 0)?;
     let (floor, extra) = (median(&mut floors), median(&mut extras));
     let cached = Row {
         what: format!("run with a cached federated credential over run with a stored one, median of {}", rounds.pairs),

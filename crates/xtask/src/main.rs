@@ -93,6 +93,9 @@ enum Task {
         /// Fewer rounds; prints the table and writes no file
         #[arg(long)]
         quick: bool,
+        /// The figures of the desktop alone; prints the table and writes no file
+        #[arg(long)]
+        desktop: bool,
     },
 }
 
@@ -118,6 +121,6 @@ fn run(task: Task) -> Result<(), String> {
         Task::Package { dir, check } => package::package(&workspace, dir, check),
         Task::Tidy => tidy::tidy(&workspace),
         Task::Gen { check } => generate::generate(&workspace, check),
-        Task::Bench { quick } => bench::bench(&workspace, quick),
+        Task::Bench { quick, desktop } => bench::bench(&workspace, quick, desktop),
     }
 }

@@ -17,8 +17,8 @@ use std::process::{Command, Stdio};
 
 mod clean;
 
-/// The programs, which lie side by side.
-const PROGRAMS: [&str; 3] = ["keyward", "keyward-broker", desktop::NAME];
+/// The programs that are linked to libraries of the system.
+const LINKED: [&str; 2] = ["keyward-broker", desktop::NAME];
 
 /// What both kinds of package say about themselves.
 const SUMMARY: &str = "vault and broker for the credentials of coding agents";
@@ -88,7 +88,7 @@ fn stage(workspace: &Workspace, work: &Path) -> Result<PathBuf, String> {
     let pages = work.join("man");
     std::fs::create_dir_all(&pages).map_err(|e| format!("{}: {e}", pages.display()))?;
     succeed(Command::new(&keyward).args(["man", "--dir"]).arg(&pages))?;
-    for page in [from.join("keyward-desktop.1"), from.join("keyward-broker.1")].into_iter().chain(files(&pages)?) {
+    for page in std::iter::once(from.join("keyward-desktop.1")).chain(files(&pages)?) {
         let name = page.file_name().and_then(|name| name.to_str()).ok_or("a manual page without a name")?;
         put(&stage, &format!("usr/share/man/man1/{name}.gz"), &packed(&bytes(&page)?)?, 0o644)?;
     }
@@ -109,12 +109,17 @@ fn stage(workspace: &Workspace, work: &Path) -> Result<PathBuf, String> {
 
 /// Builds the package of Debian with dpkg-deb; what it depends on is what dpkg-shlibdeps reads from the programs.
 fn deb(about: &About, work: &Path, stage: &Path, dir: &Path) -> Result<PathBuf, String> {
+    let root = work.join("deb");
+    succeed(Command::new("cp").arg("-a").arg(stage).arg(&root))?;
+    let files = below(&root)?;
+    // It wants a source package around it, and the folder of a package above the programs.
     let asked = work.join("shlibdeps");
     put(&asked, "debian/control", b"Source: keyward\n\nPackage: keyward\nArchitecture: any\n", 0o644)?;
+    put(&root, "DEBIAN/control", b"", 0o644)?;
     let mut shlibdeps = Command::new("dpkg-shlibdeps");
     shlibdeps.current_dir(&asked).arg("-O");
-    for program in &PROGRAMS[1..] {
-        shlibdeps.arg(format!("-e{}", stage.join("usr/bin").join(program).display()));
+    for program in LINKED {
+        shlibdeps.arg(format!("-e{}", root.join("usr/bin").join(program).display()));
     }
     let said = output(&mut shlibdeps)?;
     let depends = said.lines().find_map(|line| line.strip_prefix("shlibs:Depends="));
@@ -122,11 +127,9 @@ fn deb(about: &About, work: &Path, stage: &Path, dir: &Path) -> Result<PathBuf, 
 
     let architecture = output(Command::new("dpkg").arg("--print-architecture"))?;
     let architecture = architecture.trim();
-    let root = work.join("deb");
-    succeed(Command::new("cp").arg("-a").arg(stage).arg(&root))?;
     let mut sums = String::new();
     let mut size = 0;
-    for file in below(&root)? {
+    for file in files {
         let sum = output(Command::new("md5sum").current_dir(&root).arg(&file))?;
         sums.push_str(&sum);
         size += std::fs::metadata(root.join(&file)).map_err(|e| format!("{file}: {e}"))?.len();
@@ -160,6 +163,7 @@ fn rpm(about: &About, work: &Path, stage: &Path, dir: &Path) -> Result<(), Strin
     let files = below(&root)?;
     let mut spec = format!(
         "%define debug_package %{{nil}}\n%define __os_install_post %{{nil}}\n%define _build_id_links none\n\
+         %define _binary_payload w6.xzdio\n\
          Name: keyward\nVersion: {}\nRelease: 1\nSummary: {SUMMARY}\nLicense: Apache-2.0\nURL: {HOME_PAGE}\n\n\
          %description\n{}\n\n%install\ncp -a \"{}/.\" \"%{{buildroot}}/\"\n\n%files\n",
         about.version,

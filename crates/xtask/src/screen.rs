@@ -104,6 +104,7 @@ impl Drop for Xvfb {
 pub(crate) struct Picture {
     bytes: Vec<u8>,
     begin: usize,
+    line: usize,
 }
 
 impl Picture {
@@ -113,8 +114,19 @@ impl Picture {
             usize::try_from(u32::from_be_bytes(raw.try_into().ok()?)).ok()
         };
         let begin = field(0)?.checked_add(field(19)?.checked_mul(12)?)?;
-        let size = field(5)?.checked_mul(field(12)?)?;
-        (field(1)? == 7 && field(11)? == 32 && bytes.len() >= begin.checked_add(size)?).then_some(Self { bytes, begin })
+        let line = field(12)?;
+        let size = field(5)?.checked_mul(line)?;
+        let whole = field(1)? == 7 && field(11)? == 32 && line > 0 && bytes.len() >= begin.checked_add(size)?;
+        whole.then_some(Self { bytes, begin, line })
+    }
+
+    /// How many lines are not as in the other picture.
+    pub(crate) fn differs(&self, other: &Self) -> usize {
+        if self == other {
+            return 0;
+        }
+        let (mine, its) = (&self.bytes[self.begin..], &other.bytes[other.begin..]);
+        mine.chunks_exact(self.line).zip(its.chunks_exact(self.line)).filter(|(a, b)| a != b).count()
     }
 
     /// How many different colours there are, counted up to `most`.
@@ -153,6 +165,10 @@ mod tests {
         bytes.extend([1, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 3, 0, 0, 0]);
         let picture = Picture::read(bytes.clone()).unwrap();
         assert_eq!((picture.colours(9), picture.colours(2)), (3, 2));
+        let mut other = bytes.clone();
+        other[112] = 9;
+        assert_eq!(picture.differs(&Picture::read(other).unwrap()), 1);
+        assert_eq!(picture.differs(&Picture::read(bytes.clone()).unwrap()), 0);
         assert!(Picture::read(bytes[..bytes.len() - 1].to_vec()).is_none());
         let mut wild = bytes;
         wild[76..80].fill(0xff);

@@ -68,13 +68,25 @@ pub(crate) fn test(workspace: &Workspace) -> Result<(), String> {
         let install = workspace.root.join("tests/clients/install");
         succeed(Command::new("sh").arg(install).arg(workspace.target.join("clients")))
     })?;
-    let before_cargo = sum.passed;
-    let tested = step("test", || cargo_test(workspace, &mut sum));
+    let mut of_screens = Sum::default();
+    let screens = step("screens", || {
+        let node = ui::install(workspace)?;
+        let bin = workspace.target.join("debug");
+        let mut npm = node.npm(&workspace.root.join("ui"), &["run", "--silent", "screens", "--", "--bin"]);
+        counted(npm.arg(&bin), &mut of_screens)
+    });
+    let mut of_cargo = Sum::default();
+    let tested = step("test", || {
+        counted(&mut workspace.cargo(&["test", "--workspace", "--no-fail-fast", "--features", DRIVEN]), &mut of_cargo)
+    });
     let clean = step("clean tree", || match tree(workspace)? {
         after if after == before => Ok(()),
         after => Err(format!("the run changed files that git knows, or left new ones:\n{}", after.names)),
     });
-    let done = tested.and(clean).and(if sum.passed == before_cargo { Err("no test ran".into()) } else { Ok(()) });
+    let none = [&of_screens, &of_cargo].iter().any(|sum| sum.passed == 0);
+    let done = screens.and(tested).and(clean).and(if none { Err("no test ran".into()) } else { Ok(()) });
+    sum += of_screens;
+    sum += of_cargo;
     println!("test: {} s", begin.elapsed().as_secs());
     println!("{} passed, {} failed, {} skipped", sum.passed, sum.failed, sum.skipped);
     done
@@ -132,12 +144,11 @@ impl AddAssign for Sum {
     }
 }
 
-/// Runs all tests, failed ones or not; passes on what they print and adds up the closing lines of the runners.
-fn cargo_test(workspace: &Workspace, sum: &mut Sum) -> Result<(), String> {
-    let mut command = workspace.cargo(&["test", "--workspace", "--no-fail-fast", "--features", DRIVEN]);
-    let line = line_of(&command);
-    let mut cargo = command.stdout(Stdio::piped()).spawn().map_err(|e| format!("{line}: {e}"))?;
-    if let Some(stdout) = cargo.stdout.take() {
+/// Runs tests, failed ones or not; passes on what they print and adds up the closing lines of the runners.
+fn counted(command: &mut Command, sum: &mut Sum) -> Result<(), String> {
+    let line = line_of(command);
+    let mut runner = command.stdout(Stdio::piped()).spawn().map_err(|e| format!("{line}: {e}"))?;
+    if let Some(stdout) = runner.stdout.take() {
         let mut reader = BufReader::new(stdout);
         let mut bytes = Vec::new();
         while reader.read_until(b'\n', &mut bytes).map_err(|e| format!("{line}: {e}"))? > 0 {
@@ -149,20 +160,26 @@ fn cargo_test(workspace: &Workspace, sum: &mut Sum) -> Result<(), String> {
             bytes.clear();
         }
     }
-    let status = cargo.wait().map_err(|e| format!("{line}: {e}"))?;
+    let status = runner.wait().map_err(|e| format!("{line}: {e}"))?;
     if status.success() { Ok(()) } else { Err(format!("{line}: {status}")) }
 }
 
-/// Reads `test result: ok. 3 passed; 0 failed; 1 ignored; …`.
+/// Reads `test result: ok. 3 passed; 0 failed; 1 ignored; …` of cargo, and `ℹ pass 3` and its like of Node.js.
 fn closing_line(line: &str) -> Option<Sum> {
-    let (_verdict, counts) = line.trim_end().strip_prefix("test result: ")?.split_once(". ")?;
+    let line = line.trim_end();
+    let parts = match line.strip_prefix("ℹ ") {
+        Some(count) => count.split_once(' ').map(|(what, number)| vec![(number, what)])?,
+        None => {
+            let (_verdict, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
+            counts.split("; ").filter_map(|part| part.split_once(' ')).collect()
+        }
+    };
     let mut sum = Sum::default();
-    for part in counts.split("; ") {
-        let Some((number, what)) = part.split_once(' ') else { continue };
+    for (number, what) in parts {
         match what {
-            "passed" => sum.passed = number.parse().ok()?,
-            "failed" => sum.failed = number.parse().ok()?,
-            "ignored" => sum.skipped = number.parse().ok()?,
+            "passed" | "pass" => sum.passed = number.parse().ok()?,
+            "failed" | "fail" => sum.failed = number.parse().ok()?,
+            "ignored" | "skipped" => sum.skipped = number.parse().ok()?,
             _ => {}
         }
     }
@@ -193,6 +210,9 @@ mod tests {
         let line =
             "test result: FAILED. 12 passed; 1 failed; 2 ignored; 0 measured; 3 filtered out; finished in 0.01s\n";
         assert_eq!(closing_line(line), Some(Sum { passed: 12, failed: 1, skipped: 2 }));
+        assert_eq!(closing_line("ℹ pass 4\n"), Some(Sum { passed: 4, ..Sum::default() }));
+        assert_eq!(closing_line("ℹ fail 1\n"), Some(Sum { failed: 1, ..Sum::default() }));
+        assert_eq!(closing_line("ℹ duration_ms 4.2\n"), Some(Sum::default()));
         assert_eq!(closing_line("test a::b ... ok\n"), None);
         assert_eq!(closing_line("test result: ok\n"), None);
     }

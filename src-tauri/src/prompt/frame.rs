@@ -4,10 +4,11 @@ use gtk::glib;
 use gtk::glib::clone;
 use gtk::prelude::*;
 use gtk::{Align, Orientation, WindowPosition, gdk};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::mpsc::SyncSender;
+use std::time::{Duration, Instant};
 
 /// Space around and between, in pixels.
 const WIDE: i32 = 24;
@@ -21,6 +22,18 @@ const STYLE: &[u8] = b"
 .keyward-key { font-family: monospace; font-size: 110%; padding: 12px; border: 1px solid alpha(currentColor, 0.25); border-radius: 6px; }
 .keyward-quiet { opacity: 0.75; }
 ";
+
+/// A prompt that follows so soon on an answer belongs to it: windows get the keyboard back a moment later.
+const SOON: Duration = Duration::from_secs(2);
+
+thread_local!(static ANSWERED: Cell<Option<Instant>> = const { Cell::new(None) });
+
+/// Whether the person is at a window of this program at the moment.
+fn is_here() -> bool {
+    let windows = gtk::Window::list_toplevels();
+    let active = |widget: &gtk::Widget| widget.downcast_ref::<gtk::Window>().is_some_and(gtk::Window::is_active);
+    windows.iter().any(active) || ANSWERED.get().is_some_and(|at| at.elapsed() < SOON)
+}
 
 /// Where the answer goes: the thread that asked. Without an answer, closing the window ends its wait.
 pub(super) struct Answer<T>(Rc<RefCell<Option<SyncSender<T>>>>);
@@ -38,6 +51,7 @@ impl<T: 'static> Answer<T> {
 
     /// Gives the answer, once.
     pub(super) fn give(&self, answer: T) {
+        ANSWERED.set(Some(Instant::now()));
         if let Some(tell) = self.0.take() {
             // It fits: the channel has room for one.
             drop(tell.try_send(answer));
@@ -156,6 +170,12 @@ impl Frame {
         button.set_can_default(true);
         button.style_context().add_class("suggested-action");
         self.window.set_default(Some(button));
+    }
+
+    /// As [`Frame::show`]; but where the person is elsewhere, with the keyboard on `cancel`. What is typed for another
+    /// program, a passphrase at that, does not end up in a field and is not confirmed by its Enter.
+    pub(super) fn ask(&self, focus: &gtk::Entry, cancel: &gtk::Button) {
+        if is_here() { self.show(focus) } else { self.show(cancel) }
     }
 
     /// Shows the window in front, with the keyboard on `focus`.

@@ -26,7 +26,7 @@ fn one(frame: &Frame, answer: Answer<SecretText>, ask: &Ask, name: &str, chars_m
     let field = entry::hidden("secret", chars_max);
     frame.field(name, &field);
     frame.add(&entry::shown(std::slice::from_ref(&field)));
-    frame.cancel("_Cancel");
+    let cancel = frame.cancel("_Cancel");
     let done = frame.button("continue", "C_ontinue");
     frame.enter(&done);
     done.set_sensitive(false);
@@ -38,7 +38,8 @@ fn one(frame: &Frame, answer: Answer<SecretText>, ask: &Ask, name: &str, chars_m
         }
     }));
     wiped(frame, std::slice::from_ref(&field));
-    frame.show(&field);
+    // After a refusal the person is at it.
+    if ask.error.is_some() { frame.show(&field) } else { frame.ask(&field, &cancel) }
 }
 
 /// Asks for a new passphrase, twice, and says how strong it is.

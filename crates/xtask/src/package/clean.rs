@@ -197,8 +197,12 @@ impl System {
         let variables: Vec<(&str, &str)> =
             variables.iter().filter_map(|(name, value)| Some((*name, value.to_str()?))).collect();
         let line = ["sh", "-c", "mkdir -p -m 700 $HOME/run; exec keyward-desktop"];
-        let mut desktop =
-            Kept(self.person("/tmp/.X11-unix", &variables, &line).spawn().map_err(|e| format!("unshare: {e}"))?);
+        let mut desktop = Kept(
+            self.person("/tmp/.X11-unix", &variables, &line)
+                .stderr(Stdio::null())
+                .spawn()
+                .map_err(|e| format!("unshare: {e}"))?,
+        );
         let begin = Instant::now();
         loop {
             let seen = screen.look()?;
