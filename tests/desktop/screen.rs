@@ -166,11 +166,13 @@ impl Screen {
         loop {
             let filled = self.runtime.block_on(async {
                 let found = self.client.find(Locator::XPath(&way)).await?;
+                let element = serde_json::to_value(&found).unwrap_or_default();
+                self.client.execute("arguments[0].scrollIntoView({block: 'center'})", vec![element]).await?;
                 found.clear().await?;
                 found.send_keys(text).await
             });
             let Err(e) = filled else { return };
-            assert!(std::time::Instant::now() < until, "no field {label}: {e}; the screen says:\n{}", self.text());
+            assert!(std::time::Instant::now() < until, "no field {label}: {e:?}; the screen says:\n{}", self.text());
             std::thread::sleep(Duration::from_millis(30));
         }
     }
