@@ -108,7 +108,7 @@ fn set_start_at_login(desk: &Desk, on: bool) -> Result<(), Fault> {
         .ok_or_else(|| fault("the path of this program or of the home cannot stand in a desktop entry"))?;
     let text = format!(
         "[Desktop Entry]\nType=Application\nName=Keyward\nComment=Short-lived credentials for agents and programs\n\
-         Exec={exec}\nIcon=keyward-desktop\nTerminal=false\nX-GNOME-Autostart-enabled=true\n"
+         Exec={exec}\nIcon=keyward\nTerminal=false\nX-GNOME-Autostart-enabled=true\n"
     );
     replace(&path, &text, 0o644).map_err(|e| unreadable(&path, &e))
 }
@@ -118,13 +118,16 @@ fn autostart(desk: &Desk) -> Option<PathBuf> {
     named.or_else(|| desk.around.home.as_ref().map(|home| home.join(".config"))).map(|config| config.join(AUTOSTART))
 }
 
-/// The line that starts `program` hidden, for the home that it serves (Desktop Entry Specification 1.5, "The Exec key").
+/// The line that starts `program` hidden, for the home that it serves (Desktop Entry Specification 1.5, "The Exec key"). Some
+/// sessions set `GTK_MODULES` for everybody, with which the program refuses to start.
 fn exec(program: &Path, home: Option<&Path>) -> Option<String> {
-    let program = quoted(program.as_os_str(), "")?;
-    match home {
-        Some(home) => Some(format!("env {} {program} --hidden", quoted(home.as_os_str(), "KEYWARD_HOME=")?)),
-        None => Some(format!("{program} --hidden")),
+    let mut line = "env -u GTK_MODULES -u GTK3_MODULES ".to_owned();
+    if let Some(home) = home {
+        line += &quoted(home.as_os_str(), "KEYWARD_HOME=")?;
+        line.push(' ');
     }
+    line += &quoted(program.as_os_str(), "")?;
+    Some(line + " --hidden")
 }
 
 /// One argument: quoted for `Exec`, then escaped as every text of a desktop entry.
@@ -219,10 +222,13 @@ mod tests {
     #[test]
     fn a_path_stands_in_a_desktop_entry_as_one_argument() {
         let exec = |program: &str, home: Option<&str>| exec(Path::new(program), home.map(Path::new));
-        assert_eq!(exec("/usr/bin/keyward-desktop", None).unwrap(), "\"/usr/bin/keyward-desktop\" --hidden");
+        assert_eq!(
+            exec("/usr/bin/keyward-desktop", None).unwrap(),
+            "env -u GTK_MODULES -u GTK3_MODULES \"/usr/bin/keyward-desktop\" --hidden"
+        );
         assert_eq!(
             exec("/opt/a b/100%/$x\"`\\", Some("/h o")).unwrap(),
-            "env \"KEYWARD_HOME=/h o\" \"/opt/a b/100%%/\\\\$x\\\\\"\\\\`\\\\\\\\\" --hidden"
+            "env -u GTK_MODULES -u GTK3_MODULES \"KEYWARD_HOME=/h o\" \"/opt/a b/100%%/\\\\$x\\\\\"\\\\`\\\\\\\\\" --hidden"
         );
         assert_eq!(exec("/a\nExec=evil", None), None);
     }
