@@ -1,7 +1,7 @@
 //! `/proc` of the broker and of a client that waits for a passphrase, read by another process of the same user.
 
 use crate::{Kept, home_of_a_user, is_root, parent_of};
-use keyward_testkit::{Home, run, signal, wait_for};
+use keyward_testkit::{Home, signal, wait_for};
 use rustix::process::Signal;
 use std::os::unix::fs::MetadataExt;
 use std::process::Stdio;
@@ -27,16 +27,6 @@ const CLOSED: &[&str] = &[
     "head -c 1 $P/task/*/environ",
 ];
 
-/// Which of [`CLOSED`] the home's user can do to a process.
-fn opened(home: &Home, pid: i32) -> Vec<&'static str> {
-    let can = |line: &&&str| {
-        let mut shell = home.command("sh");
-        shell.env("P", format!("/proc/{pid}")).arg("-c").arg(line);
-        run(shell, b"").exit == 0
-    };
-    CLOSED.iter().filter(can).copied().collect()
-}
-
 #[test]
 fn the_broker_is_closed_to_other_processes_of_the_same_user() {
     if !is_root("process::the_broker_is_closed_to_other_processes_of_the_same_user") {
@@ -48,11 +38,11 @@ fn the_broker_is_closed_to_other_processes_of_the_same_user() {
     let mut sleeper = home.command("sleep");
     sleeper.arg("600");
     let sleeper = Kept::start(sleeper);
-    let open = opened(&home, sleeper.pid());
+    let open = home.opens(sleeper.pid(), CLOSED);
     let needed = [": <$P/mem", "head -c 1 $P/environ", "readlink $P/exe", "ls $P/fd | grep ."];
     assert!(needed.iter().all(|line| open.contains(line)), "the tries do not work at all: {open:?}");
     for pid in [worker, parent_of(worker)] {
-        assert_eq!(opened(&home, pid), Vec::<&str>::new(), "of process {pid}");
+        assert_eq!(home.opens(pid, CLOSED), Vec::<&str>::new(), "of process {pid}");
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap();
         let line = String::from_utf8(line).unwrap();
         assert!(["keyward-broker\0--serve\0", "keyward-broker\0--detach\0"].contains(&line.as_str()), "{line:?}");
@@ -72,8 +62,8 @@ fn a_client_that_waits_for_a_passphrase_is_closed_as_well() {
         let mut client = home.keyward_command(args);
         client.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         let client = Kept(client.spawn().unwrap());
-        wait_for("the client to close itself", || !opened(&home, client.pid()).contains(&": <$P/mem"));
-        assert_eq!(opened(&home, client.pid()), Vec::<&str>::new(), "{args:?}");
+        wait_for("the client to close itself", || !home.opens(client.pid(), CLOSED).contains(&": <$P/mem"));
+        assert_eq!(home.opens(client.pid(), CLOSED), Vec::<&str>::new(), "{args:?}");
     }
 }
 

@@ -105,16 +105,6 @@ fn a_crash_leaves_nothing_on_the_clipboard() {
 const CLOSED: &[&str] =
     &[": <$P/mem", "head -c 1 $P/environ", "head -c 1 $P/maps", "readlink $P/exe", "ls $P/fd | grep .", ": <$P/io"];
 
-/// Which of [`CLOSED`] the home's user can do to a process.
-fn opened(home: &Home, pid: i32) -> Vec<&'static str> {
-    let can = |line: &&&str| {
-        let mut shell = home.command("sh");
-        shell.env("P", format!("/proc/{pid}")).arg("-c").arg(line);
-        run(shell, b"").exit == 0
-    };
-    CLOSED.iter().filter(can).copied().collect()
-}
-
 #[test]
 fn the_desktop_is_closed_to_other_processes_of_the_same_user() {
     if !is_root("attack::the_desktop_is_closed_to_other_processes_of_the_same_user") {
@@ -133,10 +123,10 @@ fn the_desktop_is_closed_to_other_processes_of_the_same_user() {
     let mut desktop = desktop.stderr(Stdio::null()).spawn().unwrap();
     display.focus(&home, "^Keyward");
     let mut sleeper = home.command("sleep").arg("600").spawn().unwrap();
-    assert_eq!(opened(&home, sleeper.id().cast_signed()), CLOSED, "the tries do not work at all");
+    assert_eq!(home.opens(sleeper.id().cast_signed(), CLOSED), CLOSED, "the tries do not work at all");
     sleeper.kill().unwrap();
     sleeper.wait().unwrap();
-    assert_eq!(opened(&home, desktop.id().cast_signed()), Vec::<&str>::new());
+    assert_eq!(home.opens(desktop.id().cast_signed(), CLOSED), Vec::<&str>::new());
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", desktop.id())).unwrap();
     let core = limits.lines().find(|l| l.starts_with("Max core file size")).unwrap();
     assert_eq!(core.split_ascii_whitespace().nth(4), Some("0"), "{core}");

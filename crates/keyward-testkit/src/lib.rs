@@ -217,6 +217,17 @@ impl Home {
         self.profile(name, &toml);
     }
 
+    /// Which of `tries`, lines for a shell in which `$P` is the folder of the process below `/proc`, succeed as this home's
+    /// user.
+    pub fn opens(&self, pid: i32, tries: &[&'static str]) -> Vec<&'static str> {
+        let succeeds = |line: &&&str| {
+            let mut shell = self.command("sh");
+            shell.env("P", format!("/proc/{pid}")).arg("-c").arg(line);
+            run(shell, b"").exit == 0
+        };
+        tries.iter().filter(succeeds).copied().collect()
+    }
+
     /// The worker's pid, as status tells it.
     pub fn broker_pid(&self) -> Option<i32> {
         let status = self.keyward(&["status", "--json"]);
