@@ -219,6 +219,15 @@ pub struct GapMsg {
     pub anchor_seq: Option<u64>,
 }
 
+/// Query of `GET /v1/audit/verify`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AuditVerifyQuery {
+    /// Whether every page of the file is checked too, for which commits wait (seconds for a gigabyte); when absent, it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pages: Option<bool>,
+}
+
 /// Answer of `GET /v1/audit/verify`.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct VerifyAnswer {

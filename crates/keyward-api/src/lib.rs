@@ -18,7 +18,7 @@ mod vault;
 
 pub use audit::{
     AcceptBreakRequest, AnchorMsg, AppUseMsg, AuditEntryMsg, AuditPage, AuditQuery, AuditSummary, AuditSummaryQuery,
-    BarMsg, CountMsg, ExportRequest, GapMsg, HeadMsg, ProblemMsg, SpanMsg, VerifyAnswer,
+    AuditVerifyQuery, BarMsg, CountMsg, ExportRequest, GapMsg, HeadMsg, ProblemMsg, SpanMsg, VerifyAnswer,
 };
 pub use launcher::{
     LaunchExpectAnswer, LaunchExpectRequest, LauncherMsg, LauncherPutRequest, SettingsMsg, SettingsPutRequest,

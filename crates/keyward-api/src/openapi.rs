@@ -1,7 +1,7 @@
 //! The OpenAPI 3.1 document, made from the routes and the types.
 
 use crate::route::{ROUTES, Reply, RouteId};
-use crate::{API_VERSION, AuditQuery, AuditSummaryQuery, BODY_MAX_BYTES, PastRunsQuery};
+use crate::{API_VERSION, AuditQuery, AuditSummaryQuery, AuditVerifyQuery, BODY_MAX_BYTES, PastRunsQuery};
 use keyward_diag::Code;
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, SchemaGenerator};
@@ -26,6 +26,7 @@ pub fn openapi() -> Value {
         let query = match route.id {
             RouteId::Audit => Some(query_parameters::<AuditQuery>(&mut schemas, &[])),
             RouteId::AuditSummary => Some(query_parameters::<AuditSummaryQuery>(&mut schemas, &[])),
+            RouteId::AuditVerify => Some(query_parameters::<AuditVerifyQuery>(&mut schemas, &[])),
             RouteId::Apps => Some(query_parameters::<AuditSummaryQuery>(&mut schemas, &["kind", "outcome", "bars"])),
             RouteId::RunsPast => Some(query_parameters::<PastRunsQuery>(&mut schemas, &[])),
             _ => None,

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use keyward_api::{
     AcceptBreakRequest, AnchorMsg, AppUseMsg, AuditEntryMsg, AuditPage, AuditQuery, AuditSummary, AuditSummaryQuery,
-    BarMsg, CountMsg, ExportRequest, GapMsg, HeadMsg, PastRunMsg, PastRunsPage, PastRunsQuery, ProblemMsg, SpanMsg,
-    VerifyAnswer,
+    AuditVerifyQuery, BarMsg, CountMsg, ExportRequest, GapMsg, HeadMsg, PastRunMsg, PastRunsPage, PastRunsQuery,
+    ProblemMsg, SpanMsg, VerifyAnswer,
 };
 use keyward_core::Wall;
 use keyward_core::audit::{Entry, Kind, Outcome};
@@ -150,8 +150,10 @@ impl Broker {
             .ok_or_else(|| Fault::new(Code::AuditUnknown).cause(format!("there is no entry {seq}")))
     }
 
-    /// Verifies the whole log.
-    pub(crate) async fn verify(&self) -> Result<VerifyAnswer, Fault> {
+    /// Verifies the whole log, and every page of the file unless the query leaves that out.
+    pub(crate) async fn verify(&self, query: &str) -> Result<VerifyAnswer, Fault> {
+        let query: AuditVerifyQuery = read_query(query)?;
+        let pages = query.pages.unwrap_or(true);
         let Ok(_turn) = self.verifying.try_lock() else {
             return Err(Fault::new(Code::Busy).cause("the log is being verified"));
         };
@@ -160,7 +162,8 @@ impl Broker {
         if self.check_keyring_anchor(&store).await? {
             seen.push("keyring".to_owned());
         }
-        let report = store.verify().await.map_err(|e| e.fault())?;
+        let report = if pages { store.verify().await } else { store.verify_entries().await };
+        let report = report.map_err(|e| e.fault())?;
         if !report.ok {
             self.publish_vault("broken");
         }
@@ -173,6 +176,11 @@ impl Broker {
         let mut notes = Vec::new();
         if seen.len() == 1 {
             notes.push(report.note);
+        }
+        if !pages {
+            notes.push(
+                "pages of the file that hold no entries were not checked: `keyward audit verify` does".to_owned(),
+            );
         }
         if report.more > 0 {
             notes.push(format!("{} more problems are not listed", report.more));
@@ -300,7 +308,9 @@ fn read_query<T: DeserializeOwned>(query: &str) -> Result<T, Fault> {
     let invalid = |cause: String| Fault::new(Code::RequestInvalid).cause(keyward_diag::plain(&cause, 400));
     let mut fields = Map::new();
     for (name, text) in form_urlencoded::parse(query.as_bytes()) {
-        let value = if NUMBERS.contains(&&*name) {
+        let value = if name == "pages" {
+            Value::from(text.parse::<bool>().map_err(|_| invalid(format!("`{name}` is neither true nor false")))?)
+        } else if NUMBERS.contains(&&*name) {
             Value::from(text.parse::<u64>().map_err(|_| invalid(format!("`{name}` is not a number")))?)
         } else {
             Value::from(&*text)
@@ -475,6 +485,10 @@ mod tests {
         }
         for bad in ["text=x", "run=x", "limit=1"] {
             assert!(read_query::<AuditSummaryQuery>(bad).is_err(), "{bad}");
+        }
+        assert_eq!(read_query::<AuditVerifyQuery>("pages=false").unwrap().pages, Some(false));
+        for bad in ["pages=0", "pages=", "pages=true&pages=true", "entries=true"] {
+            assert!(read_query::<AuditVerifyQuery>(bad).is_err(), "{bad}");
         }
         assert_eq!(read_query::<PastRunsQuery>("before=9").unwrap().before, Some(9));
     }

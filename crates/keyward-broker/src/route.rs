@@ -107,7 +107,7 @@ impl Broker {
             RouteId::Revoke => json(&self.revoke(&peer, role, read(&body)?).await?),
             RouteId::Audit => json(&self.audit(query).await?),
             RouteId::AuditSummary => json(&self.audit_summary(query).await?),
-            RouteId::AuditVerify => json(&self.verify().await?),
+            RouteId::AuditVerify => json(&self.verify(query).await?),
             RouteId::AuditExport => {
                 let body = self.export(&peer, read(&body)?).await?;
                 Ok(Answer::Stream { content_type: "application/jsonl", body })

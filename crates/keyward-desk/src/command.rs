@@ -3,9 +3,9 @@
 
 use crate::types::*;
 use keyward_api::{
-    AppUseMsg, AuditEntryMsg, AuditPage, AuditQuery, AuditSummary, AuditSummaryQuery, KindMsg, LockAnswer,
-    PastRunsPage, PastRunsQuery, ProfileTestAnswer, RenewAnswer, RevokeAnswer, RevokeRequest, SecretMsg, SlotMsg,
-    VerifyAnswer,
+    AppUseMsg, AuditEntryMsg, AuditPage, AuditQuery, AuditSummary, AuditSummaryQuery, AuditVerifyQuery, KindMsg,
+    LockAnswer, PastRunsPage, PastRunsQuery, ProfileTestAnswer, RenewAnswer, RevokeAnswer, RevokeRequest, SecretMsg,
+    SlotMsg, VerifyAnswer,
 };
 use schemars::generate::SchemaSettings;
 use schemars::{Schema, SchemaGenerator};
@@ -52,7 +52,7 @@ macro_rules! each_command {
             "Page through the log" audit(AuditQuery) -> AuditPage;
             "Count the log over time and by name" audit_summary(AuditSummaryQuery) -> AuditSummary;
             "One entry with its place in the chain" audit_entry(AuditEntryQuery) -> AuditEntryMsg;
-            "Verify the whole log" audit_verify() -> VerifyAnswer;
+            "Verify the whole log" audit_verify(AuditVerifyQuery) -> VerifyAnswer;
             "Ask for the passphrase and a file, and export what is filtered" audit_export(AuditQuery) -> Exported;
             "Ask for the passphrase and go on after a break" audit_accept_break(BreakReason) -> Done;
             "Ask for a new passphrase, make the vault, and show its recovery key once" vault_init() -> Done;

@@ -13,11 +13,11 @@ use crate::{draft, look, settings, tile};
 use keyward_api::place::Places;
 use keyward_api::{
     AcceptBreakRequest, AppUseMsg, AuditEntryMsg, AuditPage, AuditQuery, AuditSummary, AuditSummaryQuery,
-    ExportRequest, InitRequest, KindMsg, LaunchExpectAnswer, LaunchExpectRequest, LauncherMsg, LauncherPutRequest,
-    LockAnswer, PastRunsPage, PastRunsQuery, ProfileMsg, ProfilePutRequest, ProfileTestAnswer, ProfileTestRequest,
-    Proof, RecoveryAnswer, RekeyAnswer, RekeyRequest, RenewAnswer, RevokeAnswer, RevokeRequest, RunMsg, SecretMsg,
-    SecretPutRequest, SecretRevealAnswer, SettingsMsg, SettingsPutRequest, SlotAddRequest, SlotKind, SlotMsg,
-    SlotRemoveRequest, StatusAnswer, TokenAnswer, UnlockAnswer, UnlockRequest, VerifyAnswer, part,
+    AuditVerifyQuery, ExportRequest, InitRequest, KindMsg, LaunchExpectAnswer, LaunchExpectRequest, LauncherMsg,
+    LauncherPutRequest, LockAnswer, PastRunsPage, PastRunsQuery, ProfileMsg, ProfilePutRequest, ProfileTestAnswer,
+    ProfileTestRequest, Proof, RecoveryAnswer, RekeyAnswer, RekeyRequest, RenewAnswer, RevokeAnswer, RevokeRequest,
+    RunMsg, SecretMsg, SecretPutRequest, SecretRevealAnswer, SettingsMsg, SettingsPutRequest, SlotAddRequest, SlotKind,
+    SlotMsg, SlotRemoveRequest, StatusAnswer, TokenAnswer, UnlockAnswer, UnlockRequest, VerifyAnswer, part,
 };
 use keyward_client::{Client, Method, Start};
 use keyward_diag::{Code, Fault};
@@ -397,8 +397,8 @@ impl Desk {
     ///
     /// # Errors
     /// Those of the broker.
-    pub fn audit_verify(&self) -> Result<VerifyAnswer, Fault> {
-        self.get("/v1/audit/verify")
+    pub fn audit_verify(&self, query: AuditVerifyQuery) -> Result<VerifyAnswer, Fault> {
+        self.get(&with_query("/v1/audit/verify", &query)?)
     }
 
     /// Exports what is filtered.

@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use keyward_api::place::Places;
-use keyward_api::{AuditQuery, AuditSummaryQuery, PastRunsQuery, RevokeRequest, SlotKind, VaultState};
+use keyward_api::{
+    AuditQuery, AuditSummaryQuery, AuditVerifyQuery, PastRunsQuery, RevokeRequest, SlotKind, VaultState,
+};
 use keyward_desk::{
     Ask, AuditEntryQuery, BreakReason, COMMANDS, Desk, DeskEvent, FromBus, Glyph, IdentityDraft, LauncherDraft,
     LauncherSave, LoginAdopt, Named, Overview, ProfileDraft, ProfileSave, Prompter, SlotAdd, SlotNamed, Theme,
@@ -242,7 +244,12 @@ fn story() {
     assert!(scene.overview().runs.iter().all(|r| r.leases.iter().all(|l| l.state != "live")));
     let entry = desk.audit_entry(AuditEntryQuery { seq: 1 }).unwrap();
     assert_eq!((entry.seq, entry.entry["kind"].as_str()), (1, Some("vault.initialised")));
-    assert!(desk.audit_verify().unwrap().ok);
+    let limits = |pages| {
+        let answer = desk.audit_verify(AuditVerifyQuery { pages }).unwrap();
+        assert!(answer.ok && answer.entries > 0);
+        answer.notes.iter().any(|note| note.contains("were not checked"))
+    };
+    assert_eq!([None, Some(true), Some(false)].map(limits), [false, false, true]);
     let apps = desk.apps(AuditSummaryQuery::default()).unwrap();
     assert!(apps.iter().any(|a| a.app == "The sleeper" && a.profile == "pg" && a.unseen), "{apps:?}");
     let only = AuditSummaryQuery { profile: Some("pg".into()), ..AuditSummaryQuery::default() };

@@ -865,6 +865,11 @@ export interface components {
             /** @description Before this time. Widened to the hour. */
             until?: string | null;
         };
+        /** @description Query of `GET /v1/audit/verify`. */
+        AuditVerifyQuery: {
+            /** @description Whether every page of the file is checked too, for which commits wait (seconds for a gigabyte); when absent, it is. */
+            pages?: boolean | null;
+        };
         /** @description One bar of the histogram. */
         BarMsg: {
             /** @description Where it begins. */
@@ -1844,7 +1849,11 @@ export interface operations {
             path?: never;
             cookie?: never;
         };
-        requestBody?: never;
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["AuditVerifyQuery"];
+            };
+        };
         responses: {
             /** @description Done */
             200: {
