@@ -1,0 +1,198 @@
+//! What the gateway asks of the broker: the only way in which the two know each other.
+
+use crate::routes::Route;
+use keyward_core::{Credential, ProcessId};
+use keyward_diag::Fault;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+/// SHA-256 of a run token (32 random bytes, written `kwr_` and 43 characters of base64url). The gateway hashes what a client
+/// sent before anything compares it; the token itself is in no table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RunToken(pub [u8; 32]);
+
+/// A connection, as the kernel tells it at accept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Connection {
+    /// A number of this process, never used twice.
+    pub number: u64,
+    /// The client's end.
+    pub peer: SocketAddr,
+    /// Inode of the client's socket, from `sock_diag` (sock_diag(7)).
+    pub inode: u32,
+}
+
+/// Which process of the run made a call: the one whose descriptors hold the client's socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Caller {
+    /// That one alone.
+    Exact(ProcessId),
+    /// So many share the socket; the first of them.
+    OneOf(u32, ProcessId),
+    /// It could not be told: the processes of the run cannot be read, or the profile lets containers in.
+    Unknown,
+}
+
+/// Where a credential may go. Taken from the profile; nothing that a client says changes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upstream {
+    /// `https`; `http` for a loopback address only.
+    pub tls: bool,
+    /// Host name or address, as it stands in `Host`, without port.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Path before that of each request, without a slash at its end; often empty.
+    pub base: String,
+}
+
+/// How the credential is put on a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Placement {
+    /// `Authorization: Bearer CREDENTIAL` (RFC 6750 section 2.1).
+    Bearer,
+    /// As [`Placement::Bearer`], with the flag that Anthropic wants beside tokens of OAuth added to `anthropic-beta`.
+    BearerOauth,
+    /// The header of this lower-case name, with the text before the credential (often empty).
+    Header(String, String),
+    /// The query parameter of this name.
+    Query(String),
+    /// AWS Signature Version 4 for a service and a region; the credential is a JSON document with `AccessKeyId`,
+    /// `SecretAccessKey` and, if there is one, `SessionToken`. The body is gathered, since its digest is signed.
+    SigV4 {
+        /// Service, as it is signed (`bedrock`).
+        service: String,
+        /// Region.
+        region: String,
+    },
+}
+
+/// What a run token opens.
+#[derive(Debug, Clone)]
+pub struct Admitted {
+    /// The lease that the token stands for.
+    pub lease: Uuid,
+    /// Root of the run.
+    pub root: ProcessId,
+    /// Which API it is: what may be called, and the shape of errors.
+    pub route: &'static Route,
+    /// Where requests go.
+    pub upstream: Arc<Upstream>,
+    /// How the credential is put on them.
+    pub placement: Placement,
+    /// The profile's own limits, as `METHOD /path` patterns of the same form as those of a route; when not empty, nothing else
+    /// may be called, and what a route refuses may be named here.
+    pub only: Arc<[String]>,
+    /// Connections of processes that are not in the tree of the run are let in, as those of containers are not.
+    pub containers: bool,
+    /// Becomes something when the lease ends.
+    pub ended: watch::Receiver<Option<Ended>>,
+}
+
+/// How a lease ended, for the requests that are under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// Its time was up: what is under way may finish.
+    Expired,
+    /// It was taken back, at lock too: what is under way is cut.
+    Revoked,
+    /// The run is over: what is under way is cut.
+    Released,
+}
+
+/// A credential for one request.
+#[derive(Debug, Clone)]
+pub struct Held {
+    /// The credential.
+    pub credential: Arc<Credential>,
+    /// Which one of the profile it is: another number is another credential.
+    pub edition: u64,
+}
+
+/// A use, when the request is about to leave.
+#[derive(Debug, Clone)]
+pub struct Began {
+    /// The lease.
+    pub lease: Uuid,
+    /// Which process called.
+    pub caller: Caller,
+    /// Method.
+    pub method: String,
+    /// Host that it goes to.
+    pub host: String,
+    /// Path without query, as sent.
+    pub path: String,
+}
+
+/// The end of a use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct End {
+    /// Status of the upstream's answer, or of ours where there was none.
+    pub status: u16,
+    /// Request id of the upstream (`request-id`, `x-request-id`, `x-amzn-requestid`), printable ASCII, at most 128 bytes.
+    pub request_id: Option<String>,
+    /// Bytes of the request's body.
+    pub sent: u64,
+    /// Bytes of the answer's body.
+    pub received: u64,
+    /// From the head of the request to the end of the answer.
+    pub took: Duration,
+    /// Why it ended.
+    pub reason: EndReason,
+}
+
+/// Why a use ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndReason {
+    /// The answer was passed on whole.
+    Whole,
+    /// The client went away.
+    Client,
+    /// The upstream broke off, or could not be reached.
+    Upstream,
+    /// It was cut, since the credential was taken back.
+    Cut,
+}
+
+/// A request that was refused and is recorded.
+#[derive(Debug, Clone)]
+pub struct Denial {
+    /// The lease whose token it had, if it had one that is known.
+    pub lease: Option<Uuid>,
+    /// Why.
+    pub fault: Fault,
+    /// Method and path, made printable and cut to 512 bytes; empty where there were none.
+    pub what: String,
+}
+
+/// Who decides. Implemented by the broker.
+pub trait Authority: Send + Sync + 'static {
+    /// What a run token opens at this moment: never for a run whose program is not verified, whose lease is over, or while
+    /// the vault is locked. Asks no host.
+    ///
+    /// # Errors
+    /// The reason, with the code that the child is told.
+    fn admit(&self, token: RunToken) -> impl Future<Output = Result<Admitted, Fault>> + Send;
+
+    /// The credential of a lease, good at this moment; `refused` is the edition that the upstream answered 401 to. One
+    /// exchange serves all who ask.
+    ///
+    /// # Errors
+    /// Those of the exchange.
+    fn credential(&self, lease: Uuid, refused: Option<u64>) -> impl Future<Output = Result<Held, Fault>> + Send;
+
+    /// Notes a use before the request leaves; it is in the log 100 ms later at the latest. Gives its number.
+    ///
+    /// # Errors
+    /// `audit.unavailable` when the log cannot take it; then nothing leaves.
+    fn began(&self, began: Began) -> Result<u64, Fault>;
+
+    /// Notes the end of a use.
+    fn ended(&self, number: u64, end: End);
+
+    /// Notes a refusal; the same of one peer are counted, not listed.
+    fn denied(&self, denial: Denial);
+}

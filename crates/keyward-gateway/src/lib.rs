@@ -1,0 +1,13 @@
+//! The gateway: a loopback HTTP endpoint that puts the real credential on each request of a run.
+//!
+//! A child holds a run token that is good for nothing else and nowhere else; the gateway takes it off, puts the real
+//! credential on, and passes both ways what client and upstream say. It never decides who may have what, keeps no credential
+//! longer than one request, and writes nothing: all that is the [`Authority`]'s, which the broker implements.
+
+mod authority;
+mod routes;
+
+pub use authority::{
+    Admitted, Authority, Began, Caller, Connection, Denial, End, EndReason, Ended, Held, Placement, RunToken, Upstream,
+};
+pub use routes::Route;
