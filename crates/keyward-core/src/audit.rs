@@ -13,6 +13,9 @@ use std::fmt;
 /// Longest body of an entry, in bytes. The store refuses to append a longer one.
 pub const BODY_MAX_BYTES: usize = 64 * 1024;
 
+/// Most uses that one entry of kind `credential.used` stands for.
+pub const USES_MAX: u16 = 64;
+
 /// Most problems that one verification names; the rest are counted.
 pub const PROBLEMS_MAX: usize = 1000;
 
@@ -141,10 +144,22 @@ named! {
         CredentialRevealed "credential.revealed"
         /// A credential was handed out for a helper protocol.
         TokenDelivered "token.delivered"
+        /// A run was given a run token, with which it makes calls through the gateway. It holds no credential.
+        GatewayOpened "gateway.opened"
+        /// Calls were made with a credential through the gateway; `detail.uses` lists them, `detail.count` counts them.
+        CredentialUsed "credential.used"
+        /// A call ended after its entry was written.
+        CredentialUseEnded "credential.use_ended"
+        /// The gateway refused calls; `detail.count` counts them.
+        GatewayRefused "gateway.refused"
+        /// An issuer was asked to end a credential before its time; `detail.outcome` says what came of it.
+        CredentialRevoked "credential.revoked"
         /// A setting was changed.
         SettingsChanged "settings.changed"
         /// A request was refused.
         RequestRefused "request.refused"
+        /// Old entries were moved into an archive segment; `detail` names the first and the last one, and the file's digest.
+        AuditArchived "audit.archived"
         /// The log was exported.
         AuditExported "audit.exported"
         /// The operator accepted the breaks found so far.
@@ -193,14 +208,25 @@ named! {
         DatabaseDamaged "database_damaged"
         /// What the review looks entries up by is not what the entries say: it may hide some.
         IndexMismatch "index_mismatch"
+        /// The file of an archive segment is missing; it begins with this entry.
+        ArchiveMissing "archive_missing"
+        /// From this entry on an archive segment is not the one that its checkpoint names, or the checkpoint is not the one that
+        /// was written.
+        ArchiveMismatch "archive_mismatch"
     }
 }
 
 impl ProblemKind {
-    /// Whether it is about one entry, and not about the anchor, the index or the file as a whole.
+    /// Whether it is about one entry or what begins with it, and not about the anchor, the index or the file as a whole.
     pub fn is_about_an_entry(self) -> bool {
         match self {
-            Self::MacMismatch | Self::BodyInvalid | Self::PrevMismatch | Self::Gap | Self::Duplicate => true,
+            Self::MacMismatch
+            | Self::BodyInvalid
+            | Self::PrevMismatch
+            | Self::Gap
+            | Self::Duplicate
+            | Self::ArchiveMissing
+            | Self::ArchiveMismatch => true,
             Self::HeadBehindAnchor
             | Self::AnchorMissing
             | Self::AnchorOtherMac
@@ -545,6 +571,12 @@ struct Named {
     kind: ProblemKind,
 }
 
+/// The detail of a `credential.used` entry that counts.
+#[derive(Debug, Deserialize)]
+struct Counted {
+    count: u16,
+}
+
 /// The detail of a `vault.restored` entry that verification reads.
 #[derive(Debug, Deserialize)]
 struct Restored {
@@ -578,12 +610,23 @@ pub struct Stamp<'b> {
     /// Project folder.
     #[serde(borrow, default)]
     pub project: Cow<'b, str>,
+    /// How many uses an entry of kind `credential.used` stands for: its `detail.count`, from 1 to [`USES_MAX`]; 1 where there is
+    /// none or another one. 0 for all other kinds.
+    #[serde(skip)]
+    pub uses: u16,
 }
 
 impl<'b> Stamp<'b> {
     /// Reads a body; what is no JSON, or has a field of another type, gives the empty stamp.
     pub fn read(body: &'b [u8]) -> Self {
-        serde_json::from_slice(body).unwrap_or_default()
+        let stamp: Self = serde_json::from_slice(body).unwrap_or_default();
+        let uses = if stamp.kind == Kind::CredentialUsed.name() {
+            let count = detail::<Counted>(body).map(|detail| detail.count);
+            count.filter(|count| (1..=USES_MAX).contains(count)).unwrap_or(1)
+        } else {
+            0
+        };
+        Self { uses, ..stamp }
     }
 
     /// When, in microseconds since 1970 UTC; absent where the body does not tell.
@@ -625,6 +668,25 @@ impl<'k> Verifier<'k> {
             self.head = Head { seq, mac: stored.unwrap_or_default() };
         }
         stamp
+    }
+
+    /// Adds a problem that the caller found at this place of the log, so that a later acceptance can name it.
+    pub fn name(&mut self, seq: u64, kind: ProblemKind) {
+        self.problem(seq, kind);
+    }
+
+    /// Checks the link of an entry that cannot be read, and whose place is next.
+    pub fn follow(&mut self, prev: &[u8]) {
+        if prev != self.head.mac {
+            self.problem(self.head.seq.saturating_add(1), ProblemKind::PrevMismatch);
+        }
+    }
+
+    /// Goes on after `to`, since the entries up to it cannot be read; why is for [`Verifier::name`]. Never goes back.
+    pub fn skip(&mut self, to: Head) {
+        if to.seq > self.head.seq {
+            self.head = to;
+        }
     }
 
     /// Ends the check.

@@ -100,6 +100,31 @@ pub type Issuing<'a> = Pin<Box<dyn Future<Output = Result<Credential, IssueError
 /// A look at an identity source under way.
 pub type Looking<'a> = Pin<Box<dyn Future<Output = Option<[u8; 32]>> + Send + 'a>>;
 
+/// What became of taking a credential back at its issuer.
+#[derive(Debug, Clone)]
+pub enum Revocation {
+    /// The issuer has ended it.
+    Done,
+    /// It cannot be taken back, for the reason in these words, which go on after "it".
+    Impossible(String),
+    /// It could be taken back, and was not. It counts as live.
+    Failed(Fault),
+}
+
+impl Revocation {
+    /// Of an issuer that takes nothing back.
+    pub fn impossible(credential: &Credential) -> Self {
+        let why = match credential.life {
+            Some(_) => "ends by itself, and its issuer takes nothing back before",
+            None => "does not end by itself: revoke it at its issuer",
+        };
+        Self::Impossible(why.to_owned())
+    }
+}
+
+/// A revocation under way.
+pub type Revoking<'a> = Pin<Box<dyn Future<Output = Revocation> + Send + 'a>>;
+
 /// A kind of source that makes credentials. Stateless: caching, single flight and retries are the broker's.
 pub trait Issuer: Send + Sync {
     /// Its description.
@@ -117,5 +142,11 @@ pub trait Issuer: Send + Sync {
     /// exchange that was refused is worth another try.
     fn look<'a>(&'a self, _order: &'a Order) -> Looking<'a> {
         Box::pin(std::future::ready(None))
+    }
+
+    /// Ends a credential that `issue` made for the same profile, within the time that the profile allows. An issuer that
+    /// can takes it back at once and for all who hold it; the others say why they cannot.
+    fn revoke<'a>(&'a self, _order: &'a Order, credential: &'a Credential) -> Revoking<'a> {
+        Box::pin(std::future::ready(Revocation::impossible(credential)))
     }
 }

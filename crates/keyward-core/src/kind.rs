@@ -113,11 +113,13 @@ pub struct Usual {
     pub sdk_files: bool,
     /// The one place where the credential is valid.
     pub endpoint: Option<Endpoint>,
+    /// The provider whose API takes the credential, by its name in `data/apis.toml`; where `None`, the profile says it.
+    pub provider: Option<&'static str>,
 }
 
 impl Usual {
     /// Nothing is usual: each profile says it.
-    pub const NONE: Self = Self { variables: &[], sdk_files: false, endpoint: None };
+    pub const NONE: Self = Self { variables: &[], sdk_files: false, endpoint: None, provider: None };
 }
 
 /// A setting that says where a credential is valid, and the variable by which clients learn it.

@@ -72,18 +72,33 @@ impl Lease {
         !matches!(self.state, LeaseState::Ended(_))
     }
 
-    /// Whether its credential is kept fresh: only a file can be rewritten under a running child.
+    /// Whether its credential is kept fresh: a file can be rewritten under a running child, and the gateway puts the fresh one
+    /// on each request; a variable stays as it is.
     pub fn renews(&self) -> bool {
-        self.is_live() && self.mode == DeliveryMode::File && self.credential.ends().is_some_and(|end| end < self.until)
+        let can = self.mode != DeliveryMode::Env;
+        self.is_live() && can && self.credential.ends().is_some_and(|end| end < self.until)
     }
 
     /// When its credential is renewed ahead of need; `None` where it is not.
     pub fn renew_at(&self) -> Option<Boot> {
-        self.credential.rewrite_at().filter(|_| self.renews())
+        let at = match self.mode {
+            DeliveryMode::Gateway => self.credential.advisory_at(),
+            DeliveryMode::Env | DeliveryMode::File => self.credential.rewrite_at(),
+        };
+        at.filter(|_| self.renews())
     }
 
-    /// When what it holds ends as things stand: the credential, or the lease where that is sooner.
+    /// When what it holds ends as things stand: the credential, or the lease where that is sooner. A run token lives as long
+    /// as the lease, whatever credential it stands for.
     pub fn ends(&self) -> Boot {
+        match self.mode {
+            DeliveryMode::Gateway => self.until,
+            DeliveryMode::Env | DeliveryMode::File => self.credential_ends(),
+        }
+    }
+
+    /// When the credential ends, or the lease where that is sooner.
+    pub(crate) fn credential_ends(&self) -> Boot {
         self.credential.ends().map_or(self.until, |end| end.min(self.until))
     }
 
@@ -122,16 +137,18 @@ impl Lease {
         was
     }
 
-    /// Ends the lease if its time is up; says whether it did. A file can be written anew, so its lease outlives a credential
-    /// that ended.
+    /// Ends the lease if its time is up; says whether it did. A file can be written anew, and the gateway asks anew, so that
+    /// such a lease outlives a credential that ended.
     pub fn expire(&mut self, now: Boot) -> bool {
-        let end = if self.mode == DeliveryMode::File { self.until } else { self.ends() };
+        let end = if self.mode == DeliveryMode::Env { self.ends() } else { self.until };
         self.is_live() && now >= end && self.end(LeaseEnd::Expired, end)
     }
 
-    /// Notes that the credential has ended while the lease goes on; says whether that is so and was not noted before.
+    /// Notes that the credential has ended while the lease goes on; says whether that is so and was not noted before. Never so
+    /// with the gateway, where the next request gets another one or an error.
     pub fn lapse(&mut self, now: Boot) -> bool {
-        let lapses = self.is_live() && self.state != LeaseState::Lapsed && now >= self.ends() && now < self.until;
+        let ends = now >= self.ends() && now < self.until;
+        let lapses = self.is_live() && self.state != LeaseState::Lapsed && ends;
         if lapses {
             self.state = LeaseState::Lapsed;
         }
@@ -154,6 +171,16 @@ mod tests {
         let mut lease = Lease::issue(DeliveryMode::Env, life, Duration::from_secs(600), at(0));
         assert!(!lease.expire(at(59)) && lease.expire(at(60)));
         assert!(!lease.lapse(at(61)));
+    }
+
+    #[test]
+    fn a_run_token_lives_as_long_as_its_lease_whatever_the_credential_does() {
+        let life = Schedule::new(at(0), Some(Duration::from_secs(60)));
+        let mut lease = Lease::issue(DeliveryMode::Gateway, life, Duration::from_secs(600), at(0));
+        assert!(lease.renews() && lease.renew_at() == life.advisory_at());
+        assert!(!lease.expire(at(599)) && !lease.lapse(at(300)) && lease.state == LeaseState::Live);
+        assert_eq!((lease.ends(), lease.due()), (at(600), at(600)));
+        assert!(lease.expire(at(600)) && lease.ended == Some(at(600)) && !lease.renews());
     }
 
     #[derive(Debug, Clone)]

@@ -97,7 +97,7 @@ pub fn outlook(lease: &Lease, prospects: &Prospects<'_>, now: Boot) -> Outlook {
             }
         };
     }
-    let end = lease.ends();
+    let end = lease.credential_ends();
     let lapsed = lease.state == LeaseState::Lapsed || now >= end;
     let stopped = match (prospects.log_broken, prospects.keys) {
         (true, _) => Some(Code::AuditBroken),
@@ -109,6 +109,13 @@ pub fn outlook(lease: &Lease, prospects: &Prospects<'_>, now: Boot) -> Outlook {
         (None, Asking::Now) => Some(now),
         (None, Asking::At(at)) => Some(at.max(now)),
     };
+    let stored_only = prospects.keys == Keys::Log && prospects.asking == Asking::Never;
+    let asked_at_need = !matches!(prospects.asking, Asking::OnChange) && !stored_only;
+    if lease.mode == DeliveryMode::Gateway && stopped.is_none() && prospects.failure.is_none() && asked_at_need {
+        let at = next_try.unwrap_or(end).max(now);
+        let why = "the gateway asks for another credential when a call needs one".to_owned();
+        return Outlook { way: Way::Renews, at, why, code: None, next_try: None };
+    }
     if !lapsed
         && prospects.failure.is_none()
         && let Some(at) = next_try.filter(|at| *at < end)
@@ -193,6 +200,34 @@ mod tests {
                     assert_eq!(seen, want, "{mode:?} {life:?} {ttl} {prospects:?}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn the_gateway_asks_when_a_call_needs_it_unless_something_stands_in_the_way() {
+        let held = |life, ttl| lease(DeliveryMode::Gateway, life, ttl);
+        let refused = Fault::new(Code::IssuerRefused);
+        let seen = |prospects: Prospects<'_>, now| outlook(&held(Some(600), 3600), &prospects, at(now));
+        for (asking, now, when) in [
+            (Asking::Never, 1500, 1600),
+            (Asking::At(at(1480)), 1470, 1480),
+            (Asking::Now, 1500, 1500),
+            // A credential that ended is no harm while nobody calls.
+            (Asking::Never, 1700, 1700),
+        ] {
+            let seen = seen(Prospects { asking, ..WELL }, now);
+            assert_eq!((seen.way, seen.at, seen.code), (Way::Renews, at(when), None), "{asking:?} {now}");
+        }
+        let failing = Prospects { asking: Asking::At(at(1550)), failure: Some(&refused), ..WELL };
+        assert_eq!((seen(failing, 1500).way, seen(failing, 1500).at), (Way::Fails, at(1600)));
+        assert_eq!((seen(failing, 1700).way, seen(failing, 1700).code), (Way::Lapsed, Some(Code::IssuerRefused)));
+        assert_eq!(seen(Prospects { keys: Keys::None, ..WELL }, 1500).code, Some(Code::VaultLocked));
+        assert_eq!(seen(Prospects { log_broken: true, ..WELL }, 1500).code, Some(Code::AuditBroken));
+        assert_eq!(seen(Prospects { keys: Keys::Log, ..WELL }, 1500).code, Some(Code::VaultLocked));
+        // A stored secret does not end by itself: the lease does.
+        for (life, ttl) in [(None, 3600), (Some(7200), 3600)] {
+            let seen = outlook(&held(life, ttl), &WELL, at(1500));
+            assert_eq!((seen.way, seen.at), (Way::Ends, at(4600)));
         }
     }
 

@@ -1,6 +1,9 @@
 //! Profiles: how a credential is obtained and how it is handed over.
 
+use crate::gateway::{self, Placement, Target, Upstream};
 use crate::time::{parse_duration, render_duration};
+use crate::tool::Takes;
+use crate::variable::{Api, Put, check_address};
 use crate::{Families, FieldSpec, KindRole, KindSpec, Name, Shape, VariableError, check_url, check_variable};
 use keyward_diag::{Code, Fault, plain};
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,22 +18,27 @@ const FILE_MAX_BYTES: usize = 16 * 1024;
 const TTL_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// How a credential reaches a child, strongest last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum DeliveryMode {
     /// A variable holds the credential.
     Env,
     /// A variable holds the path of a private memory-backed file that is kept fresh.
     File,
+    /// Variables hold the address of the gateway on loopback and a token of the run, which the gateway swaps for the
+    /// credential; the child never holds the credential itself.
+    Gateway,
 }
 
 impl DeliveryMode {
-    const ALL: [Self; 2] = [Self::Env, Self::File];
+    const ALL: [Self; 3] = [Self::Env, Self::File, Self::Gateway];
 
     /// The word for it in files and on the command line.
     pub fn word(self) -> &'static str {
         match self {
             Self::Env => "env",
             Self::File => "file",
+            Self::Gateway => "gateway",
         }
     }
 
@@ -45,6 +53,10 @@ impl DeliveryMode {
                 "the child and every program of yours can read the credential while the run lives; it is renewed in place \
                  and removed at the end, but what was read before cannot be taken back"
             }
+            Self::Gateway => {
+                "the child and all it starts hold a token that is good for calls through Keyward by them alone and ends with \
+                 the run; while the run lives they can make the calls that the gateway allows, and each is recorded"
+            }
         }
     }
 
@@ -56,10 +68,12 @@ impl DeliveryMode {
 /// Where the credential goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
-    /// The way that the profile chose, or `env` where it names variables only.
-    pub mode: DeliveryMode,
-    /// Variables that carry the credential (or its file's path).
+    /// The way that the profile chose: `env` where it names variables only, `None` where it leaves that to the tool.
+    pub mode: Option<DeliveryMode>,
+    /// Variables that carry the credential, its file's path, or the run token.
     pub variables: BTreeSet<String>,
+    /// Variables that the profile itself names for the address of the gateway.
+    pub addresses: BTreeSet<String>,
 }
 
 /// What a file delivery consists of.
@@ -70,6 +84,8 @@ pub enum Form {
     /// The folder that Anthropic's SDKs and Claude Code read: `configs/NAME.json` and `credentials/NAME.json`; the variable
     /// holds the folder's path.
     SdkFiles,
+    /// The file that [`crate::google_adc`] makes, with the run token; the variable holds its path. With `gateway` only.
+    GoogleAdc,
 }
 
 /// What one profile gives to a child, before anything is issued.
@@ -79,12 +95,14 @@ pub struct HandOver {
     pub mode: DeliveryMode,
     /// What a file delivery consists of.
     pub form: Form,
-    /// Variables that hold the credential, or its path.
+    /// Variables that hold the credential, the path of its file, or the run token.
     pub carriers: BTreeSet<String>,
-    /// Variables beside it that hold no secret.
+    /// Variables beside it that hold no secret, such as the address of the gateway.
     pub plain: BTreeMap<String, String>,
+    /// Arguments that go before the program's own.
+    pub args: Vec<String>,
     /// Variables that would send the credential elsewhere or choose another, each with what it is.
-    pub clears: Vec<(String, &'static str)>,
+    pub clears: Vec<(String, String)>,
 }
 
 /// Name of the profile in files for SDKs.
@@ -123,6 +141,10 @@ pub struct Profile {
     pub identity: Option<Identity>,
     /// Where the credential goes.
     pub delivery: Delivery,
+    /// Whose API takes the credential.
+    pub provider: Option<String>,
+    /// What the gateway does for it; `None` where nothing says where its requests go.
+    pub gateway: Option<Target>,
     /// Longest life of a lease.
     pub max_ttl: Duration,
     given: Given,
@@ -134,6 +156,7 @@ struct Given {
     mode: Option<DeliveryMode>,
     variables: bool,
     max_ttl: bool,
+    gateway: Table,
 }
 
 /// Why a profile file was refused. Never quotes the content of a secret field.
@@ -201,7 +224,8 @@ impl Profile {
         let mut issuer = section(&mut file, "issuer")?;
         let mut delivery = section(&mut file, "delivery")?;
         let mut limits = section(&mut file, "limits")?;
-        known(&file, &[], "", &["issuer", "delivery", "limits"])?;
+        let gateway = section(&mut file, "gateway")?;
+        known(&file, &[], "", &["issuer", "delivery", "gateway", "limits"])?;
 
         let kind = match issuer.remove("kind") {
             None => return Err(ProfileError::Incomplete(vec!["issuer.kind".to_owned()])),
@@ -220,36 +244,46 @@ impl Profile {
             }
             (None, _) => None,
         };
-        let provider = settings(&issuer, kind, "issuer.")?;
+        settings(&issuer, kind, "issuer.")?;
+        let issuer = Settings(issuer);
+        let provider = provider(kind, &issuer, &gateway, families)?;
+        let target = target(&issuer, provider.as_deref(), &gateway, families)?;
 
         let mode = match delivery.remove("mode") {
             None => None,
             Some(Value::String(word)) => Some(DeliveryMode::parse(&word).ok_or_else(|| {
-                invalid(format!("delivery.mode `{}` is not one that this version has: env, file", plain(&word, 20)))
+                invalid(format!(
+                    "delivery.mode `{}` is not one that this version has: env, file, gateway",
+                    plain(&word, 20)
+                ))
             })?),
             Some(_) => return Err(invalid("delivery.mode is not text")),
         };
         let given_variables = delivery.remove("env");
         known(&delivery, &[], "delivery.", &["mode", "env"])?;
-        let given = Given { mode, variables: given_variables.is_some(), max_ttl: limits.contains_key("max_ttl") };
-        let variables = match (given_variables, provider) {
-            (Some(Value::Table(table)), _) => variables(table)?,
-            (Some(_), _) => return Err(invalid("delivery.env is not a table such as { GITHUB_TOKEN = \"token\" }")),
-            (None, Some(provider)) => {
-                let names: Vec<_> = families.providers().collect();
-                let usual = families.usual_variable(&provider).ok_or_else(|| {
-                    invalid(format!("there is no provider `{}`; {}", plain(&provider, 40), nearest(&provider, &names)))
-                })?;
-                BTreeSet::from([usual.to_owned()])
+        let given_max_ttl = limits.contains_key("max_ttl");
+        let given = Given { mode, variables: given_variables.is_some(), max_ttl: given_max_ttl, gateway };
+        let usual = provider.as_deref().and_then(|provider| families.usual_variable(provider));
+        let (variables, addresses) = match given_variables {
+            Some(Value::Table(table)) => variables(table)?,
+            Some(_) => return Err(invalid("delivery.env is not a table such as { GITHUB_TOKEN = \"token\" }")),
+            None if !kind.usual.variables.is_empty() => {
+                (kind.usual.variables.iter().map(|v| (*v).to_owned()).collect(), BTreeSet::new())
             }
-            (None, None) if !kind.usual.variables.is_empty() => {
-                kind.usual.variables.iter().map(|v| (*v).to_owned()).collect()
-            }
-            (None, None) => {
-                absent.push("delivery.env".to_owned());
-                BTreeSet::new()
-            }
+            None => (usual.map(str::to_owned).into_iter().collect(), BTreeSet::new()),
         };
+        // Where nothing says which variable it is, the gateway's own ways with the provider's clients are left.
+        if variables.is_empty() && (target.is_none() || provider.is_none()) {
+            absent.push("delivery.env".to_owned());
+        }
+        if mode == Some(DeliveryMode::Gateway) && target.is_none() {
+            let cause = "delivery.mode is gateway, and nothing says where requests go";
+            let help = "name the provider, or `base_url` in a section [gateway]".to_owned();
+            return Err(ProfileError::Invalid(cause.to_owned(), Some(help)));
+        }
+        if !addresses.is_empty() && mode != Some(DeliveryMode::Gateway) {
+            return Err(invalid("delivery.env names a variable for an address, which takes mode = \"gateway\""));
+        }
 
         if !absent.is_empty() {
             return Err(ProfileError::Incomplete(absent));
@@ -266,24 +300,68 @@ impl Profile {
             Some(_) => return Err(invalid("limits.max_ttl is not text such as \"1h\"")),
         };
         known(&limits, &[], "limits.", &["max_ttl"])?;
-        // Variables without a mode mean `env`; nothing at all means the strongest that the kind's clients can take.
-        let strongest = if kind.usual.sdk_files && !given.variables { DeliveryMode::File } else { DeliveryMode::Env };
-        let delivery = Delivery { mode: mode.unwrap_or(strongest), variables };
-        Ok(Self { name, kind, settings: Settings(issuer), identity, delivery, max_ttl, given })
+        // Variables without a mode mean `env`; nothing at all means the strongest that the tool can take.
+        let mode = mode.or(given.variables.then_some(DeliveryMode::Env));
+        let delivery = Delivery { mode, variables, addresses };
+        Ok(Self { name, kind, settings: issuer, identity, delivery, provider, gateway: target, max_ttl, given })
     }
 
-    /// What the profile gives to a child, with the delivery that the caller asks for or its own.
-    pub fn hand_over(&self, deliver: Option<DeliveryMode>) -> HandOver {
-        let mode = deliver.unwrap_or(self.delivery.mode);
-        let own_file = self.given.variables && self.given.mode == Some(DeliveryMode::File);
+    /// Whether the profile itself names the variables.
+    pub(crate) fn names_variables(&self) -> bool {
+        self.given.variables
+    }
+
+    /// What the profile gives to a child by a delivery. `takes` is what the child's program can take of the profile's provider,
+    /// where that is known, and `address` the gateway's URL without a slash at its end.
+    pub(crate) fn hand_over(&self, mode: DeliveryMode, takes: Option<&Takes>, address: &str) -> HandOver {
         let mut out = HandOver {
             mode,
             form: Form::Bytes,
             carriers: self.delivery.variables.clone(),
             plain: BTreeMap::new(),
+            args: Vec::new(),
             clears: Vec::new(),
         };
-        if mode == DeliveryMode::File && self.kind.usual.sdk_files && !own_file {
+        match mode {
+            DeliveryMode::Gateway => self.through_gateway(&mut out, takes, address),
+            DeliveryMode::Env | DeliveryMode::File => self.by_itself(&mut out),
+        }
+        if let Some(variable) = self.identity_variable() {
+            let what = "the assertion itself, by which anyone can exchange";
+            out.clears.push((variable.to_owned(), what.to_owned()));
+        }
+        out
+    }
+
+    fn through_gateway(&self, out: &mut HandOver, takes: Option<&Takes>, address: &str) {
+        let addresses = self.delivery.addresses.iter().map(|variable| (variable.clone(), address.to_owned()));
+        out.plain.extend(addresses);
+        let Some(takes) = takes else { return };
+        if !self.given.variables {
+            out.form = if takes.adc.is_empty() { Form::Bytes } else { Form::GoogleAdc };
+            out.carriers = takes.token.iter().chain(&takes.adc).cloned().collect();
+        }
+        if self.delivery.addresses.is_empty() {
+            let urls = takes.url.iter().map(|(variable, path)| (variable.clone(), format!("{address}{path}")));
+            out.plain.extend(urls);
+            out.args = takes.args.iter().map(|arg| arg.replace("{url}", address)).collect();
+        }
+        let region = self.gateway.as_ref().and_then(|target| match &target.placement {
+            Placement::SigV4 { region, .. } => Some(region.as_str()),
+            _ => None,
+        });
+        let setting = |name: &str| self.settings.text(name).or(region.filter(|_| name == "region"));
+        for (variable, template) in &takes.plain {
+            if let Some(content) = fill(template, setting) {
+                out.plain.insert(variable.clone(), content);
+            }
+        }
+        out.clears.extend(takes.clears.iter().map(|(variable, why)| (variable.clone(), why.clone())));
+    }
+
+    fn by_itself(&self, out: &mut HandOver) {
+        let own_file = self.given.variables && self.given.mode == Some(DeliveryMode::File);
+        if out.mode == DeliveryMode::File && self.kind.usual.sdk_files && !own_file {
             out.form = Form::SdkFiles;
             out.carriers = BTreeSet::from(["ANTHROPIC_CONFIG_DIR".to_owned()]);
             out.plain.insert("ANTHROPIC_PROFILE".to_owned(), SDK_PROFILE.to_owned());
@@ -293,13 +371,12 @@ impl Profile {
                 Some(url) => {
                     out.plain.insert(endpoint.variable.to_owned(), url.trim_end_matches('/').to_owned());
                 }
-                None => out.clears.push((endpoint.variable.to_owned(), "sends the credential to another host")),
+                None => {
+                    let what = "sends the credential to another host";
+                    out.clears.push((endpoint.variable.to_owned(), what.to_owned()));
+                }
             }
         }
-        if let Some(variable) = self.identity_variable() {
-            out.clears.push((variable.to_owned(), "the assertion itself, by which anyone can exchange"));
-        }
-        out
     }
 
     /// The variable of the caller that holds the assertion, where the identity source is one that only callers can read.
@@ -336,11 +413,18 @@ impl Profile {
             delivery.insert("mode".to_owned(), Value::String(mode.word().to_owned()));
         }
         if self.given.variables {
-            let table = self.delivery.variables.iter().map(|v| (v.clone(), Value::String("token".to_owned())));
-            delivery.insert("env".to_owned(), Value::Table(table.collect()));
+            let said = |names: &BTreeSet<String>, what: &str| {
+                names.iter().map(|v| (v.clone(), Value::String(what.to_owned()))).collect::<Vec<_>>()
+            };
+            let mut table = said(&self.delivery.variables, "token");
+            table.extend(said(&self.delivery.addresses, "url"));
+            delivery.insert("env".to_owned(), Value::Table(table.into_iter().collect()));
         }
         if !delivery.is_empty() {
             file.insert("delivery".to_owned(), Value::Table(delivery));
+        }
+        if !self.given.gateway.is_empty() {
+            file.insert("gateway".to_owned(), Value::Table(self.given.gateway.clone()));
         }
         if self.given.max_ttl {
             let ttl = Value::String(render_duration(self.max_ttl));
@@ -460,8 +544,8 @@ fn missing(issuer: &Table, kind: &KindSpec) -> Vec<String> {
     required.filter(|f| !issuer.contains_key(f.name)).map(|f| format!("issuer.{}", f.name)).collect()
 }
 
-/// Checks the settings of an issuer or identity source; gives the provider, where there is one.
-fn settings(table: &Table, kind: &KindSpec, prefix: &str) -> Result<Option<String>, ProfileError> {
+/// Checks the settings of an issuer or identity source.
+fn settings(table: &Table, kind: &KindSpec, prefix: &str) -> Result<(), ProfileError> {
     known(table, kind.fields, prefix, &["kind"])?;
     for field in kind.fields {
         let Some(value) = table.get(field.name) else { continue };
@@ -474,7 +558,151 @@ fn settings(table: &Table, kind: &KindSpec, prefix: &str) -> Result<Option<Strin
         }
         setting(field.shape, value, &at)?;
     }
-    Ok(table.get("provider").and_then(Value::as_str).map(str::to_owned))
+    Ok(())
+}
+
+/// Keys of the section `gateway`.
+const GATEWAY_KEYS: [&str; 7] = ["provider", "base_url", "header", "prefix", "query", "only", "containers"];
+
+/// The provider: as the issuer is, or as the profile says it in one of two places.
+fn provider(
+    kind: &KindSpec,
+    issuer: &Settings,
+    gateway: &Table,
+    families: &Families,
+) -> Result<Option<String>, ProfileError> {
+    known(gateway, &[], "gateway.", &GATEWAY_KEYS)?;
+    let of_issuer = issuer.text("provider").or(kind.usual.provider);
+    let named = match (of_issuer, gateway.get("provider")) {
+        (Some(_), Some(_)) => return Err(invalid("`gateway.provider` is said by the issuer already")),
+        (of_issuer, None) => of_issuer,
+        (None, Some(value)) => {
+            Some(value.as_str().ok_or_else(|| invalid("`gateway.provider` is not the name of a provider"))?)
+        }
+    };
+    match named {
+        Some(name) if !families.providers().contains(name) => {
+            let names: Vec<_> = families.providers().into_iter().collect();
+            Err(invalid(format!("there is no provider `{}`; {}", plain(name, 40), nearest(name, &names))))
+        }
+        named => Ok(named.map(str::to_owned)),
+    }
+}
+
+/// What the gateway does for a profile: what its section `gateway` says, and for the rest what its provider's API is.
+fn target(
+    issuer: &Settings,
+    provider: Option<&str>,
+    section: &Table,
+    families: &Families,
+) -> Result<Option<Target>, ProfileError> {
+    let bad = |key: &'static str| move |why: String| invalid(format!("`gateway.{key}` {why}"));
+    let text = |key: &'static str| match section.get(key) {
+        None => Ok(None),
+        Some(value) => value.as_str().map(Some).ok_or_else(|| invalid(format!("`gateway.{key}` is not text"))),
+    };
+    let (base_url, header, prefix, query) = (text("base_url")?, text("header")?, text("prefix")?, text("query")?);
+    let only = match section.get("only") {
+        None => Vec::new(),
+        Some(Value::Array(list)) => {
+            let calls: Option<Vec<String>> = list.iter().map(|v| v.as_str().map(str::to_owned)).collect();
+            calls.ok_or_else(|| invalid("`gateway.only` holds something that is not text"))?
+        }
+        Some(_) => return Err(invalid("`gateway.only` is not a list such as [\"POST /v1/messages\"]")),
+    };
+    if section.contains_key("only") {
+        gateway::check_calls(&only).map_err(bad("only"))?;
+    }
+    let containers = match section.get("containers") {
+        None => false,
+        Some(value) => value.as_bool().ok_or_else(|| invalid("`gateway.containers` is not true or false"))?,
+    };
+    if base_url.is_some() && issuer.text("base_url").is_some() {
+        return Err(invalid("`gateway.base_url` is said by the issuer already"));
+    }
+    let api = provider.and_then(|provider| families.api(provider));
+    let given = base_url.or(issuer.text("base_url"));
+    let known = match api {
+        Some(api) if given.is_none() => at_home(api, issuer)?,
+        _ => None,
+    };
+    let Some(url) = given.map(str::to_owned).or(known) else {
+        if !section.is_empty() && api.is_none() {
+            return Err(invalid("`gateway.base_url` is missing: nothing says where requests go"));
+        }
+        return Ok(None);
+    };
+    let path = api.map_or("", |api| api.path.as_str());
+    let upstream = Upstream::parse(&url, path).map_err(|why| invalid(format!("the base URL of the gateway: {why}")))?;
+    let placement = match (header, prefix, query) {
+        (Some(_), _, Some(_)) => return Err(invalid("`gateway.header` and `gateway.query` are both there")),
+        (None, Some(_), _) => return Err(invalid("`gateway.prefix` stands before the content of a `gateway.header`")),
+        (Some(name), prefix, None) => {
+            gateway::check_header(name).map_err(bad("header"))?;
+            let prefix = prefix.unwrap_or_default();
+            gateway::check_prefix(prefix).map_err(bad("prefix"))?;
+            Placement::Header(name.to_owned(), prefix.to_owned())
+        }
+        (None, None, Some(name)) => {
+            gateway::check_query(name).map_err(bad("query"))?;
+            Placement::Query(name.to_owned())
+        }
+        (None, None, None) => {
+            let stored = issuer.text("provider").is_some();
+            match api.map(|api| if stored { &api.stored } else { &api.issued }) {
+                None | Some(Put::Bearer) => Placement::Bearer,
+                Some(Put::BearerOauth) => Placement::BearerOauth,
+                Some(Put::Header(name)) => Placement::Header(name.clone(), String::new()),
+                Some(Put::Sigv4(service)) => match region(api, issuer)? {
+                    Some(region) => Placement::SigV4 { service: service.clone(), region },
+                    None => return Ok(None),
+                },
+            }
+        }
+    };
+    let route = api.map_or_else(|| "generic".to_owned(), |api| api.route.clone());
+    if api.is_none() && only.is_empty() {
+        let help = "write the calls that it may make: only = [\"POST /v1/chat\"]".to_owned();
+        let cause = "`gateway.only` is missing: nothing says what may be called there".to_owned();
+        // A base URL of the issuer alone asks for nothing of the gateway.
+        return if section.is_empty() { Ok(None) } else { Err(ProfileError::Invalid(cause, Some(help))) };
+    }
+    Ok(Some(Target { route, upstream, placement, only, containers }))
+}
+
+/// The region that a profile names, or the one that is taken where it names none.
+fn region(api: Option<&Api>, issuer: &Settings) -> Result<Option<String>, ProfileError> {
+    let default = api.and_then(|api| api.defaults.get("region")).map(String::as_str);
+    let Some(name) = issuer.text("region").or(default) else { return Ok(None) };
+    gateway::check_region(name).map_err(|why| invalid(format!("`issuer.region` {why}")))?;
+    Ok(Some(name.to_owned()))
+}
+
+/// Where the API of a provider is for the settings of an issuer; `None` where one that it takes is not there.
+fn at_home(api: &Api, issuer: &Settings) -> Result<Option<String>, ProfileError> {
+    let region = region(Some(api), issuer)?;
+    if let Some(url) = region.as_ref().and_then(|region| api.by_region.get(region)) {
+        return Ok(Some(url.clone()));
+    }
+    if let Some(resource) = issuer.text("resource") {
+        let small = resource.to_ascii_lowercase();
+        gateway::check_region(&small).map_err(|_| invalid("`issuer.resource` is not the name of a resource"))?;
+    }
+    Ok(fill(&api.base_url, |name| if name == "region" { region.as_deref() } else { issuer.text(name) }))
+}
+
+/// Puts settings in the place of their names in braces; `None` where one is not there.
+fn fill<'s>(template: &str, setting: impl Fn(&str) -> Option<&'s str>) -> Option<String> {
+    let mut out = String::new();
+    let mut rest = template;
+    while let Some((before, after)) = rest.split_once('{') {
+        let (name, behind) = after.split_once('}')?;
+        out.push_str(before);
+        out.push_str(setting(name)?);
+        rest = behind;
+    }
+    out.push_str(rest);
+    Some(out)
 }
 
 /// Checks one setting against its shape.
@@ -545,19 +773,32 @@ fn inherited(table: &Table, at: &str) -> Result<(), ProfileError> {
     Ok(())
 }
 
-fn variables(table: Table) -> Result<BTreeSet<String>, ProfileError> {
+/// The variables that a profile names for the credential, and for the address of the gateway.
+fn variables(table: Table) -> Result<(BTreeSet<String>, BTreeSet<String>), ProfileError> {
     if table.is_empty() || table.len() > 16 {
         return Err(invalid("delivery.env names no variable, or more than 16"));
     }
-    let mut names = BTreeSet::new();
+    let (mut names, mut addresses) = (BTreeSet::new(), BTreeSet::new());
     for (name, value) in table {
-        check_variable(&name).map_err(ProfileError::Variable)?;
-        if value.as_str() != Some("token") {
-            return Err(invalid(format!("delivery.env.{name} must be \"token\"")));
+        match value.as_str() {
+            Some("token") => {
+                check_variable(&name).map_err(ProfileError::Variable)?;
+                names.insert(name);
+            }
+            Some("url") => {
+                check_address(&name).map_err(ProfileError::Variable)?;
+                addresses.insert(name);
+            }
+            _ => {
+                let cause = format!("delivery.env.{} must be \"token\", or \"url\"", plain(&name, 64));
+                return Err(invalid(cause));
+            }
         }
-        names.insert(name);
     }
-    Ok(names)
+    if names.is_empty() {
+        return Err(invalid("delivery.env names no variable for the token"));
+    }
+    Ok((names, addresses))
 }
 
 #[cfg(test)]
@@ -586,6 +827,7 @@ mod tests {
         usual: Usual {
             variables: &["ANTHROPIC_AUTH_TOKEN"],
             sdk_files: true,
+            provider: Some("anthropic"),
             endpoint: Some(Endpoint {
                 field: "base_url",
                 variable: "ANTHROPIC_BASE_URL",
@@ -610,6 +852,7 @@ mod tests {
         fields: &[
             FieldSpec { name: "secret", shape: Shape::Text, required: true, secret: true, about: "" },
             FieldSpec { name: "provider", shape: Shape::Text, required: false, secret: false, about: "" },
+            FieldSpec { name: "base_url", shape: Shape::Url, required: false, secret: false, about: "" },
         ],
         usual: Usual::NONE,
     };
@@ -621,6 +864,7 @@ mod tests {
             FieldSpec { name: "argv", shape: Shape::Program, required: true, secret: false, about: "" },
             FieldSpec { name: "env", shape: Shape::Variables, required: false, secret: false, about: "" },
             FieldSpec { name: "timeout", shape: Shape::Duration, required: false, secret: false, about: "" },
+            FieldSpec { name: "region", shape: Shape::Text, required: false, secret: false, about: "" },
         ],
         usual: Usual::NONE,
     };
@@ -692,8 +936,12 @@ mod tests {
                 "must be \"token\"",
             ),
             (
-                "[issuer]\nkind = \"static\"\nsecret = \"secret:a\"\n[delivery]\nmode = \"gateway\"",
+                "[issuer]\nkind = \"static\"\nsecret = \"secret:a\"\n[delivery]\nmode = \"endpoint\"",
                 "not one that this version has",
+            ),
+            (
+                "[issuer]\nkind = \"static\"\nsecret = \"secret:a\"\n[delivery]\nmode = \"gateway\"\nenv = { A = \"token\" }",
+                "nothing says where requests go",
             ),
             (
                 "[issuer]\nkind = \"static\"\nsecret = \"secret:a\"\nprovider = \"antropic\"",
@@ -760,24 +1008,214 @@ mod tests {
             parse(&format!("{FEDERATED}{base}\n[issuer.identity]\nkind = \"file\"\npath = \"/t\"\n{delivery}")).unwrap()
         };
         let names = |h: &HandOver| h.carriers.iter().chain(h.plain.keys()).cloned().collect::<Vec<_>>();
-        let usual = of("", "").hand_over(None);
+        let over = |p: &Profile, mode: DeliveryMode| p.hand_over(mode, None, "http://127.0.0.1:1");
+        let usual = over(&of("", ""), DeliveryMode::File);
         assert_eq!((usual.mode, usual.form), (DeliveryMode::File, Form::SdkFiles));
         assert_eq!(names(&usual), ["ANTHROPIC_CONFIG_DIR", "ANTHROPIC_PROFILE"]);
         assert_eq!(usual.clears.first().map(|c| c.0.as_str()), Some("ANTHROPIC_BASE_URL"));
 
-        let elsewhere = of("base_url = \"http://127.0.0.1:9/\"", "[delivery]\nmode = \"env\"").hand_over(None);
+        let elsewhere = of("base_url = \"http://127.0.0.1:9/\"", "[delivery]\nmode = \"env\"");
+        let elsewhere = over(&elsewhere, DeliveryMode::Env);
         assert_eq!(names(&elsewhere), ["ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_BASE_URL"]);
         assert_eq!(elsewhere.plain["ANTHROPIC_BASE_URL"], "http://127.0.0.1:9");
         assert!(elsewhere.clears.is_empty());
 
-        let own = of("", "[delivery]\nmode = \"file\"\nenv = { T = \"token\" }").hand_over(None);
-        assert_eq!((own.form, names(&own)), (Form::Bytes, vec!["T".to_owned()]));
+        let own = of("", "[delivery]\nmode = \"file\"\nenv = { T = \"token\" }");
+        let given = over(&own, DeliveryMode::File);
+        assert_eq!((given.form, names(&given)), (Form::Bytes, vec!["T".to_owned()]));
         let asked = of("", "[delivery]\nenv = { T = \"token\" }");
         assert_eq!(
-            (asked.hand_over(None).mode, names(&asked.hand_over(None))),
-            (DeliveryMode::Env, vec!["T".to_owned()])
+            (asked.delivery.mode, names(&over(&asked, DeliveryMode::Env))),
+            (Some(DeliveryMode::Env), vec!["T".to_owned()])
         );
-        assert_eq!(asked.hand_over(Some(DeliveryMode::File)).form, Form::SdkFiles, "a path is no token");
+        assert_eq!(over(&asked, DeliveryMode::File).form, Form::SdkFiles, "a path is no token");
+    }
+
+    #[test]
+    fn a_profile_says_where_the_gateway_sends_its_requests() {
+        let key = |more: &str| format!("[issuer]\nkind = \"static\"\nsecret = \"secret:k\"\n{more}");
+        let mint = |more: &str| format!("[issuer]\nkind = \"command\"\nargv = [\"/m\"]\n{more}");
+        let federated = format!("{FEDERATED}[issuer.identity]\nkind = \"file\"\npath = \"/t\"");
+        let only = "only = [\"POST /v1/x\"]\n[delivery]\nenv = { K = \"token\" }";
+        let header = |name: &str, prefix: &str| Placement::Header(name.to_owned(), prefix.to_owned());
+        for (text, route, host, port, base, placement) in [
+            (key("provider = \"anthropic\""), "anthropic", "api.anthropic.com", 443, "", header("x-api-key", "")),
+            (federated, "anthropic", "api.anthropic.com", 443, "", Placement::BearerOauth),
+            (
+                key("provider = \"openai\"\nbase_url = \"http://127.0.0.1:8080/api/v1/\""),
+                "openai",
+                "127.0.0.1",
+                8080,
+                "/api",
+                Placement::Bearer,
+            ),
+            (
+                key("provider = \"anthropic\"\n[gateway]\nheader = \"authorization\"\nprefix = \"Bearer \""),
+                "anthropic",
+                "api.anthropic.com",
+                443,
+                "",
+                header("authorization", "Bearer "),
+            ),
+            (
+                mint("region = \"eu-west-1\"\n[gateway]\nprovider = \"bedrock\""),
+                "bedrock",
+                "bedrock-runtime.eu-west-1.amazonaws.com",
+                443,
+                "",
+                Placement::SigV4 { service: "bedrock".to_owned(), region: "eu-west-1".to_owned() },
+            ),
+            (
+                mint("region = \"global\"\n[gateway]\nprovider = \"vertex\""),
+                "vertex",
+                "aiplatform.googleapis.com",
+                443,
+                "",
+                Placement::Bearer,
+            ),
+            (
+                mint("region = \"europe-west1\"\n[gateway]\nprovider = \"vertex\""),
+                "vertex",
+                "europe-west1-aiplatform.googleapis.com",
+                443,
+                "",
+                Placement::Bearer,
+            ),
+            (
+                key("provider = \"foundry\"\nbase_url = \"https://r.services.ai.azure.com/anthropic/\""),
+                "foundry",
+                "r.services.ai.azure.com",
+                443,
+                "",
+                header("api-key", ""),
+            ),
+            (
+                key(&format!("[gateway]\nbase_url = \"https://api.example/v2\"\nquery = \"key\"\n{only}")),
+                "generic",
+                "api.example",
+                443,
+                "/v2",
+                Placement::Query("key".to_owned()),
+            ),
+            (
+                key(&format!("[gateway]\nbase_url = \"https://api.example:8443\"\n{only}")),
+                "generic",
+                "api.example",
+                8443,
+                "",
+                Placement::Bearer,
+            ),
+        ] {
+            let profile = parse(&text).unwrap_or_else(|e| panic!("{text}: {e}"));
+            let target = profile.gateway.clone().unwrap_or_else(|| panic!("{text}"));
+            let upstream = Upstream { tls: host != "127.0.0.1", host: host.into(), port, base: base.into() };
+            assert_eq!((target.route.as_str(), &target.upstream, &target.placement), (route, &upstream, &placement));
+            let again = parse(&profile.to_toml()).unwrap();
+            assert_eq!((again.to_toml(), again.gateway), (profile.to_toml(), profile.gateway));
+        }
+        // What nothing is known of has no gateway; what lacks a part of its address has none either.
+        for text in [
+            key("[delivery]\nenv = { K = \"token\" }"),
+            key("base_url = \"https://api.example\"\n[delivery]\nenv = { K = \"token\" }"),
+            key("provider = \"stripe\""),
+            key("provider = \"foundry\""),
+        ] {
+            assert_eq!(parse(&text).unwrap().gateway, None, "{text}");
+        }
+        let missing = "[issuer]\nkind = \"command\"\nargv = [\"/m\"]\n[gateway]\nprovider = \"vertex\"";
+        assert!(refused(missing).contains("`delivery.env` is missing"), "{}", refused(missing));
+    }
+
+    #[test]
+    fn the_section_gateway_is_checked() {
+        let known = |more: &str| {
+            format!("[issuer]\nkind = \"static\"\nsecret = \"secret:k\"\nprovider = \"anthropic\"\n{more}")
+        };
+        let full = known(
+            "[delivery]\nmode = \"gateway\"\nenv = { MY_KEY = \"token\", MY_BASE_URL = \"url\" }\n[gateway]\nonly = [\"POST /v1/messages\"]\ncontainers = true",
+        );
+        let profile = parse(&full).unwrap();
+        let target = profile.gateway.clone().unwrap();
+        assert_eq!((target.only, target.containers), (vec!["POST /v1/messages".to_owned()], true));
+        let given = profile.hand_over(DeliveryMode::Gateway, None, "http://127.0.0.1:7");
+        assert_eq!(given.carriers, BTreeSet::from(["MY_KEY".to_owned()]));
+        assert_eq!(given.plain, BTreeMap::from([("MY_BASE_URL".to_owned(), "http://127.0.0.1:7".to_owned())]));
+        assert_eq!(parse(&profile.to_toml()).unwrap().delivery, profile.delivery);
+        let bare = |more: &str| {
+            format!("[issuer]\nkind = \"static\"\nsecret = \"secret:k\"\n{more}\n[delivery]\nenv = {{ K = \"token\" }}")
+        };
+        for (text, want) in [
+            (known("[gateway]\nonyl = []"), "`gateway.onyl` is not known; did you mean `only`?"),
+            (known("[gateway]\nonly = []"), "`gateway.only` names no call"),
+            (known("[gateway]\nonly = [\"POST v1\"]"), "is not written as"),
+            (known("[gateway]\nonly = \"POST /v1\""), "is not a list"),
+            (known("[gateway]\nonly = [1]"), "not text"),
+            (known("[gateway]\ncontainers = 1"), "is not true or false"),
+            (known("[gateway]\nheader = \"host\""), "cannot be `host`"),
+            (known("[gateway]\nheader = \"X-Key\""), "lower case"),
+            (known("[gateway]\nheader = \"x-key\"\nprefix = \"a\\r\\nb\""), "`gateway.prefix`"),
+            (known("[gateway]\nprefix = \"Bearer \""), "stands before the content of a `gateway.header`"),
+            (known("[gateway]\nheader = \"x-k\"\nquery = \"key\""), "are both there"),
+            (known("[gateway]\nquery = \"a&b\""), "`gateway.query`"),
+            (known("[gateway]\nprovider = \"openai\""), "is said by the issuer already"),
+            (known("[gateway]\nbase_url = \"http://api.example\""), "must begin with https"),
+            (known("base_url = \"https://a\"\n[gateway]\nbase_url = \"https://b\""), "is said by the issuer already"),
+            (bare("[gateway]\nprovider = \"antropic\""), "did you mean `anthropic`?"),
+            (bare("[gateway]\nonly = [\"GET /\"]"), "`gateway.base_url` is missing"),
+            (bare("[gateway]\nbase_url = \"https://a\""), "`gateway.only` is missing"),
+            ("gateway = 1\n[issuer]\nkind = \"static\"".to_owned(), "`gateway` is not a section"),
+            (
+                known("[delivery]\nmode = \"gateway\"\nenv = { HTTPS_PROXY = \"url\", K = \"token\" }"),
+                "delivery.variable_refused",
+            ),
+            (known("[delivery]\nmode = \"gateway\"\nenv = { A_BASE_URL = \"url\" }"), "no variable for the token"),
+            (known("[delivery]\nenv = { A_BASE_URL = \"url\", K = \"token\" }"), "takes mode = \"gateway\""),
+            (known("[delivery]\nmode = \"gateway\"\nenv = { A_BASE_URL = \"token\" }"), "delivery.variable_refused"),
+        ] {
+            assert!(refused(&text).contains(want), "{text}\n{}", refused(&text));
+        }
+        for region in ["eu.evil.example/", "eu@evil", "EU", ""] {
+            let text = format!(
+                "[issuer]\nkind = \"command\"\nargv = [\"/m\"]\nregion = \"{region}\"\n[gateway]\nprovider = \"vertex\""
+            );
+            assert!(parse(&text).is_err(), "{region}");
+        }
+    }
+
+    proptest::proptest! {
+        /// Whatever a section holds, it is refused or read to a target that survives being written back, and that goes
+        /// nowhere but to the host of its URL.
+        #[test]
+        fn a_gateway_section_is_written_back_to_the_same_target(
+            host in "[a-z]{1,8}(\\.[a-z]{1,8})?", port in proptest::option::of(1..65_535_u16), base in "(/[a-z0-9]{1,5}){0,3}/?",
+            placing in proptest::option::of((proptest::bool::ANY, "[a-zA-Z0-9 :\\-]{0,10}", "[ -~]{0,6}")),
+            calls in proptest::collection::vec("(GET|POST|TRACE|get) /[a-z{}./]{0,10}", 0..4),
+            containers in proptest::option::of(proptest::bool::ANY),
+        ) {
+            let port = port.map_or_else(String::new, |port| format!(":{port}"));
+            let mut section = Table::from_iter([("base_url".to_owned(), Value::String(format!("https://{host}{port}{base}")))]);
+            match placing {
+                Some((true, name, prefix)) => {
+                    section.insert("header".to_owned(), Value::String(name));
+                    section.insert("prefix".to_owned(), Value::String(prefix));
+                }
+                Some((false, name, _)) => drop(section.insert("query".to_owned(), Value::String(name))),
+                None => {}
+            }
+            section.insert("only".to_owned(), Value::Array(calls.into_iter().map(Value::String).collect()));
+            if let Some(containers) = containers {
+                section.insert("containers".to_owned(), Value::Boolean(containers));
+            }
+            let mut file: Table = toml::from_str("[issuer]\nkind = \"static\"\nsecret = \"secret:k\"\n[delivery]\nenv = { K = \"token\" }").unwrap();
+            file.insert("gateway".to_owned(), Value::Table(section));
+            if let Ok(profile) = parse(&file.to_string()) {
+                let target = profile.gateway.clone().unwrap();
+                proptest::prop_assert_eq!(&target.upstream.host, &host);
+                proptest::prop_assert!(target.upstream.tls && !target.upstream.base.ends_with('/'));
+                let again = parse(&profile.to_toml()).unwrap();
+                proptest::prop_assert_eq!(again.gateway, profile.gateway);
+            }
+        }
     }
 
     #[test]

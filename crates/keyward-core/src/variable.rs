@@ -1,9 +1,10 @@
 //! Environment variables: which may carry a credential, and which would win over one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 const REFUSED: &str = include_str!("../data/refused-variables.txt");
 const FAMILIES: &str = include_str!("../data/families.toml");
+const APIS: &str = include_str!("../data/apis.toml");
 
 /// Why a variable cannot carry a credential.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -23,6 +24,19 @@ pub enum VariableError {
 /// # Errors
 /// [`VariableError`].
 pub fn check_variable(name: &str) -> Result<(), VariableError> {
+    check(name, false)
+}
+
+/// Checks that a variable may carry the address of the gateway: as [`check_variable`], and those names too by which programs
+/// learn where an API is.
+///
+/// # Errors
+/// [`VariableError`].
+pub(crate) fn check_address(name: &str) -> Result<(), VariableError> {
+    check(name, true)
+}
+
+fn check(name: &str, addresses: bool) -> Result<(), VariableError> {
     let ok = (1..=128).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
         && !name.bytes().next().is_some_and(|b| b.is_ascii_digit());
@@ -31,13 +45,14 @@ pub fn check_variable(name: &str) -> Result<(), VariableError> {
     }
     let upper = name.to_ascii_uppercase();
     let lines = REFUSED.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#'));
-    for pattern in lines {
+    for line in lines {
+        let (pattern, address) = line.split_once(' ').map_or((line, false), |(pattern, _)| (pattern, true));
         let hit = match (pattern.strip_prefix('*'), pattern.strip_suffix('*')) {
             (Some(end), _) => upper.ends_with(end),
             (None, Some(start)) => upper.starts_with(start),
             (None, None) => upper == pattern,
         };
-        if hit {
+        if hit && !(addresses && address) {
             return Err(VariableError::Refused(name.to_owned(), pattern));
         }
     }
@@ -49,6 +64,44 @@ pub fn check_variable(name: &str) -> Result<(), VariableError> {
 #[derive(Debug)]
 pub struct Families {
     by_name: BTreeMap<String, Family>,
+    apis: BTreeMap<String, Api>,
+}
+
+/// The API of a provider, in `data/apis.toml`.
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Api {
+    /// Name of the list of calls.
+    pub(crate) route: String,
+    /// Where it is; `{region}` and the like stand for settings.
+    pub(crate) base_url: String,
+    /// What is taken for a setting that is not there.
+    #[serde(default)]
+    pub(crate) defaults: BTreeMap<String, String>,
+    /// Where it is in regions that have hosts of another form.
+    #[serde(default)]
+    pub(crate) by_region: BTreeMap<String, String>,
+    /// What the base URL of its clients ends in.
+    #[serde(default)]
+    pub(crate) path: String,
+    /// How a secret of the vault is put on a request.
+    pub(crate) stored: Put,
+    /// How what another issuer made is put on a request.
+    pub(crate) issued: Put,
+}
+
+/// How a credential is put on a request, without what only a profile knows.
+#[derive(Debug, Clone, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Put {
+    /// As a bearer token.
+    Bearer,
+    /// As a bearer token, with Anthropic's flag for tokens of OAuth.
+    BearerOauth,
+    /// In this header.
+    Header(String),
+    /// By AWS's signature, for this service.
+    Sigv4(String),
 }
 
 #[derive(Debug, serde::Deserialize)]
@@ -67,12 +120,18 @@ impl Families {
     /// # Errors
     /// The parser's words; the built-in list is read by a test.
     pub fn built_in() -> Result<Self, String> {
-        Ok(Self { by_name: toml::from_str(FAMILIES).map_err(|e| e.to_string())? })
+        let by_name = toml::from_str(FAMILIES).map_err(|e| e.to_string())?;
+        Ok(Self { by_name, apis: toml::from_str(APIS).map_err(|e| e.to_string())? })
     }
 
-    /// The providers that a static profile may name.
-    pub fn providers(&self) -> impl Iterator<Item = &str> {
-        self.by_name.keys().map(String::as_str)
+    /// The providers that a profile may name.
+    pub fn providers(&self) -> BTreeSet<&str> {
+        self.by_name.keys().chain(self.apis.keys()).map(String::as_str).collect()
+    }
+
+    /// The API of a provider.
+    pub(crate) fn api(&self, provider: &str) -> Option<&Api> {
+        self.apis.get(provider)
     }
 
     /// The usual variable of a provider.
@@ -132,16 +191,26 @@ mod tests {
     }
 
     #[test]
+    fn a_variable_for_the_gateways_address_is_one_by_which_apis_are_found() {
+        for name in ["ANTHROPIC_BASE_URL", "AWS_ENDPOINT_URL_BEDROCK_RUNTIME", "MY_API", "x_base_url"] {
+            assert_eq!(check_address(name), Ok(()), "{name}");
+        }
+        for name in ["HTTPS_PROXY", "LD_PRELOAD", "PATH", "DOCKER_HOST", "AZURE_AUTHORITY_HOST", "KEYWARD_X", "A B"] {
+            assert!(check_address(name).is_err(), "{name}");
+        }
+    }
+
+    #[test]
     fn a_family_names_its_other_members() {
         let families = Families::built_in().unwrap_or_else(|e| panic!("{e}"));
         let shadows: Vec<_> = families.shadows("ANTHROPIC_AUTH_TOKEN").map(|(n, _)| n).collect();
         assert!(shadows.contains(&"ANTHROPIC_API_KEY") && shadows.contains(&"CLAUDE_CODE_OAUTH_TOKEN"));
         assert!(!shadows.contains(&"ANTHROPIC_AUTH_TOKEN"));
         assert_eq!(families.shadows("DATABASE_URL").count(), 0);
-        for provider in families.providers() {
+        for provider in families.by_name.keys() {
             let usual = families.usual_variable(provider).unwrap_or_default();
             assert_eq!(check_variable(usual), Ok(()), "{provider}");
-            assert!(families.by_name[provider].members.contains_key(usual), "{provider}");
+            assert!(families.by_name[provider.as_str()].members.contains_key(usual), "{provider}");
         }
     }
 }

@@ -52,6 +52,12 @@ impl ChainKey {
         self.0.mac(&[b"keyward/audit/v1", &seq.to_be_bytes(), prev, &len, body])
     }
 
+    /// MAC of the checkpoint of an archive segment: `HMAC-SHA256(audit key, "keyward/checkpoint/v1" ‖ checkpoint)`. The bytes are
+    /// the caller's.
+    pub fn checkpoint(&self, checkpoint: &[u8]) -> [u8; 32] {
+        self.0.mac(&[b"keyward/checkpoint/v1", checkpoint])
+    }
+
     /// Keyed digest of an argument list, so that the log can tell two command lines apart without holding them:
     /// `HMAC-SHA256(audit key, "keyward/args/v1" ‖ u64be(count) ‖ (u64be(len) ‖ argument)…)`.
     pub fn args_digest<A: AsRef<[u8]>>(&self, argv: &[A]) -> [u8; 32] {
@@ -104,6 +110,7 @@ mod tests {
         assert_eq!(hex::encode(one), text("mac_1"));
         assert_eq!(hex::encode(chain.mac(2, &one, b"")), text("mac_2"));
         assert_eq!(hex::encode(chain.args_digest(&["ls", "-l", ""])), text("args"));
+        assert_eq!(hex::encode(chain.checkpoint(b"checkpoint")), text("checkpoint"));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! a passphrase or a plaintext. Called by the core (chain rules), the store (files) and the broker (unlocking).
 
 mod anchor;
+mod archive;
 mod chain;
 mod export;
 mod kdf;
@@ -14,6 +15,7 @@ mod slots;
 mod vault_key;
 
 pub use anchor::{ANCHOR_FILE_BYTES, ANCHOR_SLOT_BYTES, Anchor, AnchorFile, AnchorKey};
+pub use archive::{ArchiveKey, SegmentKey};
 pub use chain::{ChainKey, genesis};
 pub use export::{EXPORT_SIGNATURE_BYTES, ExportError, ExportKey, PublicKey};
 pub use kdf::{KdfError, KdfParams, calibrate, derive_from_passphrase};

@@ -49,6 +49,11 @@ impl VaultKey {
         derive(&self.0, &[b"keyward/anchor/v1"])
     }
 
+    /// Key from which those of archive segments are derived, label `keyward/archive/v1`.
+    pub fn derive_archive(&self) -> Key32 {
+        derive(&self.0, &[b"keyward/archive/v1"])
+    }
+
     pub(crate) fn from_key(key: Key32) -> Self {
         Self(key)
     }
@@ -118,6 +123,7 @@ mod tests {
             ("keyward/audit/v1", vault.derive_audit()),
             ("keyward/slots/v1", vault.derive_slots()),
             ("keyward/anchor/v1", vault.derive_anchor()),
+            ("keyward/archive/v1", vault.derive_archive()),
         ];
         let ours: Vec<(String, String)> = ours.iter().map(|(label, key)| ((*label).to_owned(), hex_of(key))).collect();
         assert_eq!(ours, vectors);

@@ -100,6 +100,7 @@ codes! {
     IdentitySpent "identity.spent" 6 "the assertion can be presented once, and it was" "wait until the identity provider has issued another one, or let a `command` source fetch one for each exchange"
     DeliveryVariable "delivery.variable_refused" 1 "the variable changes how programs load or where they send data" "deliver to a variable that only holds the credential"
     DeliveryConflict "delivery.conflict" 1 "two profiles deliver to the same variable" "leave one of them out, or name another variable in its [delivery]"
+    DeliveryImpossible "delivery.impossible" 1 "the issuer or the program cannot take this delivery" "leave out --deliver and `mode`: the strongest that works is taken"
     DeliveryValue "delivery.value" 1 "the credential cannot stand in an environment variable" "deliver it as a file: [delivery] mode = \"file\""
     DeliveryFolder "delivery.folder" 1 "there is no private memory-backed folder for file deliveries" "set XDG_RUNTIME_DIR to a tmpfs folder of yours with mode 0700"
     RunNotFound "run.not_found" 127 "the program was not found" "check its name and PATH"
@@ -113,6 +114,21 @@ codes! {
     PolicyDenied "policy.denied" 4 "this is not allowed here" "ask the person at the keyboard to do it, outside of the run"
     PassphraseNeeded "passphrase.needed" 4 "this needs the passphrase, and there is nobody to ask" "run it in a terminal, or give --passphrase-stdin or --passphrase-fd N"
     PeerRefused "peer.refused" 4 "the broker does not know who is asking" "run the command directly, not through a descriptor or process of another program"
+
+    // The gateway.
+    GatewayRequest "gateway.request_malformed" 1 "the request is not HTTP/1.1 as the gateway takes it" "mend the client, or the proxy before it, in what the cause names"
+    GatewayPath "gateway.path_refused" 1 "the path or query of the request is refused" "send it in its plain form, without what the cause names"
+    GatewayNotAllowed "gateway.not_allowed" 4 "the profile does not let this method and path through" "if the run must have it, name it in the profile: [gateway] only = [\"METHOD /path\"]"
+    GatewayToken "gateway.token_unknown" 4 "the request has no run token that is known" "start the program with `keyward run`, and remove keys from its own settings that win over those of the run"
+    GatewayUnverified "gateway.run_unverified" 4 "the program of the run is not verified" "start it with `keyward run`; `keyward ps` shows what runs"
+    GatewayCaller "gateway.caller_outside" 4 "the process that calls does not belong to the run" "start it inside the run; for containers set [gateway] containers = true in the profile"
+    GatewayCrossSite "gateway.cross_site" 4 "the request is one of a web page, or names another host" "call the address that the run was given, from a program and not from a browser"
+    GatewayBody "gateway.body_too_large" 1 "the body is larger than the gateway can sign" "send less than 32 MiB"
+    GatewayUpstream "gateway.upstream_unreachable" 6 "the API cannot be reached" "check the network and the host that the cause names, then try again"
+    GatewayCertificate "gateway.upstream_certificate" 6 "the certificate of the API is not trusted" "check the host in the profile and the certificates of this system; a proxy that opens TLS must be trusted by the system"
+    LeaseRevoked "lease.revoked" 4 "the credential was taken back" "to ask for it anew, start the program again with `keyward run`"
+    LeaseExpired "lease.expired" 4 "the time of the credential is over" "to ask for it anew, start the program again with `keyward run`"
+    LeaseOver "lease.over" 4 "the run that the token belongs to is over" "start the program again with `keyward run`"
 
     // Broker and command line.
     Busy "broker.busy" 6 "the broker has too much to do" "try again in a moment"
