@@ -2,7 +2,9 @@
 
 use crate::routes::Route;
 use keyward_core::{Credential, ProcessId};
+pub use keyward_core::{Placement, Upstream};
 use keyward_diag::Fault;
+use sha2::{Digest, Sha256};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +15,21 @@ use uuid::Uuid;
 /// sent before anything compares it; the token itself is in no table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RunToken(pub [u8; 32]);
+
+impl RunToken {
+    /// What every run token begins with.
+    pub const PREFIX: &str = "kwr_";
+    /// Characters of base64url (RFC 4648 section 5, without padding) after the prefix.
+    pub const CHARACTERS: usize = 43;
+
+    /// The digest of a token, over all of its text; `None` for what has not the form of one.
+    pub fn of(text: &[u8]) -> Option<Self> {
+        let rest = text.strip_prefix(Self::PREFIX.as_bytes())?;
+        let form = rest.len() == Self::CHARACTERS
+            && rest.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
+        form.then(|| Self(Sha256::digest(text).into()))
+    }
+}
 
 /// A connection, as the kernel tells it at accept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,40 +53,6 @@ pub enum Caller {
     Unknown,
 }
 
-/// Where a credential may go. Taken from the profile; nothing that a client says changes it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Upstream {
-    /// `https`; `http` for a loopback address only.
-    pub tls: bool,
-    /// Host name or address, as it stands in `Host`, without port.
-    pub host: String,
-    /// Port.
-    pub port: u16,
-    /// Path before that of each request, without a slash at its end; often empty.
-    pub base: String,
-}
-
-/// How the credential is put on a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Placement {
-    /// `Authorization: Bearer CREDENTIAL` (RFC 6750 section 2.1).
-    Bearer,
-    /// As [`Placement::Bearer`], with the flag that Anthropic wants beside tokens of OAuth added to `anthropic-beta`.
-    BearerOauth,
-    /// The header of this lower-case name, with the text before the credential (often empty).
-    Header(String, String),
-    /// The query parameter of this name.
-    Query(String),
-    /// AWS Signature Version 4 for a service and a region; the credential is a JSON document with `AccessKeyId`,
-    /// `SecretAccessKey` and, if there is one, `SessionToken`. The body is gathered, since its digest is signed.
-    SigV4 {
-        /// Service, as it is signed (`bedrock`).
-        service: String,
-        /// Region.
-        region: String,
-    },
-}
-
 /// What a run token opens.
 #[derive(Debug, Clone)]
 pub struct Admitted {
@@ -88,7 +71,7 @@ pub struct Admitted {
     pub only: Arc<[String]>,
     /// Connections of processes that are not in the tree of the run are let in, as those of containers are not.
     pub containers: bool,
-    /// Becomes something when the lease ends.
+    /// Becomes something when the lease ends; a sender that is dropped without a word counts as [`Ended::Released`].
     pub ended: watch::Receiver<Option<Ended>>,
 }
 
@@ -130,9 +113,10 @@ pub struct Began {
 /// The end of a use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct End {
-    /// Status of the upstream's answer, or of ours where there was none.
+    /// Status of the upstream's answer, or of ours where there was none; 0 where the client got neither.
     pub status: u16,
-    /// Request id of the upstream (`request-id`, `x-request-id`, `x-amzn-requestid`), printable ASCII, at most 128 bytes.
+    /// Request id of the upstream (`request-id`, `x-request-id`, `x-amzn-requestid`, `x-github-request-id`), printable
+    /// ASCII, at most 128 bytes.
     pub request_id: Option<String>,
     /// Bytes of the request's body.
     pub sent: u64,

@@ -5,9 +5,20 @@
 //! longer than one request, and writes nothing: all that is the [`Authority`]'s, which the broker implements.
 
 mod authority;
+mod body;
+mod forward;
+mod google;
+mod guard;
+mod path;
 mod routes;
+mod server;
+mod shape;
+mod sign;
+mod upstream;
+mod whose;
 
 pub use authority::{
     Admitted, Authority, Began, Caller, Connection, Denial, End, EndReason, Ended, Held, Placement, RunToken, Upstream,
 };
-pub use routes::Route;
+pub use routes::{Pattern, PatternError, Route};
+pub use server::Gateway;
