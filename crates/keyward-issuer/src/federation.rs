@@ -11,10 +11,11 @@ use crate::field;
 use crate::http::{self, Answer, Trouble};
 use crate::identity::{self, Source};
 use crate::jwt::Assertion;
+use crate::oauth;
 use jiff::Timestamp;
 use keyward_core::{
     Credential, Endpoint, Failure, Identity, IssueError, Issuer, Issuing, KindRole, KindSpec, Looking, Order, Profile,
-    Shape, Usual, Wall, check_url,
+    Revoking, Shape, Usual, Wall, check_url,
 };
 use keyward_diag::{Code, Fault, plain};
 use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -73,12 +74,14 @@ static SPEC: KindSpec = KindSpec {
             "the workspace, needed where the rule holds for several",
         ),
         field("identity", Shape::Identity, true, "where the assertion comes from"),
+        oauth::REVOCATION_FIELD,
         field("timeout", Shape::Duration, false, "how long the exchange may take, 30s when left out, at most 2m"),
     ],
     usual: Usual {
         variables: &["ANTHROPIC_AUTH_TOKEN"],
         sdk_files: true,
         endpoint: Some(Endpoint { field: "base_url", variable: "ANTHROPIC_BASE_URL", default: BASE_URL }),
+        provider: Some("anthropic"),
     },
 };
 
@@ -96,6 +99,11 @@ impl Issuer for Federation {
             Ok((source, identity)) => source.look(identity),
             Err(_) => Box::pin(std::future::ready(None)),
         }
+    }
+
+    /// Anthropic names no place where these tokens are taken back; a gateway of one's own may.
+    fn revoke<'a>(&'a self, order: &'a Order, credential: &'a Credential) -> Revoking<'a> {
+        Box::pin(oauth::revoke(order, credential, &[]))
     }
 }
 

@@ -1,19 +1,20 @@
-//! One POST to an endpoint that hands out tokens: a connection of its own, one request, one bounded answer.
+//! One request to an endpoint that hands out tokens: a connection of its own, one request, one bounded answer.
 //!
-//! HTTP/1.1, over TLS with the certificates that the system trusts, or in the clear where [`keyward_core::check_url`] allows
-//! it. Never follows a redirect, never takes a proxy, never keeps a connection, and never sends a request twice, since what
-//! it carries may be worth one time only. Tells a request that was not sent from one that may have arrived. Called by the
-//! federation issuer and the identity source of OAuth clients.
+//! HTTP/1.1, over TLS with the certificates that the system trusts, or in the clear where the caller's check of the URL
+//! allows it ([`keyward_core::check_url`], [`check_metadata_url`]). Never follows a redirect, never takes a proxy, never keeps a connection, and never sends a request twice, since what
+//! it carries may be worth one time only. Tells a request that was not sent from one that may have arrived. Called by
+//! all issuers and identity sources that ask a host.
 
 use crate::answer::quotes;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;
+use keyward_core::check_url;
 use keyward_diag::plain;
 use reqwest::header::{self, HeaderMap};
 use reqwest::redirect::Policy;
-use reqwest::{Body, Client, Response};
+use reqwest::{Body, Client, Method, Response};
 use rustls::ClientConfig;
 use rustls_platform_verifier::BuilderVerifierExt;
 use std::convert::Infallible;
@@ -64,6 +65,7 @@ pub(crate) struct Answer {
     /// Status code.
     pub(crate) status: u16,
     request_id: Option<String>,
+    headers: HeaderMap,
     /// How long the endpoint wants to be left alone (RFC 9110 section 10.2.3).
     pub(crate) retry_after: Option<Duration>,
     /// By how many seconds the endpoint's clock is ahead of this machine's, by the header `date`.
@@ -78,9 +80,34 @@ impl Answer {
     pub(crate) fn request_id(&self, secrets: &[&[u8]]) -> Option<&str> {
         self.request_id.as_deref().filter(|id| !quotes(id, secrets))
     }
+
+    /// A header field that is text. What it says is not shown to anybody.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
 }
 
-/// Sends one request with these headers and this body, and reads the answer. All must be over at `deadline`.
+/// Checks the URL of a metadata service: as [`keyward_core::check_url`], with a query and with `http` also where the host is
+/// one of the link-local addresses at which clouds offer theirs, which no router passes on: 169.254.169.254 (AWS, Google),
+/// 169.254.170.2 and 169.254.170.23 (containers of AWS), and \[fd00:ec2::23\].
+///
+/// # Errors
+/// One sentence that never quotes the URL.
+pub(crate) fn check_metadata_url(text: &str) -> Result<Url, String> {
+    const ADDRESSES: [&str; 4] = ["169.254.169.254", "169.254.170.2", "169.254.170.23", "[fd00:ec2::23]"];
+    let mut url = Url::parse(text).map_err(|e| format!("it is not a URL: {e}"))?;
+    let query = url.query().map(str::to_owned);
+    url.set_query(None);
+    let is_near = url.scheme() == "http" && ADDRESSES.contains(&url.host_str().unwrap_or_default());
+    let is_plain = url.username().is_empty() && url.password().is_none() && url.fragment().is_none();
+    if !is_near || !is_plain {
+        check_url(url.as_str())?;
+    }
+    url.set_query(query.as_deref());
+    Ok(url)
+}
+
+/// Sends one POST with these headers and this body, and reads the answer. All must be over at `deadline`.
 ///
 /// # Errors
 /// [`Trouble`]. But for [`Trouble::Unreachable`] the endpoint may have taken the request all the same.
@@ -90,24 +117,50 @@ pub(crate) async fn post(
     body: Zeroizing<Vec<u8>>,
     deadline: Instant,
 ) -> Result<Answer, Trouble> {
-    let at = place(url);
-    let client = client().await.map_err(Trouble::Unreachable)?;
     let taken = Arc::new(AtomicBool::new(false));
     let body = Once { bytes: Some(Bytes::from_owner(body)), taken: taken.clone() };
+    send(Method::POST, url, headers, Some(Body::wrap(body)), taken, deadline).await
+}
+
+/// Sends one request without a body, and reads the answer. All must be over at `deadline`.
+///
+/// # Errors
+/// [`Trouble`].
+pub(crate) async fn ask(method: Method, url: &Url, headers: HeaderMap, deadline: Instant) -> Result<Answer, Trouble> {
+    send(method, url, headers, None, Arc::new(AtomicBool::new(true)), deadline).await
+}
+
+/// `taken` becomes true when the body is asked for, which is never where there is none.
+async fn send(
+    method: Method,
+    url: &Url,
+    headers: HeaderMap,
+    body: Option<Body>,
+    taken: Arc<AtomicBool>,
+    deadline: Instant,
+) -> Result<Answer, Trouble> {
+    let at = place(url);
+    let client = client().await.map_err(Trouble::Unreachable)?;
     let is_unsent = || !taken.load(Ordering::SeqCst);
-    let request = client.post(url.clone()).headers(headers).body(Body::wrap(body)).send();
-    let response = match timeout_at(deadline, request).await {
+    let request = client.request(method, url.clone()).headers(headers);
+    let request = match body {
+        Some(body) => request.body(body),
+        None => request,
+    };
+    let response = match timeout_at(deadline, request.send()).await {
         Err(_) if is_unsent() => return Err(Trouble::Unreachable(format!("{at}: there was no connection in time"))),
         Err(_) => return Err(Trouble::Slow(format!("{at} did not answer in time"))),
-        Ok(Err(e)) if is_unsent() => return Err(Trouble::Unreachable(format!("{at}: {}", innermost(&e)))),
+        Ok(Err(e)) if is_unsent() || e.is_connect() => {
+            return Err(Trouble::Unreachable(format!("{at}: {}", innermost(&e))));
+        }
         Ok(Err(e)) => return Err(Trouble::Broken(format!("{at} gave no answer: {}", innermost(&e)))),
         Ok(Ok(response)) => response,
     };
-    let headers = response.headers();
+    let headers = response.headers().clone();
     let now = Timestamp::now();
     let request_id = headers.get("request-id").and_then(|v| v.to_str().ok()).filter(|id| is_id(id)).map(str::to_owned);
-    let retry_after = retry_after(headers, now);
-    let ahead_s = date(headers, header::DATE).map(|date| date.duration_since(now).as_secs());
+    let retry_after = retry_after(&headers, now);
+    let ahead_s = date(&headers, header::DATE).map(|date| date.duration_since(now).as_secs());
     let status = response.status().as_u16();
     let encoding = headers.get(header::CONTENT_ENCODING).filter(|v| v.as_bytes() != b"identity");
     let body = match encoding {
@@ -117,7 +170,7 @@ pub(crate) async fn post(
             Err(_) => Err(Trouble::Slow(format!("{at} did not end its answer in time"))),
         },
     };
-    Ok(Answer { status, request_id, retry_after, ahead_s, body })
+    Ok(Answer { status, request_id, headers, retry_after, ahead_s, body })
 }
 
 /// A body that tells whether it was asked for, which happens on a connection that stands and nowhere else.

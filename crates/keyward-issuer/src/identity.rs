@@ -8,8 +8,6 @@ mod client_credentials;
 mod command;
 mod env_token;
 mod file;
-mod turn;
-mod walk;
 
 use crate::jwt::Assertion;
 use keyward_core::{Failure, Identity, IssueError, KindSpec, Looking, Order};

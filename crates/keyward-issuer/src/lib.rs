@@ -6,22 +6,38 @@
 //! never records: the broker does. Called by the broker.
 
 mod answer;
+mod aws;
 mod command;
+mod entra;
 mod explain;
 mod federation;
+mod google;
 mod http;
 mod identity;
 mod json;
 mod jwt;
+mod oauth;
+mod own_file;
 mod program;
 #[cfg(test)]
 mod stage;
 mod static_secret;
+mod turn;
+mod walk;
 
 use keyward_core::{FieldSpec, Issuer, KindSpec, Shape};
 
 /// All issuers of this version.
-pub const ISSUERS: &[&dyn Issuer] = &[&federation::Federation, &static_secret::StaticSecret, &command::Command];
+pub const ISSUERS: &[&dyn Issuer] = &[
+    &federation::Federation,
+    &static_secret::StaticSecret,
+    &command::Command,
+    &aws::Aws,
+    &google::ServiceAccount,
+    &google::AuthorizedUser,
+    &google::Adc,
+    &entra::Entra,
+];
 
 /// The description of each kind of issuer, then of each kind of identity source.
 pub fn kinds() -> Vec<&'static KindSpec> {
@@ -41,6 +57,11 @@ pub fn find(kind: &str) -> Option<&'static dyn Issuer> {
 /// What it is instead, in words that go on after "it": never a part of it.
 pub fn check_assertion(bytes: &[u8]) -> Result<(), String> {
     jwt::Assertion::read(bytes).map(drop)
+}
+
+/// A field that must be a reference to a stored secret.
+const fn secret_field(name: &'static str, required: bool, about: &'static str) -> FieldSpec {
+    FieldSpec { name, shape: Shape::Text, required, secret: true, about }
 }
 
 /// A field that is no reference to a secret.

@@ -3,7 +3,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use keyward_core::{Families, Name, Once, Order, Profile, Wall};
+use keyward_core::{Credential, Families, IssueError, Issuer, Name, Once, Order, Profile, Wall};
 use keyward_diag::{Code, Fault};
 use keyward_secret::SecretBytes;
 use std::collections::{BTreeMap, BTreeSet};
@@ -198,6 +198,27 @@ pub(crate) fn order(issuer: &str, once: &Arc<Memory>) -> Order {
     let profile = profile.map_err(|e| format!("{e} in {text}")).unwrap();
     let secrets = BTreeMap::from([("s".to_owned(), SecretBytes::new(b"hunter2 &=%+:x".to_vec()).unwrap())]);
     Order { profile, secrets, supplied: None, once: once.clone() }
+}
+
+/// As [`order`], with these stored secrets.
+pub(crate) fn order_with(issuer: &str, secrets: &[(&str, &str)]) -> Order {
+    let mut order = order(&format!("{issuer}\n[delivery]\nenv = {{ T = \"token\" }}"), &Arc::default());
+    let secret = |text: &str| SecretBytes::new(text.as_bytes().to_vec()).unwrap();
+    order.secrets = secrets.iter().map(|(name, text)| ((*name).to_owned(), secret(text))).collect();
+    order
+}
+
+/// The credential, or the error after a look that it tells no secret.
+pub(crate) async fn issue(issuer: &dyn Issuer, order: &Order) -> Result<Credential, IssueError> {
+    let issued = issuer.issue(order).await;
+    if let Err(error) = &issued {
+        let said = format!("{error} {error:?}");
+        for secret in ["SEKRIT", "hunter2", "eyJ", SIGNATURE, "PRIVATE KEY"] {
+            assert!(!said.replace("block `PRIVATE KEY`", "").contains(secret), "{secret} in {said}");
+        }
+        assert!((1..=8).contains(&error.fault.causes.len()), "{error}");
+    }
+    issued
 }
 
 /// A federated profile at `url` with more fields and an identity source.

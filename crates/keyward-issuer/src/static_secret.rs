@@ -29,6 +29,13 @@ static SPEC: KindSpec = KindSpec {
             secret: false,
             about: "whose key it is (anthropic, openai, github, …): gives the usual variable",
         },
+        FieldSpec {
+            name: "base_url",
+            shape: Shape::Url,
+            required: false,
+            secret: false,
+            about: "the API that the key is for, that of the provider when left out",
+        },
     ],
     usual: Usual::NONE,
 };

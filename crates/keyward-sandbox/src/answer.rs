@@ -1,19 +1,23 @@
 //! What comes in and what goes out, before and after HTTP.
 //!
-//! Holds the shapes of errors: the API's (`type`, `error`, `request_id`) and RFC 6749's. Never writes to a socket; that is
+//! Holds the shapes of errors: the API's (`type`, `error`, `request_id`), RFC 6749's and those of the clouds. Never writes to a socket; that is
 //! [`crate::serve`]. Called by every endpoint.
 
 use crate::journal::Note;
+use bytes::Bytes;
 use hyper::{HeaderMap, Method};
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// One request, read whole.
 pub(crate) struct Asked {
     /// Method.
     pub(crate) method: Method,
-    /// Path without the query.
+    /// Path without the query, as it was sent.
     pub(crate) path: String,
+    /// The query, as it was sent; empty where there is none.
+    pub(crate) query: String,
     /// Header fields.
     pub(crate) headers: HeaderMap,
     /// The body; `None` when it is larger than the endpoint takes.
@@ -30,6 +34,32 @@ impl Asked {
             (Some(one), None) => one.to_str().ok(),
             _ => None,
         }
+    }
+
+    /// The token of `Authorization: Bearer`, where that field is there once.
+    pub(crate) fn bearer(&self) -> Option<&str> {
+        self.header("authorization")?.strip_prefix("Bearer ").filter(|token| !token.is_empty())
+    }
+
+    /// The parameters of a form, each of which stands there once and has a value. Fails with the reason for the journal.
+    pub(crate) fn form(&self, known: &[&str]) -> Result<BTreeMap<String, String>, &'static str> {
+        if self.method != Method::POST {
+            return Err("method");
+        }
+        if !self.is_of_type("application/x-www-form-urlencoded") {
+            return Err("content_type");
+        }
+        let mut form = BTreeMap::new();
+        for (name, value) in form_urlencoded::parse(self.body.as_deref().ok_or("body_too_large")?) {
+            if !known.contains(&name.as_ref()) {
+                return Err("unknown_field");
+            }
+            if form.insert(name.into_owned(), value.into_owned()).is_some() {
+                return Err("field_twice");
+            }
+        }
+        form.retain(|_, value| !value.is_empty());
+        Ok(form)
     }
 
     /// Whether the body is declared to be of this media type; parameters such as `charset` are ignored.
@@ -58,7 +88,7 @@ pub(crate) enum Body {
     /// Sent at once.
     Whole(String),
     /// Each piece is sent that long after the one before.
-    Pieces(Vec<(Duration, String)>),
+    Pieces(Vec<(Duration, Bytes)>),
     /// No answer; the connection stays open until the client leaves.
     Hang,
     /// No answer; the connection is reset.
@@ -86,6 +116,23 @@ impl Answer {
     /// An error in the shape of RFC 6749, section 5.2; `reason` goes to the journal.
     pub(crate) fn oauth_error(status: u16, error: &str, description: &str, reason: &'static str) -> Self {
         Self::json(status, &json!({"error": error, "error_description": description})).because(reason)
+    }
+
+    /// An error in the shape of Google's APIs (cloud.google.com/apis/design/errors); `reason` goes to the journal.
+    pub(crate) fn google_error(code: u16, status: &str, message: &str, reason: &'static str) -> Self {
+        Self::json(code, &json!({"error": {"code": code, "message": message, "status": status}})).because(reason)
+    }
+
+    /// An error in the shape of AWS's REST-JSON services, with its name in the header; `reason` goes to the journal.
+    pub(crate) fn aws_error(status: u16, name: &str, message: &str, reason: &'static str) -> Self {
+        Self::json(status, &json!({"message": message})).because(reason).with("x-amzn-errortype", name)
+    }
+
+    /// An error in the shape of OpenAI's API; `reason` goes to the journal.
+    pub(crate) fn openai_error(status: u16, code: &str, message: &str, reason: &'static str) -> Self {
+        let kind = if status < 500 { "invalid_request_error" } else { "server_error" };
+        let error = json!({"message": message, "type": kind, "param": null, "code": code});
+        Self::json(status, &json!({"error": error})).because(reason)
     }
 
     /// Adds a header field.

@@ -7,18 +7,23 @@ use crate::answer::{Answer, Asked, take_text};
 use crate::fault::{Armed, At, Fault};
 use crate::journal::shown;
 use crate::json;
-use crate::jwt::Key;
+use crate::jwt::{Alg, Key};
 use crate::sandbox::{Refusals, Sandbox};
 use crate::span::{LIFE_MAX, LIFE_MIN};
 use hyper::Method;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Largest body, in bytes.
 pub(crate) const BODY_MAX_BYTES: usize = 32 * 1024;
 
 /// Largest shift of a clock, in seconds: a year.
 const SHIFT_MAX_S: i64 = 366 * 86_400;
+
+/// Most events of a stream, and the longest time between two of them, in milliseconds.
+const EVENTS_MAX: u32 = 100_000;
+const PACE_MAX_MS: u64 = 60_000;
 
 /// Where the fault `redirect` leads: counts the visit and gives a token that nothing accepts. Open to everybody.
 pub(crate) fn trap(sandbox: &Sandbox) -> Result<Answer, String> {
@@ -68,8 +73,12 @@ pub(crate) async fn turn(sandbox: &Arc<Sandbox>, asked: &Asked) -> Result<Answer
             sandbox.state().faults.clear();
             Ok(())
         }
-        "/sandbox/revoke" => {
-            sandbox.state().revoke();
+        "/sandbox/revoke" => revoke(sandbox, &mut fields),
+        "/sandbox/stream" => stream(sandbox, &mut fields),
+        "/sandbox/beta" => beta(sandbox, &mut fields),
+        "/sandbox/google-key" => {
+            let key = tokio::task::spawn_blocking(|| Key::make(Alg::Rs256)).await.map_err(|e| e.to_string())??;
+            sandbox.put_google_key(key)?;
             Ok(())
         }
         "/sandbox/rotate-keys" => {
@@ -106,6 +115,10 @@ fn stats(sandbox: &Sandbox) -> Answer {
             "unauthorized": counts.unauthorized,
             "replays": counts.replays,
             "idp_tokens": counts.idp_tokens,
+            "google_tokens": counts.google_tokens,
+            "entra_tokens": counts.entra_tokens,
+            "aws_keys": counts.aws_keys,
+            "revocations": counts.revocations,
             "trapped": counts.trapped,
             "live": state.live(),
         }),
@@ -123,14 +136,14 @@ async fn rotate_keys(sandbox: &Arc<Sandbox>) -> Result<(), String> {
 fn fault(sandbox: &Sandbox, fields: &mut Map<String, Value>) -> Result<(), String> {
     let at = take_text(fields, "at")?.ok_or("at: it is missing")?;
     let at = At::ALL.into_iter().find(|known| known.name() == at);
-    let at = at.ok_or("at: it is not token, messages or idp")?;
+    let at = at.ok_or_else(|| format!("at: it is not one of {}", At::names()))?;
     let name = match fields.remove("fault") {
         Some(Value::Number(status)) => status.to_string(),
         Some(Value::String(name)) => name,
         _ => return Err("fault: it is missing".into()),
     };
     let fault = Fault::parse(&name).ok_or_else(|| format!("fault: it is not one of {}", Fault::names()))?;
-    if at == At::Messages && fault.needs_token() {
+    if !at.gives_tokens() && fault.needs_token() {
         return Err("fault: this one spoils a token, and none is given there".into());
     }
     let left = match take_number(fields, "times")?.unwrap_or(1) {
@@ -140,6 +153,44 @@ fn fault(sandbox: &Sandbox, fields: &mut Map<String, Value>) -> Result<(), Strin
     let retry_after_s = take_number(fields, "retry_after")?;
     if fields.is_empty() {
         sandbox.state().faults.arm(Armed { at, fault, left, retry_after_s });
+    }
+    Ok(())
+}
+
+fn take_flag(fields: &mut Map<String, Value>, name: &str) -> Result<bool, String> {
+    match fields.remove(name) {
+        None => Ok(false),
+        Some(Value::Bool(flag)) => Ok(flag),
+        Some(_) => Err(format!("{name}: it is neither true nor false")),
+    }
+}
+
+fn revoke(sandbox: &Sandbox, fields: &mut Map<String, Value>) -> Result<(), String> {
+    let keys = take_flag(fields, "keys")?;
+    if fields.is_empty() {
+        sandbox.state().revoke(keys);
+    }
+    Ok(())
+}
+
+fn beta(sandbox: &Sandbox, fields: &mut Map<String, Value>) -> Result<(), String> {
+    let needed = take_flag(fields, "needed")?;
+    if fields.is_empty() {
+        sandbox.state().needs_beta = needed;
+    }
+    Ok(())
+}
+
+fn stream(sandbox: &Sandbox, fields: &mut Map<String, Value>) -> Result<(), String> {
+    let events = take_number(fields, "events")?.unwrap_or_default();
+    let pace = take_number(fields, "pace_ms")?.unwrap_or_default();
+    let events = u32::try_from(events).ok().filter(|events| *events <= EVENTS_MAX);
+    let events = events.ok_or_else(|| format!("events: it is not from 0 to {EVENTS_MAX}"))?;
+    if pace > PACE_MAX_MS {
+        return Err(format!("pace_ms: it is not from 0 to {PACE_MAX_MS}"));
+    }
+    if fields.is_empty() {
+        sandbox.state().stream = (events, Duration::from_millis(pace));
     }
     Ok(())
 }

@@ -5,6 +5,8 @@
 //! 401. Set by [`crate::control`], taken by the endpoints.
 
 use crate::answer::{Answer, Asked, Body};
+use crate::sandbox::Sandbox;
+use bytes::Bytes;
 use hyper::header::HeaderValue;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -24,11 +26,39 @@ pub(crate) enum At {
     Messages,
     /// `POST /idp/token`.
     Idp,
+    /// Below `/openai/`.
+    Openai,
+    /// Below `/model/`.
+    Bedrock,
+    /// Below `/v1/projects/`.
+    Vertex,
+    /// Below `/anthropic/`.
+    Foundry,
+    /// `POST /google/token` and the metadata server of Google.
+    Google,
+    /// Below `/entra/`.
+    Entra,
+    /// The metadata service and the container endpoint of AWS.
+    Aws,
+    /// `POST /oauth/revoke`.
+    Revoke,
 }
 
 impl At {
     /// All places.
-    pub(crate) const ALL: [Self; 3] = [Self::Token, Self::Messages, Self::Idp];
+    pub(crate) const ALL: [Self; 11] = [
+        Self::Token,
+        Self::Messages,
+        Self::Idp,
+        Self::Openai,
+        Self::Bedrock,
+        Self::Vertex,
+        Self::Foundry,
+        Self::Google,
+        Self::Entra,
+        Self::Aws,
+        Self::Revoke,
+    ];
 
     /// Name on the wire.
     pub(crate) fn name(self) -> &'static str {
@@ -36,7 +66,25 @@ impl At {
             Self::Token => "token",
             Self::Messages => "messages",
             Self::Idp => "idp",
+            Self::Openai => "openai",
+            Self::Bedrock => "bedrock",
+            Self::Vertex => "vertex",
+            Self::Foundry => "foundry",
+            Self::Google => "google",
+            Self::Entra => "entra",
+            Self::Aws => "aws",
+            Self::Revoke => "revoke",
         }
+    }
+
+    /// All names, for an error.
+    pub(crate) fn names() -> String {
+        Self::ALL.map(Self::name).join(", ")
+    }
+
+    /// Whether tokens are given there, so that they can be spoilt.
+    pub(crate) fn gives_tokens(self) -> bool {
+        matches!(self, Self::Token | Self::Idp | Self::Google | Self::Entra)
     }
 }
 
@@ -191,6 +239,25 @@ pub(crate) struct Sample<'s> {
     pub(crate) base_url: &'s str,
 }
 
+/// Answers by `answer`, which is told whether its answer will be kept, and spoils that with the fault that waits there.
+pub(crate) fn struck(
+    sandbox: &Sandbox,
+    asked: &Asked,
+    at: At,
+    secret: &str,
+    answer: impl FnOnce(bool) -> Result<Answer, String>,
+) -> Result<Answer, String> {
+    let armed = sandbox.state().faults.take(at);
+    let answer = answer(armed.is_none_or(|armed| armed.fault == Fault::Slow))?;
+    let Some(armed) = armed else { return Ok(answer) };
+    let good = if at.gives_tokens() {
+        json!({"access_token": crate::sandbox::token()?, "token_type": "Bearer", "expires_in": 3600})
+    } else {
+        json!({"spoilt": true})
+    };
+    Ok(spoil(armed, asked, answer, Sample { good, secret, base_url: &sandbox.base_url }))
+}
+
 /// Spoils `answer`. What it says about the request stays, its reason becomes the fault.
 pub(crate) fn spoil(armed: Armed, asked: &Asked, answer: Answer, sample: Sample<'_>) -> Answer {
     let Sample { mut good, secret, base_url } = sample;
@@ -265,8 +332,11 @@ fn error(at: At, asked: &Asked, status: u16, message: &str) -> Answer {
         _ => ("api_error", "server_error"),
     };
     match at {
-        At::Idp => Answer::oauth_error(status, oauth, message, ""),
-        At::Token | At::Messages => Answer::api_error(asked, status, api, message, ""),
+        At::Idp | At::Google | At::Entra | At::Revoke => Answer::oauth_error(status, oauth, message, ""),
+        At::Token | At::Messages | At::Foundry => Answer::api_error(asked, status, api, message, ""),
+        At::Openai => Answer::openai_error(status, api, message, ""),
+        At::Vertex => Answer::google_error(status, "UNKNOWN", message, ""),
+        At::Bedrock | At::Aws => Answer::aws_error(status, "InternalServerException", message, ""),
     }
 }
 
@@ -275,12 +345,13 @@ fn slowed(answer: Answer) -> Answer {
     let (time, pieces) = SLOW;
     let body = match answer.body {
         Body::Whole(text) => {
-            let chars: Vec<char> = text.chars().collect();
-            let size = chars.len().div_ceil(pieces as usize).max(1);
-            Body::Pieces(chars.chunks(size).map(|piece| (time / pieces, piece.iter().collect())).collect())
+            let size = text.len().div_ceil(pieces as usize).max(1);
+            let chunks = text.as_bytes().chunks(size);
+            let pause = time / u32::try_from(chunks.len()).unwrap_or(pieces).max(1);
+            Body::Pieces(chunks.map(|piece| (pause, Bytes::copy_from_slice(piece))).collect())
         }
         Body::Pieces(mut all) => {
-            all.insert(0, (time, String::new()));
+            all.insert(0, (time, Bytes::new()));
             Body::Pieces(all)
         }
         other => other,
@@ -324,6 +395,7 @@ mod tests {
         let slow = slowed(Answer::text(200, "text/plain", "grüße, world".into()));
         let Body::Pieces(pieces) = slow.body else { unreachable!("a slow answer comes in pieces") };
         assert_eq!(pieces.iter().map(|(after, _)| *after).sum::<Duration>(), SLOW.0);
-        assert_eq!(pieces.into_iter().map(|(_, text)| text).collect::<String>(), "grüße, world");
+        let whole: Vec<u8> = pieces.into_iter().flat_map(|(_, piece)| piece).collect();
+        assert_eq!(whole, "grüße, world".as_bytes());
     }
 }

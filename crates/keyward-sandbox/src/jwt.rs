@@ -72,6 +72,25 @@ impl Key {
         Ok(Self { kid, pair })
     }
 
+    /// Its name.
+    pub(crate) fn kid(&self) -> &str {
+        &self.kid
+    }
+
+    /// The private half of an RSA key, as a PEM block in PKCS #8 (RFC 7468 section 10).
+    ///
+    /// Fails for a key of another kind.
+    pub(crate) fn pem(&self) -> Result<String, String> {
+        let Pair::Rs(pair) = &self.pair else { return Err("the key is not an RSA key".into()) };
+        let key: &rsa::RsaPrivateKey = pair.as_ref().as_ref();
+        let der =
+            rsa::pkcs8::EncodePrivateKey::to_pkcs8_der(key).map_err(|e| format!("the key was not written: {e}"))?;
+        let text = base64::engine::general_purpose::STANDARD.encode(der.as_bytes());
+        let lines: Vec<&str> =
+            text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap_or_default()).collect();
+        Ok(format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", lines.join("\n")))
+    }
+
     /// Which algorithm it signs with.
     pub(crate) fn alg(&self) -> Alg {
         match self.pair {
@@ -184,6 +203,19 @@ pub(crate) fn parse(token: &str) -> Option<Assertion<'_>> {
 /// Checks the header, the signature, `iss` and the times at `now_s`, in seconds since 1970. Fails with the reason that
 /// the journal shows. The rule's own wishes, `aud` and `sub`, are not looked at.
 pub(crate) fn verify(assertion: &Assertion<'_>, key: &Key, issuer: &str, now_s: f64) -> Result<(), &'static str> {
+    check_signature(assertion, key)?;
+    let claims = &assertion.claims;
+    if claims.text("iss") != Some(issuer) {
+        return Err("issuer");
+    }
+    if claims.text("sub").is_none_or(str::is_empty) {
+        return Err("subject_missing");
+    }
+    check_times(claims, now_s)
+}
+
+/// Checks the header and the signature alone.
+pub(crate) fn check_signature(assertion: &Assertion<'_>, key: &Key) -> Result<(), &'static str> {
     let field = |name: &str| assertion.header.get(name).and_then(Value::as_str);
     let alg = field("alg").unwrap_or_default();
     if ![Alg::Rs256, Alg::Es256].iter().any(|known| known.name() == alg) {
@@ -202,13 +234,11 @@ pub(crate) fn verify(assertion: &Assertion<'_>, key: &Key, issuer: &str, now_s: 
     if !key.verifies(assertion.body.as_bytes(), &assertion.signature) {
         return Err("bad_signature");
     }
-    let claims = &assertion.claims;
-    if claims.text("iss") != Some(issuer) {
-        return Err("issuer");
-    }
-    if claims.text("sub").is_none_or(str::is_empty) {
-        return Err("subject_missing");
-    }
+    Ok(())
+}
+
+/// Checks `iat`, `exp` and `nbf` at `now_s`.
+pub(crate) fn check_times(claims: &Claims, now_s: f64) -> Result<(), &'static str> {
     let iat = claims.time("iat").ok_or("issued_at_missing")?;
     let exp = claims.time("exp").ok_or("expiry_missing")?;
     if iat > now_s + SKEW_S {

@@ -1,25 +1,36 @@
 //! `keyward-sandbox`: a stand-in for the world outside, for the demo, the tests and anyone who tries Keyward.
 //!
-//! `serve` plays an identity provider, the token endpoint and the API behind it; `child` plays a program that uses an SDK;
-//! `mint` plays an issuer of kind `command`; `show` tells which credentials a child holds, by fingerprint. It never
-//! connects beyond loopback, never talks to a broker and never prints a credential that it was handed. Called by
-//! `cargo xtask demo`, by the end-to-end tests and by hand.
+//! `serve` plays identity providers, token endpoints, metadata services and the model APIs behind them; `child` plays a
+//! program that uses an SDK; `mint` plays an issuer of kind `command`; `show` tells which credentials a child holds, by
+//! fingerprint. It never connects beyond loopback, never talks to a broker and never prints a credential that it was handed.
+//! Called by `cargo xtask demo`, by the end-to-end tests and by hand.
 
 mod answer;
 mod api;
+mod aws;
+mod bedrock;
 mod child;
+mod claude;
 mod control;
+mod entra;
+mod eventstream;
 mod fault;
+mod foundry;
+mod google;
 mod idp;
 mod journal;
 mod json;
 mod jwt;
 mod mint;
+mod openai;
+mod revoke;
 mod sandbox;
 mod serve;
 mod show;
+mod sigv4;
 mod span;
 mod token;
+mod vertex;
 
 use clap::{Parser, Subcommand};
 use std::io::Write;

@@ -1,6 +1,6 @@
 //! What a running sandbox knows: its rule, key, clocks, live tokens, spent assertions, faults and figures.
 //!
-//! Tokens and one-time ids are kept as digests only. Lives count on the clock that never jumps; the shifted clocks decide
+//! Tokens and one-time ids are kept as digests only; of keys of AWS the secret is kept too, since signatures are made of it. Lives count on the clock that never jumps; the shifted clocks decide
 //! about the times in assertions alone. Writes the files of the folder. Called by every endpoint.
 
 use crate::fault::Faults;
@@ -36,6 +36,70 @@ const CLIENT_ID: &str = "sandbox:client";
 const TOKEN_FILE: &str = "identity-token";
 const SECRET_FILE: &str = "client-secret";
 const JOURNAL_FILE: &str = "journal.jsonl";
+const ANTHROPIC_KEY_FILE: &str = "anthropic-key";
+const OPENAI_KEY_FILE: &str = "openai-key";
+const FOUNDRY_KEY_FILE: &str = "foundry-key";
+const AWS_FILE: &str = "aws-credentials.json";
+const AWS_CONTAINER_FILE: &str = "aws-container-token";
+const ENTRA_SECRET_FILE: &str = "entra-client-secret";
+const GOOGLE_USER_FILE: &str = "google-authorized-user.json";
+const GOOGLE_ACCOUNT_FILE: &str = "google-service-account.json";
+
+/// The project of Google.
+pub(crate) const GOOGLE_PROJECT: &str = "sandbox-project";
+
+/// The service account of Google.
+pub(crate) const GOOGLE_EMAIL: &str = "agent@sandbox-project.iam.gserviceaccount.com";
+
+/// The client of Google's logins.
+pub(crate) const GOOGLE_CLIENT: &str = "sandbox.apps.googleusercontent.com";
+
+/// Which service takes a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Realm {
+    /// Anthropic's API.
+    Anthropic,
+    /// Vertex.
+    Google,
+    /// Foundry.
+    Entra,
+    /// The metadata service of AWS itself.
+    Imds,
+}
+
+/// Keys that do not end by themselves; until they are taken back.
+pub(crate) struct StaticKeys {
+    /// Of Anthropic's API.
+    pub(crate) anthropic: String,
+    /// Of OpenAI's API.
+    pub(crate) openai: String,
+    /// Of Foundry.
+    pub(crate) foundry: String,
+}
+
+/// Keys of AWS.
+#[derive(Debug, Clone)]
+pub(crate) struct AwsKeys {
+    /// Access key, which is no secret.
+    pub(crate) id: String,
+    /// Its secret.
+    pub(crate) secret: String,
+    /// Its session, which must be sent.
+    pub(crate) session: String,
+    dies: Option<Instant>,
+}
+
+impl AwsKeys {
+    fn make(dies: Option<Instant>) -> Result<Self, String> {
+        let id = format!("ASIA{}", random_hex(8)?.to_ascii_uppercase());
+        Ok(Self { id, secret: format!("s/+{}", random_hex(20)?), session: format!("t+/{}==", random_hex(32)?), dies })
+    }
+
+    /// Whether they are over.
+    pub(crate) fn is_over(&self) -> bool {
+        self.dies.is_some_and(|dies| dies <= Instant::now())
+    }
+}
 
 /// What is chosen at start.
 pub(crate) struct Choices {
@@ -71,6 +135,20 @@ pub(crate) struct Sandbox {
     pub(crate) client_id: String,
     /// Its secret.
     pub(crate) client_secret: String,
+    /// Keys that do not end by themselves.
+    pub(crate) keys: StaticKeys,
+    /// What the container endpoint of AWS wants in `Authorization`.
+    pub(crate) container_token: String,
+    /// Entra's tenant.
+    pub(crate) entra_tenant: String,
+    /// Entra's application.
+    pub(crate) entra_client_id: String,
+    /// Its secret.
+    pub(crate) entra_secret: String,
+    /// Secret of Google's client.
+    pub(crate) google_secret: String,
+    /// Refresh token of the login at Google.
+    pub(crate) google_refresh: String,
     /// What was chosen at start.
     pub(crate) choices: Choices,
     state: Mutex<State>,
@@ -119,6 +197,14 @@ pub(crate) struct Counts {
     pub(crate) unauthorized: u64,
     /// Tokens that the identity provider gave to its client.
     pub(crate) idp_tokens: u64,
+    /// Tokens given by Google's endpoint and metadata server.
+    pub(crate) google_tokens: u64,
+    /// Tokens given by Entra.
+    pub(crate) entra_tokens: u64,
+    /// Keys given by the services of AWS.
+    pub(crate) aws_keys: u64,
+    /// Tokens taken back at the revocation endpoint.
+    pub(crate) revocations: u64,
     /// Visits of the place to which the fault `redirect` leads.
     pub(crate) trapped: u64,
 }
@@ -139,7 +225,15 @@ pub(crate) struct State {
     pub(crate) server_s: i64,
     /// Shift of the identity provider's clock, in seconds.
     pub(crate) idp_s: i64,
-    tokens: HashMap<[u8; 32], Instant>,
+    /// Requests with a token of OAuth need the flag for it.
+    pub(crate) needs_beta: bool,
+    /// How many events a stream has before its text, and how far apart they are.
+    pub(crate) stream: (u32, Duration),
+    /// The key of Google's service account, once it was asked for.
+    pub(crate) google_key: Option<Key>,
+    keys_live: bool,
+    aws: Vec<AwsKeys>,
+    tokens: HashMap<[u8; 32], (Realm, Instant)>,
     spent: HashSet<[u8; 32]>,
     serial: u64,
 }
@@ -167,6 +261,11 @@ impl Sandbox {
             counts: Counts::default(),
             server_s: 0,
             idp_s: 0,
+            needs_beta: false,
+            stream: (0, Duration::ZERO),
+            google_key: None,
+            keys_live: true,
+            aws: vec![AwsKeys::make(None)?],
             tokens: HashMap::new(),
             spent: HashSet::new(),
             serial: 0,
@@ -176,6 +275,36 @@ impl Sandbox {
         let client_secret = format!("sandbox+{}%2F: {}", random_hex(12)?, random_hex(4)?);
         let journal = Journal(replace(folder, JOURNAL_FILE, b"")?);
         replace(folder, SECRET_FILE, client_secret.as_bytes())?;
+        let keys = StaticKeys {
+            anthropic: format!("sk-ant-api03-{}", random_hex(24)?),
+            openai: format!("sk-proj-{}", random_hex(24)?),
+            foundry: random_hex(21)?,
+        };
+        let (container_token, entra_secret) = (random_hex(20)?, format!("e~.{}", random_hex(18)?));
+        let (google_secret, google_refresh) =
+            (format!("GOCSPX-{}", random_hex(14)?), format!("1//0{}", random_hex(24)?));
+        let user = json!({
+            "type": "authorized_user",
+            "client_id": GOOGLE_CLIENT,
+            "client_secret": google_secret,
+            "refresh_token": google_refresh,
+            "quota_project_id": GOOGLE_PROJECT,
+        });
+        let aws = state
+            .aws
+            .first()
+            .map(|keys| json!({"AccessKeyId": keys.id, "SecretAccessKey": keys.secret, "SessionToken": keys.session}));
+        for (name, text) in [
+            (ANTHROPIC_KEY_FILE, keys.anthropic.as_str()),
+            (OPENAI_KEY_FILE, &keys.openai),
+            (FOUNDRY_KEY_FILE, &keys.foundry),
+            (AWS_FILE, &aws.unwrap_or_default().to_string()),
+            (AWS_CONTAINER_FILE, &container_token),
+            (ENTRA_SECRET_FILE, &entra_secret),
+            (GOOGLE_USER_FILE, &user.to_string()),
+        ] {
+            replace(folder, name, text.as_bytes())?;
+        }
         let sandbox = Self {
             base_url,
             issuer,
@@ -185,6 +314,13 @@ impl Sandbox {
             workspace_id: random_id("wrkspc")?,
             client_id: CLIENT_ID.into(),
             client_secret,
+            keys,
+            container_token,
+            entra_tenant: uuid()?,
+            entra_client_id: uuid()?,
+            entra_secret,
+            google_secret,
+            google_refresh,
             choices,
             state: Mutex::new(state),
             journal: Mutex::new(journal),
@@ -205,6 +341,7 @@ impl Sandbox {
 
     /// The line of JSON that says what can be reached where.
     pub(crate) fn ready(&self) -> Value {
+        let file = |name: &str| self.choices.folder.join(name);
         json!({
             "base_url": self.base_url,
             "issuer": self.issuer,
@@ -218,6 +355,23 @@ impl Sandbox {
             "token_url": format!("{}/token", self.issuer),
             "audience": AUDIENCE,
             "journal": self.journal_file(),
+            "anthropic_key_file": file(ANTHROPIC_KEY_FILE),
+            "openai_url": format!("{}/openai/v1", self.base_url),
+            "openai_key_file": file(OPENAI_KEY_FILE),
+            "aws_credentials_file": file(AWS_FILE),
+            "aws_container_url": format!("{}{}", self.base_url, crate::aws::CONTAINER_PATH),
+            "aws_container_token_file": file(AWS_CONTAINER_FILE),
+            "aws_region": crate::bedrock::REGION,
+            "google_project": GOOGLE_PROJECT,
+            "google_token_url": format!("{}/google/token", self.base_url),
+            "google_authorized_user_file": file(GOOGLE_USER_FILE),
+            "google_service_account_file": file(GOOGLE_ACCOUNT_FILE),
+            "entra_authority": format!("{}/entra", self.base_url),
+            "entra_tenant": self.entra_tenant,
+            "entra_client_id": self.entra_client_id,
+            "entra_client_secret_file": file(ENTRA_SECRET_FILE),
+            "foundry_key_file": file(FOUNDRY_KEY_FILE),
+            "revocation_endpoint": format!("{}/oauth/revoke", self.base_url),
         })
     }
 
@@ -255,9 +409,34 @@ impl Sandbox {
         Ok(state.key.sign(&claims))
     }
 
+    /// Takes a key of Google's service account into use and writes its file, as Google gives it.
+    pub(crate) fn put_google_key(&self, key: Key) -> Result<(), String> {
+        let file = json!({
+            "type": "service_account",
+            "project_id": GOOGLE_PROJECT,
+            "private_key_id": key.kid(),
+            "private_key": key.pem()?,
+            "client_email": GOOGLE_EMAIL,
+            "token_uri": format!("{}/google/token", self.base_url),
+        });
+        self.state().google_key = Some(key);
+        replace(&self.choices.folder, GOOGLE_ACCOUNT_FILE, file.to_string().as_bytes()).map(drop)
+    }
+
     /// Removes the files that hold a secret. The journal stays.
     pub(crate) fn close(&self) {
-        for name in [TOKEN_FILE, SECRET_FILE] {
+        for name in [
+            TOKEN_FILE,
+            SECRET_FILE,
+            ANTHROPIC_KEY_FILE,
+            OPENAI_KEY_FILE,
+            FOUNDRY_KEY_FILE,
+            AWS_FILE,
+            AWS_CONTAINER_FILE,
+            ENTRA_SECRET_FILE,
+            GOOGLE_USER_FILE,
+            GOOGLE_ACCOUNT_FILE,
+        ] {
             // One that is gone already is as good.
             let _ = std::fs::remove_file(self.choices.folder.join(name));
         }
@@ -270,30 +449,65 @@ impl State {
         now_s(self.server_s)
     }
 
-    /// Mints a token that lives `life_s` seconds. Returns it with its fingerprint.
+    /// Mints a token of Anthropic's that lives `life_s` seconds. Returns it with its fingerprint.
     pub(crate) fn mint(&mut self, life_s: u64) -> Result<(String, String), String> {
         let token = token()?;
-        let now = Instant::now();
-        self.tokens.retain(|_, dies| *dies > now);
-        self.tokens.insert(digest(&token), now + Duration::from_secs(life_s));
-        let print = fingerprint(token.as_bytes());
+        let print = self.keep(Realm::Anthropic, &token, life_s);
         Ok((token, print))
     }
 
-    /// Whether the token was minted here and still lives.
-    pub(crate) fn is_live(&self, token: &str) -> bool {
-        self.tokens.get(&digest(token)).is_some_and(|dies| *dies > Instant::now())
+    /// Takes a token into use for `life_s` seconds. Returns its fingerprint.
+    pub(crate) fn keep(&mut self, realm: Realm, token: &str, life_s: u64) -> String {
+        let now = Instant::now();
+        self.tokens.retain(|_, (_, dies)| *dies > now);
+        self.tokens.insert(digest(token), (realm, now + Duration::from_secs(life_s)));
+        fingerprint(token.as_bytes())
+    }
+
+    /// Whether the token was minted here for this service and still lives.
+    pub(crate) fn is_live(&self, realm: Realm, token: &str) -> bool {
+        let found = self.tokens.get(&digest(token));
+        found.is_some_and(|(of, dies)| *of == realm && *dies > Instant::now())
+    }
+
+    /// Whether `sent` is a key that was not taken back.
+    pub(crate) fn is_key(&self, key: &str, sent: &str) -> bool {
+        self.keys_live && key == sent
+    }
+
+    /// Mints keys of AWS that live `life_s` seconds.
+    pub(crate) fn mint_aws(&mut self, life_s: u64) -> Result<AwsKeys, String> {
+        // Keys that are over are kept for a while, since they are refused with other words than unknown ones.
+        self.aws.retain(|keys| keys.dies.is_none_or(|dies| dies.elapsed() < Duration::from_secs(3600)));
+        let keys = AwsKeys::make(Some(Instant::now() + Duration::from_secs(life_s)))?;
+        self.aws.push(keys.clone());
+        Ok(keys)
+    }
+
+    /// The keys of AWS of this id, living or over.
+    pub(crate) fn aws(&self, id: &str) -> Option<&AwsKeys> {
+        self.aws.iter().find(|keys| keys.id == id)
     }
 
     /// How many tokens live.
     pub(crate) fn live(&self) -> usize {
         let now = Instant::now();
-        self.tokens.values().filter(|dies| **dies > now).count()
+        self.tokens.values().filter(|(_, dies)| *dies > now).count()
     }
 
-    /// Ends all tokens.
-    pub(crate) fn revoke(&mut self) {
+    /// Ends all tokens and keys of AWS; with `keys` also those that do not end by themselves.
+    pub(crate) fn revoke(&mut self, keys: bool) {
         self.tokens.clear();
+        let now = Instant::now();
+        for of_aws in self.aws.iter_mut().filter(|of_aws| keys || of_aws.dies.is_some()) {
+            of_aws.dies = Some(now);
+        }
+        self.keys_live &= !keys;
+    }
+
+    /// Ends one token; false where there is none.
+    pub(crate) fn end(&mut self, token: &str) -> bool {
+        self.tokens.remove(&digest(token)).is_some()
     }
 
     /// Spends a one-time id; false when it was spent before.

@@ -6,7 +6,7 @@
 use crate::answer::{Answer, Asked, Body};
 use crate::jwt::Alg;
 use crate::sandbox::{Choices, Sandbox};
-use crate::{api, control, idp, random_hex, span, token};
+use crate::{api, aws, bedrock, control, entra, foundry, google, idp, openai, random_hex, revoke, span, token, vertex};
 use bytes::Bytes;
 use http_body_util::channel::Channel;
 use http_body_util::{BodyExt, Either, Full, Limited};
@@ -181,13 +181,14 @@ async fn answer(sandbox: Arc<Sandbox>, request: Request<Incoming>) -> Result<Res
     let request_id = format!("req_01{}", random_hex(11).unwrap_or_default());
     let (head, body) = request.into_parts();
     let path = head.uri.path().to_owned();
+    let query = head.uri.query().unwrap_or_default().to_owned();
     let body_max = match path.as_str() {
         "/v1/oauth/token" | "/idp/token" => token::BODY_MAX_BYTES,
         path if path.starts_with("/sandbox/") => control::BODY_MAX_BYTES,
         _ => api::BODY_MAX_BYTES,
     };
     let body = Limited::new(body, body_max).collect().await.ok().map(|all| all.to_bytes().to_vec());
-    let asked = Asked { method: head.method, path, headers: head.headers, body, request_id };
+    let asked = Asked { method: head.method, path, query, headers: head.headers, body, request_id };
     let answered = match asked.path.as_str() {
         "/v1/oauth/token" => token::exchange(&sandbox, &asked),
         "/idp/token" => idp::token(&sandbox, &asked),
@@ -195,6 +196,15 @@ async fn answer(sandbox: Arc<Sandbox>, request: Request<Incoming>) -> Result<Res
         "/idp/jwks" => Ok(idp::jwks(&sandbox)),
         "/sandbox/trap" => control::trap(&sandbox),
         path if path.starts_with("/sandbox/") => control::turn(&sandbox, &asked).await,
+        "/oauth/revoke" => revoke::revoke(&sandbox, &asked),
+        "/google/token" => google::token(&sandbox, &asked),
+        path if path.starts_with("/computeMetadata/") => google::metadata(&sandbox, &asked),
+        path if path.starts_with("/entra/") => entra::token(&sandbox, &asked),
+        path if path.starts_with("/latest/") || path == aws::CONTAINER_PATH => aws::keys(&sandbox, &asked),
+        path if path.starts_with("/model/") => bedrock::call(&sandbox, &asked),
+        path if path.starts_with("/openai/v1/") => openai::call(&sandbox, &asked),
+        path if path.starts_with("/anthropic/") => foundry::call(&sandbox, &asked),
+        path if path.starts_with("/v1/projects/") => vertex::call(&sandbox, &asked),
         path if path.starts_with("/v1/") => api::call(&sandbox, &asked),
         _ => Ok(Answer::api_error(&asked, 404, "not_found_error", "no such path", "path")),
     };
@@ -222,10 +232,10 @@ async fn send(answer: Answer, request_id: &str, date: &str) -> Result<Response<S
         Body::Pieces(pieces) => {
             let (mut sender, channel) = Channel::new(1);
             tokio::spawn(async move {
-                for (after, text) in pieces {
+                for (after, piece) in pieces {
                     sleep(after).await;
                     // The client has left.
-                    if sender.send_data(text.into()).await.is_err() {
+                    if sender.send_data(piece).await.is_err() {
                         return;
                     }
                 }

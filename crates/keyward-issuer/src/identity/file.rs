@@ -3,10 +3,11 @@
 //! Read anew for each exchange and never kept. Nothing leaves that is not a JWT, so that a profile cannot be made to send
 //! any other file.
 
-use super::turn::{Hangs, Turns};
-use super::{Reading, Source, none, walk};
+use super::{Reading, Source, none};
 use crate::explain::ago;
 use crate::jwt::{ASSERTION_MAX_BYTES, Assertion};
+use crate::turn::{Hangs, Turns};
+use crate::walk;
 use jiff::Timestamp;
 use keyward_core::{Failure, FieldSpec, Identity, IssueError, KindRole, KindSpec, Looking, Order, Shape, Usual, Wall};
 use keyward_diag::{Code, Fault};

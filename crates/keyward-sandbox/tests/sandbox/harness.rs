@@ -117,9 +117,9 @@ impl Sandbox {
             head.push_str(&format!("content-length: {}\r\n", body.len()));
         }
         stream.write_all(format!("{head}\r\n{body}").as_bytes())?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text)?;
-        Ok(Answer::read(&text))
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes)?;
+        Ok(Answer::read(&String::from_utf8_lossy(&bytes)))
     }
 
     /// One token request with this body.
@@ -132,6 +132,19 @@ impl Sandbox {
         let answer = self.exchange(&self.request());
         assert_eq!(answer.status, 200, "{answer:?}");
         answer.json()["access_token"].as_str().unwrap().to_owned()
+    }
+
+    /// One POST of a JSON document with these further header fields.
+    pub(crate) fn post(&self, path: &str, headers: &[(&str, &str)], body: &Value) -> Answer {
+        let headers: Vec<_> =
+            [("content-type", "application/json")].into_iter().chain(headers.iter().copied()).collect();
+        self.send("POST", path, &headers, &body.to_string())
+    }
+
+    /// One POST of a form.
+    pub(crate) fn form(&self, path: &str, pairs: &[(&str, &str)]) -> Answer {
+        let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
+        self.send("POST", path, &[("content-type", "application/x-www-form-urlencoded")], &body)
     }
 
     /// One message with this token.

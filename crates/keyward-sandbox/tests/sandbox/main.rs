@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod child;
+mod clouds;
 mod fault;
 mod harness;
 mod idp;

@@ -3,7 +3,7 @@
 //! The path is walked folder by folder on open descriptors, so that nothing can be swapped between a check and its use.
 //! Links are followed, since Kubernetes projects a token as `token → ..data/token → ..TIMESTAMP/token` and swaps `..data`;
 //! but only links, through folders and to a file of root or of this user, and through no folder that others can write to.
-//! In a sticky folder others can only add, and what they add is theirs. Called by the identity source `file`.
+//! In a sticky folder others can only add, and what they add is theirs. Called by the identity source `file` and by [`crate::own_file`].
 
 use keyward_diag::{Code, Fault, plain};
 use rustix::fs::{self, CWD, FileType, Mode, OFlags, Stat};
@@ -26,7 +26,7 @@ const STEPS_MAX: usize = 256;
 /// # Errors
 /// [`Code::IdentityUnreadable`], with the place on the path and, where others could have put the file there, the command
 /// that mends it.
-pub(super) fn open(path: &Path) -> Result<File, Fault> {
+pub(crate) fn open(path: &Path) -> Result<File, Fault> {
     let mut walk = Walk { at: PathBuf::from("/"), folder: root()?, left: VecDeque::new(), links: 0 };
     walk.push(path.as_os_str());
     for _ in 0..STEPS_MAX {
@@ -160,7 +160,7 @@ fn shown(place: &Path) -> String {
 }
 
 /// A fault at a place on the path.
-pub(super) fn unreadable(place: &Path, cause: impl std::fmt::Display) -> Fault {
+pub(crate) fn unreadable(place: &Path, cause: impl std::fmt::Display) -> Fault {
     Fault::new(Code::IdentityUnreadable).cause(format!("{}: {cause}", shown(place)))
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A thread that hangs in the kernel cannot be ended, so it must not be joined by others: a path is read by one at a time,
 //! the number of all reads is bounded, and who finds one that hangs is told so at once. Never reads anything itself. Called by
-//! the identity source `file`.
+//! the identity source `file` and by [`crate::own_file`].
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
 /// The reads that are under way.
-pub(super) struct Turns {
+pub(crate) struct Turns {
     under_way: Mutex<BTreeMap<PathBuf, Instant>>,
     ended: Notify,
     most: usize,
@@ -21,11 +21,11 @@ pub(super) struct Turns {
 
 /// There is no answer: this read, or the ones before it, take longer than the patience.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Hangs;
+pub(crate) struct Hangs;
 
 impl Turns {
     /// At most `most` reads at a time, each of which hangs when it takes longer than `patience`.
-    pub(super) const fn new(most: usize, patience: Duration) -> Self {
+    pub(crate) const fn new(most: usize, patience: Duration) -> Self {
         Self { under_way: Mutex::new(BTreeMap::new()), ended: Notify::const_new(), most, patience }
     }
 
@@ -35,7 +35,7 @@ impl Turns {
     /// # Errors
     /// [`Hangs`]: at once where a read in the way hangs, and after the patience where this one does. It goes on then, alone,
     /// and what it gives is dropped.
-    pub(super) async fn read<T: Send + 'static>(
+    pub(crate) async fn read<T: Send + 'static>(
         &'static self,
         path: &Path,
         read: impl FnOnce() -> T + Send + 'static,
