@@ -6,6 +6,7 @@
 #![expect(unsafe_code, reason = "keying and row stepping have no safe interface")]
 
 use crate::error::StoreError;
+use crate::model::Link;
 use keyward_secret::Key32;
 use libsqlite3_sys as ffi;
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
@@ -25,6 +26,7 @@ const SCHEMA: &[(i64, &str, &str)] = &[
     (1, "init", include_str!("../../../migrations/0001_init.sql")),
     (2, "review", include_str!("../../../migrations/0002_review.sql")),
     (3, "launcher", include_str!("../../../migrations/0003_launcher.sql")),
+    (4, "archive", include_str!("../../../migrations/0004_archive.sql")),
 ];
 
 /// Opens an existing, perhaps empty, file for writing.
@@ -184,7 +186,7 @@ impl Raw<'_> {
     }
 }
 
-/// One stored entry, borrowed from SQLite for the time of a call.
+/// One stored entry, borrowed from SQLite for the time of a call, or from a piece of the archive.
 pub(crate) struct RawLink<'r> {
     pub(crate) seq: i64,
     pub(crate) prev: &'r [u8],
@@ -196,6 +198,16 @@ impl<'r> RawLink<'r> {
     /// Reads a row of `seq, prev, mac, body`.
     pub(crate) fn of(row: RawRow<'r>) -> Self {
         Self { seq: row.int(0), prev: row.blob(1), mac: row.blob(2), body: row.blob(3) }
+    }
+
+    /// A copy.
+    pub(crate) fn to_link(&self) -> Link {
+        Link {
+            seq: u64::try_from(self.seq).unwrap_or(0),
+            prev: self.prev.to_vec(),
+            mac: self.mac.to_vec(),
+            body: self.body.to_vec(),
+        }
     }
 }
 

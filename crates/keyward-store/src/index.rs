@@ -1,18 +1,20 @@
-//! What the review looks entries up by: the tables of `migrations/0002_review.sql`.
+//! What the review looks entries up by: the tables of `migrations/0002_review.sql`, and the cells as `0004_archive.sql` has them.
 //!
 //! They follow from the stored bodies alone ([`Stamp::read`]), never from what a caller meant to write, so that commits,
-//! [`rebuild`] and [`Check`] cannot disagree. They are made anew in two cases only: after the migration that adds them, and
-//! when the operator accepts a break. In every other case a difference is a problem that verification names; nothing mends it
+//! [`rebuild`] and [`Check`] cannot disagree. They are made anew in two cases only: after the migrations that add or change
+//! them, and when the operator accepts a break. In every other case a difference is a problem that verification names; nothing mends it
 //! unseen.
 //!
 //! A block is stored when an entry of the next one is. The newest one is counted in memory, so that a commit writes no more
 //! than its entries but once in 512 of them.
 //!
 //! `audit_block.cells` holds, integers with the least byte first: u16 number of names; for each u16 length ‖ UTF-8; then the cells
-//! of 20 bytes: i32 hour since 1970 UTC ‖ u16 kind ‖ u16 outcome ‖ u16 app ‖ u16 profile ‖ u16 project ‖ u16 count ‖ u16 first ‖ u16 last.
+//! of 22 bytes: i32 hour since 1970 UTC ‖ u16 kind ‖ u16 outcome ‖ u16 app ‖ u16 profile ‖ u16 project ‖ u16 count ‖ u16 first ‖ u16 last
+//! ‖ u16 uses. `uses` is the sum of [`Stamp::uses`]; 512 entries of 64 uses fit.
 //! A field is 0 where it is absent, else the place of its name from 1; `first` and `last` count from the first number of the
 //! block. Names and cells stand in the order in which the entries first have them, so that the same entries give the same bytes.
 
+use crate::archive::Archive;
 use crate::db::{self, Raw, Value};
 use crate::error::StoreError;
 use crate::store::{put, stored_u64};
@@ -42,7 +44,7 @@ pub(crate) const ROWS_MAX: usize = 1000;
 /// Entries that are read at a time while the tables are made anew.
 const STEP: u32 = 4096;
 
-const CELL_BYTES: usize = 20;
+const CELL_BYTES: usize = 22;
 
 /// Block of a sequence number.
 pub(crate) fn block_of(seq: i64) -> i64 {
@@ -89,12 +91,14 @@ pub(crate) struct Cell {
     /// Places in the block.
     pub(crate) first: u16,
     pub(crate) last: u16,
+    /// Uses that they stand for.
+    pub(crate) uses: u16,
 }
 
 impl Cell {
     fn write(&self, to: &mut Vec<u8>) {
         to.extend(self.hour.to_le_bytes());
-        for n in self.names.iter().chain(&[self.count, self.first, self.last]) {
+        for n in self.names.iter().chain(&[self.count, self.first, self.last, self.uses]) {
             to.extend(n.to_le_bytes());
         }
     }
@@ -108,6 +112,7 @@ impl Cell {
             count: word(5),
             first: word(6),
             last: word(7),
+            uses: word(8),
         }
     }
 }
@@ -217,8 +222,9 @@ impl Block {
         if let Some(cell) = self.cells.get_mut(place) {
             cell.count = cell.count.saturating_add(1);
             cell.last = at;
+            cell.uses = cell.uses.saturating_add(stamp.uses);
         } else {
-            self.cells.push(Cell { hour, names, count: 1, first: at, last: at });
+            self.cells.push(Cell { hour, names, count: 1, first: at, last: at, uses: stamp.uses });
         }
         if let Some(span) = self.runs.get_mut(&*stamp.run) {
             span.count += 1;
@@ -304,10 +310,19 @@ pub(crate) fn store(finished: &[Block], sql: &mut String, arguments: &mut Sqlite
     Ok(())
 }
 
-/// Makes the tables anew from the entries, in one transaction.
-pub(crate) async fn rebuild(conn: &mut SqliteConnection) -> Result<(), StoreError> {
+/// Makes the tables anew from the entries, archived ones included, in one transaction.
+pub(crate) async fn rebuild(conn: &mut SqliteConnection, archive: &Archive) -> Result<(), StoreError> {
     conn.execute("BEGIN IMMEDIATE; DELETE FROM audit_block; DELETE FROM audit_run").await?;
-    let (mut newest, mut next) = (None::<Block>, i64::MIN);
+    let (mut newest, mut next) = (None::<Block>, archive.next());
+    for segment in &archive.segments {
+        let mut finished = Vec::new();
+        archive.each(segment, |link| {
+            let newest = newest.get_or_insert_with(|| Block::new(block_of(link.seq)));
+            finished.extend(count(newest, std::iter::once((link.seq, link.body))));
+        })?;
+        write(conn, &finished).await?;
+        tokio::task::yield_now().await;
+    }
     loop {
         let (mut seen, mut finished) = (0, Vec::new());
         let last = db::raw(conn).await?.links(next, STEP, |link| {
@@ -315,11 +330,7 @@ pub(crate) async fn rebuild(conn: &mut SqliteConnection) -> Result<(), StoreErro
             let newest = newest.get_or_insert_with(|| Block::new(block_of(link.seq)));
             finished.extend(count(newest, std::iter::once((link.seq, link.body))));
         })?;
-        if !finished.is_empty() {
-            let (mut sql, mut arguments) = (String::new(), SqliteArguments::default());
-            store(&finished, &mut sql, &mut arguments)?;
-            query_with(AssertSqlSafe(sql), arguments).persistent(false).execute(&mut *conn).await?;
-        }
+        write(conn, &finished).await?;
         match last {
             Some(last) if seen == STEP => next = last.saturating_add(1),
             _ => break,
@@ -328,6 +339,16 @@ pub(crate) async fn rebuild(conn: &mut SqliteConnection) -> Result<(), StoreErro
     }
     sqlx::query("DELETE FROM meta WHERE key = ?1").bind(META_UNINDEXED).execute(&mut *conn).await?;
     conn.execute("COMMIT").await?;
+    Ok(())
+}
+
+async fn write(conn: &mut SqliteConnection, finished: &[Block]) -> Result<(), StoreError> {
+    if finished.is_empty() {
+        return Ok(());
+    }
+    let (mut sql, mut arguments) = (String::new(), SqliteArguments::default());
+    store(finished, &mut sql, &mut arguments)?;
+    query_with(AssertSqlSafe(sql), arguments).persistent(false).execute(conn).await?;
     Ok(())
 }
 
@@ -416,6 +437,11 @@ mod tests {
             block.push(first_of(3) + n as i64, &Stamp::read(body.as_bytes()));
         }
         block.push(last_of(3), &Stamp::read(b"no entry"));
+        for (n, count) in [(4, "64"), (5, "0"), (6, "3")] {
+            let body =
+                format!("{{\"seq\":1,\"kind\":\"credential.used\",\"detail\":{{\"count\":{count},\"uses\":[]}}}}");
+            block.push(first_of(3) + n, &Stamp::read(body.as_bytes()));
+        }
         block
     }
 
@@ -423,16 +449,18 @@ mod tests {
     fn a_block_is_read_as_it_was_written() {
         let bytes = block().to_bytes();
         let Some(cells) = Cells::read(3, &bytes) else { unreachable!("it was written just so") };
-        let seen: Vec<_> = cells.iter().map(|c| (c.hour, c.count, cells.range(&c), cells.name(c.names[2]))).collect();
+        let seen: Vec<_> =
+            cells.iter().map(|c| (c.hour, c.count, c.uses, cells.range(&c), cells.name(c.names[2]))).collect();
         let (hour, long) = (498_672, kept(&"é".repeat(300)).into_owned());
         assert_eq!(
             seen,
             [
-                (hour, 1, (1536, 1536), Some("codex")),
-                (hour, 1, (1537, 1537), None),
-                (hour + 1, 1, (1538, 1538), Some(&*long)),
-                (hour + 1, 1, (1539, 1539), Some("codex")),
-                (UNDATED, 1, (2047, 2047), None),
+                (hour, 1, 0, (1536, 1536), Some("codex")),
+                (hour, 1, 0, (1537, 1537), None),
+                (hour + 1, 1, 0, (1538, 1538), Some(&*long)),
+                (hour + 1, 1, 0, (1539, 1539), Some("codex")),
+                (UNDATED, 1, 0, (2047, 2047), None),
+                (UNDATED, 3, 68, (1540, 1542), None),
             ]
         );
         assert_eq!((cells.place("codex"), cells.place("code"), cells.name(9)), (Some(3), None, None));

@@ -1,11 +1,13 @@
 //! The vault on disk: SQLCipher through sqlx, the slot file and the anchor.
 //!
-//! The data folder holds `vault.db` (everything, encrypted), `vault.slots` (the wrapped vault key) and `vault.lock` (held
-//! by the one writer); the state folder holds `anchor` (where the log stood). All files have mode 0600, both folders 0700.
+//! The data folder holds `vault.db` (everything but old entries, encrypted), `vault.slots` (the wrapped vault key), `vault.lock`
+//! (held by the one writer) and `archive` (old entries, encrypted); the state folder holds `anchor` (where the log stood). All
+//! files have mode 0600, all folders 0700.
 //! Every change goes through [`Store::commit`], which writes it and its audit entries in one transaction. This crate never
 //! sees a passphrase or a plaintext secret, and never logs. Called by the broker.
 
 mod anchor;
+mod archive;
 mod backup;
 mod db;
 mod error;

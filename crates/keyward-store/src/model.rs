@@ -223,6 +223,8 @@ pub struct Use {
     pub profile: String,
     /// How many.
     pub count: u64,
+    /// How many uses of the credential they stand for; 0 for all kinds but `credential.used`.
+    pub uses: u64,
     /// Time of the first one, as it stands there.
     pub first_at: String,
     /// Time of the last one.

@@ -12,13 +12,15 @@ use std::path::{Path, PathBuf};
 /// The folders of a vault.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Paths {
-    /// Holds `vault.db`, `vault.slots` and `vault.lock`.
+    /// Holds `vault.db`, `vault.slots`, `vault.lock` and `archive`.
     pub data: PathBuf,
     /// Holds `anchor`.
     pub state: PathBuf,
 }
 
 impl Paths {
+    pub(crate) const ARCHIVE: &str = "archive";
+
     /// The database.
     pub fn db(&self) -> PathBuf {
         self.data.join("vault.db")
@@ -32,6 +34,11 @@ impl Paths {
     /// The anchor file.
     pub fn anchor(&self) -> PathBuf {
         self.state.join("anchor")
+    }
+
+    /// The folder of the archive segments.
+    pub fn archive(&self) -> PathBuf {
+        self.data.join(Self::ARCHIVE)
     }
 
     /// Whether there is a vault: the slot file is written last, so that an interrupted `create` leaves none.

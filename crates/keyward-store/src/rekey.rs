@@ -3,14 +3,16 @@
 //! | Step | A crash after it leaves |
 //! |---|---|
 //! | 1. close the database, its log moved in | the old vault |
-//! | 2. copy it to `vault.db.draft`, encrypt the copy anew (`sqlite3_rekey_v2`), reseal every item, record `vault.rekeyed` | the old vault; the draft is removed at the next open |
+//! | 2. copy it to `vault.db.draft`, encrypt the copy anew (`sqlite3_rekey_v2`), reseal every item, and every archive segment in a file beside it, record `vault.rekeyed` | the old vault; the draft and the files are removed at the next open |
 //! | 3. write `anchor.new`, rename the draft to `vault.db.new` | the old vault; both are removed at the next open, since the old key does not open `vault.db.new` |
 //! | 4. replace `vault.slots` — **the commit point** | the new vault: the next open sees that the new key opens `vault.db.new` and goes on |
 //! | 5. remove `vault.db-wal`, rename `anchor.new` to `anchor`, then `vault.db.new` to `vault.db` | the new vault |
+//! | 6. at the next open: remove the old files of the archive | the new vault |
 //!
 //! At each step exactly one passphrase opens the vault, and in the end no file that Keyward manages opens with the old one.
 //! Former audit keys are kept, sealed under the new audit key, so that the entries before still verify.
 
+use crate::archive::Archive;
 use crate::backup::REPLACED;
 use crate::db;
 use crate::error::StoreError;
@@ -19,7 +21,7 @@ use crate::model::{Changes, Item, Rekeyed, Write};
 use crate::paths::{VaultLock, create_private, save_slots};
 use crate::store::{Inner, Keys, META_FORMER, Store, clear_staged, finish_staged, former_ref, seal_stage};
 use keyward_core::audit::Draft;
-use keyward_crypto::{Anchor, AnchorKey, ChainKey, SealError, SlotFile, VaultKey, open, seal};
+use keyward_crypto::{Anchor, AnchorKey, ArchiveKey, ChainKey, SealError, SlotFile, VaultKey, open, seal};
 use keyward_secret::SecretBytes;
 use std::fs::File;
 use std::io;
@@ -33,7 +35,8 @@ impl Store {
     /// new one already: load it again and see which passphrase opens it.)
     ///
     /// # Errors
-    /// [`StoreError::Seal`] where an item does not open, [`StoreError::DiskFull`], [`StoreError::Io`], [`StoreError::Damaged`].
+    /// [`StoreError::Seal`] where an item does not open, [`StoreError::DiskFull`], [`StoreError::Io`], [`StoreError::Damaged`]
+    /// (where a file of the archive does not open, too; one that is missing goes on missing).
     pub async fn rekey(
         &self,
         lock: &VaultLock,
@@ -59,8 +62,10 @@ impl Store {
             copied.map_err(|e| StoreError::io("copying", paths.db(), e))?;
             db::rekey(&paths.db_draft(), &old.derive_db(), &new.derive_db()).await?;
             fault("rekey.copied");
-            let mut draft = Inner::open(&paths.db_draft(), &slots.vault_id(), &new.derive_db()).await?;
+            let mut draft = Inner::open(&paths.db_draft(), &slots.vault_id(), new).await?;
             let writes = resealed(&mut draft, head.seq, old, new).await?;
+            reseal_archive(&mut draft, paths.archive(), old, new).await?;
+            fault("rekey.archived");
             let keys = Keys {
                 vault_id: slots.vault_id(),
                 chain: ChainKey::new(&new.derive_audit()),
@@ -105,6 +110,16 @@ async fn resealed(draft: &mut Inner, head: u64, old: &VaultKey, new: &VaultKey) 
         writes.push(Write::PutMeta(format!("{META_FORMER}{upto:020}"), sealed));
     }
     Ok(writes)
+}
+
+/// Every archive segment in another file, sealed under the new keys.
+async fn reseal_archive(draft: &mut Inner, folder: PathBuf, old: &VaultKey, new: &VaultKey) -> Result<(), StoreError> {
+    let archive = Archive::load(draft.conn()?, folder, ArchiveKey::new(old.derive_archive())).await?;
+    let (to, chain) = (ArchiveKey::new(new.derive_archive()), ChainKey::new(&new.derive_audit()));
+    let from = ChainKey::new(&old.derive_audit());
+    let resealed = tokio::task::spawn_blocking(move || archive.reseal(&from, &to, &chain));
+    let resealed = resealed.await.unwrap_or(Err(StoreError::Unusable("the archive was not sealed anew")))?;
+    Archive::replace(draft.conn()?, &resealed).await
 }
 
 /// Vaults that a restore moved aside.

@@ -2,8 +2,10 @@
 //!
 //! One connection serves everybody, so that all work here is done in slices of a few milliseconds, between which others have
 //! their turn. Filters are looked up in the tables of [`crate::index`], which say in which blocks an entry that matches can be;
-//! whether one does is decided by its body alone. Never checks links: that is [`Store::verify`].
+//! whether one does is decided by its body alone. Archived entries are read piece by piece; a piece that does not open is left
+//! out, as a row that is missing is. Never checks links: that is [`Store::verify`].
 
+use crate::archive::{Archive, Opened};
 use crate::db::{self, Raw, RawLink, Value};
 use crate::error::StoreError;
 use crate::index::{Cell, Cells, UNDATED, block_of, first_of, hour_of, is_whole, kept, last_of};
@@ -48,7 +50,9 @@ impl Store {
             let begin = Instant::now();
             let head = *head.get_or_insert(inner.head.seq);
             let newest = block_of(stored_u64(inner.head.seq));
-            let done = search.slice(&mut db::raw(inner.conn()?).await?, newest, begin + SLICE)?;
+            let (mut db, archive) = inner.sources().await?;
+            let done = search.slice(&mut db, archive, newest, begin + SLICE)?;
+            drop(db);
             drop(inner);
             spent += begin.elapsed();
             if done || spent > patience {
@@ -116,13 +120,13 @@ impl Store {
         Ok(summary)
     }
 
-    /// How often, and when first and last, each app and profile share an entry of one of `kinds` with outcome `ok`; the last
-    /// ones first, at most 1000. Times count by the hour; `run` and `text` of the filter do not count.
+    /// How often, and when first and last, each app and profile share an entry of one of `kinds` with outcome `ok`, and how many
+    /// uses these entries stand for; the last ones first, at most 1000. Times count by the hour; `run` and `text` of the filter do not count.
     ///
     /// # Errors
     /// As [`Store::items`].
     pub async fn uses(&self, kinds: &[Kind], filter: &Filter) -> Result<Vec<Use>, StoreError> {
-        let mut found: HashMap<(Kind, String, String), (u64, i64, i64)> = HashMap::new();
+        let mut found: HashMap<(Kind, String, String), Sums> = HashMap::new();
         self.each_block(|cells| {
             let Some(wanted) = Wanted::of(cells, filter) else { return };
             let ok = cells.place(Outcome::Ok.name());
@@ -136,23 +140,53 @@ impl Store {
                 {
                     let (first, last) = cells.range(&cell);
                     let pair = (*kind, app.to_owned(), profile.to_owned());
-                    let (count, _, end) = found.entry(pair).or_insert((0, first, last));
-                    *count += u64::from(cell.count);
-                    *end = last.max(*end);
+                    let sums = found.entry(pair).or_insert(Sums { count: 0, uses: 0, first, last });
+                    sums.count += u64::from(cell.count);
+                    sums.uses += u64::from(cell.uses);
+                    sums.last = last.max(sums.last);
                 }
             }
         })
         .await?;
         let mut pairs: Vec<_> = found.into_iter().collect();
-        pairs.sort_unstable_by_key(|(_, (_, _, last))| std::cmp::Reverse(*last));
+        pairs.sort_unstable_by_key(|(_, sums)| std::cmp::Reverse(sums.last));
         pairs.truncate(USES_MAX);
-        let seqs: Vec<i64> = pairs.iter().flat_map(|(_, (_, first, last))| [*first, *last]).collect();
-        let times = times_of(&mut db::raw(self.inner.lock().await.conn()?).await?, &seqs)?;
-        let uses = pairs.into_iter().filter_map(|((kind, app, profile), (count, first, last))| {
+        let seqs: Vec<i64> = pairs.iter().flat_map(|(_, sums)| [sums.first, sums.last]).collect();
+        let times = self.times_of(&seqs).await?;
+        let uses = pairs.into_iter().filter_map(|((kind, app, profile), Sums { count, uses, first, last })| {
             let (first_at, last_at) = (times.get(&first)?.clone(), times.get(&last)?.clone());
-            Some(Use { kind, app, profile, count, first_at, last_at })
+            Some(Use { kind, app, profile, count, uses, first_at, last_at })
         });
         Ok(uses.collect())
+    }
+
+    /// The times of entries, as they stand there.
+    async fn times_of(&self, seqs: &[i64]) -> Result<HashMap<i64, String>, StoreError> {
+        let mut times = HashMap::new();
+        let asked = serde_json::to_string(seqs).unwrap_or_default();
+        let sql = c"SELECT seq, body FROM audit WHERE seq IN (SELECT value FROM json_each(?1))";
+        db::raw(self.inner.lock().await.conn()?).await?.scan(sql, &[Value::Text(&asked)], |row| {
+            times.insert(row.int(0), Stamp::read(row.blob(1)).at.into_owned());
+            ControlFlow::Continue(())
+        })?;
+        let mut archived: Vec<i64> = seqs.iter().copied().filter(|seq| !times.contains_key(seq)).collect();
+        archived.sort_unstable();
+        let mut archived = &archived[..];
+        while let Some(seq) = archived.first() {
+            let inner = self.inner.lock().await;
+            // Numbers that lie in one piece are looked for in it together.
+            let Some((segment, piece)) = inner.archive.piece(*seq, Order::OldestFirst) else { break };
+            let (here, later) = archived.split_at(archived.partition_point(|seq| *seq <= piece.last));
+            if let Opened::Entries(entries) = inner.archive.open(segment, piece)? {
+                for link in entries.links().iter().filter(|link| here.binary_search(&link.seq).is_ok()) {
+                    times.insert(link.seq, Stamp::read(link.body).at.into_owned());
+                }
+            }
+            drop(inner);
+            archived = later;
+            tokio::task::yield_now().await;
+        }
+        Ok(times)
     }
 
     /// Gives the cells of every block to `each`, oldest first; a block that is not understood is left out.
@@ -182,6 +216,14 @@ impl Store {
             tokio::task::yield_now().await;
         }
     }
+}
+
+/// The entries of a kind, an app and a profile: how many, their uses, and the numbers of the first and the last one.
+struct Sums {
+    count: u64,
+    uses: u64,
+    first: i64,
+    last: i64,
 }
 
 /// A filter in the places of a block.
@@ -262,7 +304,7 @@ impl<'f> Search<'f> {
     }
 
     /// Goes on until `end`; says whether all is found.
-    fn slice(&mut self, db: &mut Raw<'_>, newest: i64, end: Instant) -> Result<bool, StoreError> {
+    fn slice(&mut self, db: &mut Raw<'_>, archive: &Archive, newest: i64, end: Instant) -> Result<bool, StoreError> {
         while self.links.len() < self.limit {
             if self.ranges.is_empty() {
                 if self.rest.0 > self.rest.1 {
@@ -270,7 +312,7 @@ impl<'f> Search<'f> {
                 }
                 self.look_up(db, newest, end)?;
             }
-            self.read(db, end)?;
+            self.read(db, archive, end)?;
             if Instant::now() > end {
                 break;
             }
@@ -351,8 +393,23 @@ impl<'f> Search<'f> {
     }
 
     /// Reads the ranges that are known.
-    fn read(&mut self, db: &mut Raw<'_>, end: Instant) -> Result<(), StoreError> {
+    fn read(&mut self, db: &mut Raw<'_>, archive: &Archive, end: Instant) -> Result<(), StoreError> {
+        let next = archive.next();
         while let Some((first, last)) = self.ranges.pop_front() {
+            if first < next && last >= next {
+                let (old, new) = ((first, next - 1), (next, last));
+                let [now, after] = if self.order == Order::OldestFirst { [old, new] } else { [new, old] };
+                self.ranges.push_front(after);
+                self.ranges.push_front(now);
+                continue;
+            }
+            if last < next {
+                self.read_archived(archive, (first, last))?;
+                if self.links.len() >= self.limit || Instant::now() > end {
+                    return Ok(());
+                }
+                continue;
+            }
             let sql = match self.order {
                 Order::OldestFirst => {
                     c"SELECT seq, prev, mac, body FROM audit WHERE seq >= ?1 AND seq <= ?2 ORDER BY seq ASC"
@@ -369,12 +426,7 @@ impl<'f> Search<'f> {
                     Order::NewestFirst => (first, link.seq.saturating_sub(1)),
                 };
                 if matches(self.filter, self.needle.as_ref(), link.body) {
-                    self.links.push(Link {
-                        seq: u64::try_from(link.seq).unwrap_or(0),
-                        prev: link.prev.to_vec(),
-                        mac: link.mac.to_vec(),
-                        body: link.body.to_vec(),
-                    });
+                    self.links.push(link.to_link());
                 }
                 looked += 1;
                 let late = looked % LOOK == 0 && Instant::now() > end;
@@ -386,6 +438,38 @@ impl<'f> Search<'f> {
                 }
                 return Ok(());
             }
+        }
+        Ok(())
+    }
+
+    /// Reads the next piece of the archive in a range.
+    fn read_archived(&mut self, archive: &Archive, (first, last): (i64, i64)) -> Result<(), StoreError> {
+        let begin = if self.order == Order::OldestFirst { first } else { last };
+        let Some((segment, piece)) = archive.piece(begin, self.order) else { return Ok(()) };
+        let mut left = match self.order {
+            Order::OldestFirst => (piece.last.saturating_add(1), last),
+            Order::NewestFirst => (first, piece.first.saturating_sub(1)),
+        };
+        if piece.first <= last
+            && piece.last >= first
+            && let Opened::Entries(entries) = archive.open(segment, piece)?
+        {
+            let mut links = entries.links();
+            if self.order == Order::NewestFirst {
+                links.reverse();
+            }
+            for link in links.iter().filter(|link| (first..=last).contains(&link.seq)) {
+                if self.links.len() >= self.limit {
+                    left = if self.order == Order::OldestFirst { (link.seq, last) } else { (first, link.seq) };
+                    break;
+                }
+                if matches(self.filter, self.needle.as_ref(), link.body) {
+                    self.links.push(link.to_link());
+                }
+            }
+        }
+        if left.0 <= left.1 {
+            self.ranges.push_front(left);
         }
         Ok(())
     }
@@ -453,16 +537,4 @@ fn matches(filter: &Filter, needle: Option<&Needle>, body: &[u8]) -> bool {
             || stamp
                 .at_us()
                 .is_some_and(|at| since_us.is_none_or(|since| at >= since) && until_us.is_none_or(|until| at < until)))
-}
-
-/// The times of entries, as they stand there.
-fn times_of(db: &mut Raw<'_>, seqs: &[i64]) -> Result<HashMap<i64, String>, StoreError> {
-    let mut times = HashMap::new();
-    let asked = serde_json::to_string(seqs).unwrap_or_default();
-    let sql = c"SELECT seq, body FROM audit WHERE seq IN (SELECT value FROM json_each(?1))";
-    db.scan(sql, &[Value::Text(&asked)], |row| {
-        times.insert(row.int(0), Stamp::read(row.blob(1)).at.into_owned());
-        ControlFlow::Continue(())
-    })?;
-    Ok(times)
 }

@@ -1,6 +1,7 @@
 //! The open vault: making, opening, committing, reading.
 
 use crate::anchor::{self, AnchorWriter};
+use crate::archive::{Archive, Segment as ArchiveSegment};
 use crate::db;
 use crate::error::StoreError;
 use crate::fault::fault;
@@ -9,8 +10,8 @@ use crate::model::{Changes, Health, Item, ItemInfo, Launcher, Link, Profile, Run
 use crate::paths::{Paths, VaultLock, create_private, load_slots, publish, remove_if_there, save_slots, sync_folder};
 use keyward_core::audit::{BODY_MAX_BYTES, Draft, Head, Problem, ProblemKind, Segment, Verifier, body, compare_anchor};
 use keyward_crypto::{
-    ANCHOR_SLOT_BYTES, Anchor, AnchorFile, AnchorKey, ChainKey, ExportError, ExportKey, ItemRef, SealError, SlotFile,
-    VaultKey, make_array, open, seal,
+    ANCHOR_SLOT_BYTES, Anchor, AnchorFile, AnchorKey, ArchiveKey, ChainKey, ExportError, ExportKey, ItemRef, SealError,
+    SlotFile, VaultKey, make_array, open, seal,
 };
 use keyward_secret::{Key32, SecretBytes};
 use sqlx::sqlite::{Sqlite, SqliteArguments, SqliteConnection, SqliteRow};
@@ -43,6 +44,8 @@ pub struct Store {
     pub(crate) broken: Arc<AtomicBool>,
     pub(crate) paths: Paths,
     pub(crate) keys: Arc<Keys>,
+    /// Held while entries are moved into the archive, or must stay where they are.
+    pub(crate) moving: Arc<Mutex<()>>,
 }
 
 /// What the log needs, and no more: the seal key is never here.
@@ -68,6 +71,7 @@ pub(crate) struct Inner {
     pub(crate) remembered: Vec<Problem>,
     /// The lookup block of the newest entry; counted anew where it is not here.
     newest: Option<Block>,
+    pub(crate) archive: Archive,
 }
 
 impl Store {
@@ -106,8 +110,8 @@ impl Store {
         let paths = lock.paths().clone();
         let db_key = key.derive_db();
         finish_staged(&paths, &db_key).await?;
-        let mut inner = Inner::open(&paths.db(), &slots.vault_id(), &db_key).await?;
         drop(db_key);
+        let mut inner = Inner::open(&paths.db(), &slots.vault_id(), key).await?;
         let keys = inner.keys(&slots.vault_id(), key).await?;
         let verdict = inner.compare(&paths, &keys).await?;
         let mut problems = inner.check_tail(&keys).await?;
@@ -119,6 +123,10 @@ impl Store {
         let broken = inner.remember(problems).await;
         if !broken {
             inner.anchor = AnchorWriter::open(&paths.anchor(), Arc::clone(&keys.anchor))?;
+            // A file that stays is in nobody's way, and is tried again.
+            if let Err(e) = inner.sweep_archive().await {
+                tracing::warn!(error = %e, "what an interrupted step left in the archive could not be removed");
+            }
         }
         let health = if broken {
             Health::Broken { problems: inner.remembered.clone() }
@@ -127,7 +135,7 @@ impl Store {
         };
         let broken = Arc::new(AtomicBool::new(broken));
         let inner = Arc::new(Mutex::new(inner));
-        Ok((Self { inner, broken, paths, keys: Arc::new(keys) }, health))
+        Ok((Self { inner, broken, paths, keys: Arc::new(keys), moving: Arc::default() }, health))
     }
 
     /// Writes changes and their entries in one transaction, durable on return; then moves the anchor (without fsync, see
@@ -300,7 +308,7 @@ impl Store {
 
 impl Inner {
     /// Opens a database file of this vault, under whatever name it has at the moment. No anchor yet.
-    pub(crate) async fn open(path: &Path, vault_id: &[u8; 16], db_key: &Key32) -> Result<Self, StoreError> {
+    pub(crate) async fn open(path: &Path, vault_id: &[u8; 16], key: &VaultKey) -> Result<Self, StoreError> {
         let meta = fs::metadata(path).map_err(|e| match e.kind() {
             std::io::ErrorKind::NotFound => StoreError::Damaged("it is missing".to_owned()),
             _ => StoreError::io("reading", path, e),
@@ -311,13 +319,15 @@ impl Inner {
         if meta.len() < db::PAGE_BYTES || (meta.len() % db::PAGE_BYTES > 0 && !logged) {
             return Err(StoreError::Damaged("it is cut off".to_owned()));
         }
-        let mut conn = db::connect(path, db_key).await?;
+        let mut conn = db::connect(path, &key.derive_db()).await?;
         // Without its tables it would be made anew, empty, by the migrations.
         let tables = conn.fetch_one("SELECT count(*) FROM sqlite_master WHERE name = 'meta'").await?;
         if tables.try_get::<i64, _>(0)? == 0 {
             return Err(StoreError::Damaged("it is empty".to_owned()));
         }
         db::migrate(&mut conn).await?;
+        let folder = path.with_file_name(Paths::ARCHIVE);
+        let archive = Archive::load(&mut conn, folder, ArchiveKey::new(key.derive_archive())).await?;
         let mut inner = Self {
             conn: Some(conn),
             path: path.to_owned(),
@@ -328,6 +338,7 @@ impl Inner {
             file: (meta.dev(), meta.ino()),
             remembered: Vec::new(),
             newest: None,
+            archive,
         };
         if inner.meta(META_ID).await?.as_deref() != Some(vault_id) {
             return Err(StoreError::Damaged("it belongs to another vault".to_owned()));
@@ -340,7 +351,7 @@ impl Inner {
             inner.head = head;
         }
         if inner.meta(META_UNINDEXED).await?.is_some() {
-            index::rebuild(inner.conn()?).await?;
+            inner.rebuild_index().await?;
         }
         Ok(inner)
     }
@@ -411,11 +422,6 @@ impl Inner {
 
     pub(crate) async fn put_meta(&mut self, key: &str, value: &[u8]) -> Result<(), StoreError> {
         put_meta(self.conn()?, key, value).await
-    }
-
-    pub(crate) async fn link(&mut self, seq: u64) -> Result<Option<Link>, StoreError> {
-        let found = sqlx::query_as("SELECT seq, prev, mac, body FROM audit WHERE seq = ?1").bind(stored_u64(seq));
-        Ok(found.fetch_optional(self.conn()?).await?)
     }
 
     async fn stored_head(&mut self) -> Result<Option<Head>, StoreError> {
@@ -491,6 +497,16 @@ impl Inner {
     }
 
     pub(crate) async fn commit(&mut self, keys: &Keys, changes: &Changes) -> Result<Vec<u64>, StoreError> {
+        self.commit_moving(keys, changes, None).await
+    }
+
+    /// Commits, and in the same transaction puts the checkpoint of a segment in place of its entries.
+    pub(crate) async fn commit_moving(
+        &mut self,
+        keys: &Keys,
+        changes: &Changes,
+        moved: Option<&ArchiveSegment>,
+    ) -> Result<Vec<u64>, StoreError> {
         if changes.entries.is_empty() {
             return Err(StoreError::Unrecorded);
         }
@@ -517,7 +533,7 @@ impl Inner {
             // Not there until it is written.
             let mut newest = self.take_newest().await?;
             let finished = index::count(&mut newest, links.iter().map(|link| (stored_u64(link.seq), &link.body[..])));
-            write_all(self.conn()?, &changes.writes, &links, &finished).await?;
+            write_all(self.conn()?, &changes.writes, moved, &links, &finished).await?;
             Ok(newest)
         };
         match written.await {
@@ -546,6 +562,18 @@ impl Inner {
         }
     }
 
+    /// The database, with the archive beside it.
+    pub(crate) async fn sources(&mut self) -> Result<(db::Raw<'_>, &Archive), StoreError> {
+        let conn = self.conn.as_mut().ok_or(StoreError::Unusable(self.unusable))?;
+        Ok((db::raw(conn).await?, &self.archive))
+    }
+
+    /// Removes what an archive step, a rekey or a restore that was cut short left in the archive.
+    async fn sweep_archive(&mut self) -> Result<(), StoreError> {
+        let (mut db, archive) = self.sources().await?;
+        archive.sweep(&mut db)
+    }
+
     /// The database, with the lookup block of the newest entry, which is not in it.
     pub(crate) async fn lookup(&mut self) -> Result<(db::Raw<'_>, &Block), StoreError> {
         let newest = self.take_newest().await?;
@@ -556,7 +584,8 @@ impl Inner {
 
     /// Makes what the review looks up anew from the entries.
     pub(crate) async fn rebuild_index(&mut self) -> Result<(), StoreError> {
-        let done = index::rebuild(self.conn()?).await;
+        let conn = self.conn.as_mut().ok_or(StoreError::Unusable(self.unusable))?;
+        let done = index::rebuild(conn, &self.archive).await;
         if done.is_err() {
             self.roll_back().await;
         }
@@ -589,6 +618,7 @@ impl Inner {
 async fn write_all(
     conn: &mut SqliteConnection,
     writes: &[Write],
+    moved: Option<&ArchiveSegment>,
     links: &[Link],
     finished: &[Block],
 ) -> Result<(), StoreError> {
@@ -597,6 +627,13 @@ async fn write_all(
     for write in writes {
         sql.push(';');
         sql.push_str(apply(write, &mut arguments)?);
+    }
+    if let Some(segment) = moved {
+        sql.push_str(";DELETE FROM audit WHERE seq BETWEEN ? AND ?");
+        put(&mut arguments, segment.first)?;
+        put(&mut arguments, segment.last)?;
+        index::insert(&mut sql, ArchiveSegment::ROW, 8, 1);
+        segment.put(&mut arguments)?;
     }
     query_with(AssertSqlSafe(sql), arguments).execute(&mut *conn).await?;
     fault("commit.mid");
@@ -756,7 +793,7 @@ async fn stage_new(paths: &Paths, slots: &SlotFile, key: &VaultKey, entry: Draft
     let sealed = seal(&key.derive_seal(), &info.as_ref(), &seed)?;
     let entry = entry.detail("export_key", public.to_string());
     let changes = Changes { writes: vec![Write::PutItem(Item { info, sealed })], entries: vec![entry] };
-    let mut inner = Inner::open(&draft, &slots.vault_id(), &key.derive_db()).await?;
+    let mut inner = Inner::open(&draft, &slots.vault_id(), key).await?;
     let keys = inner.keys(&slots.vault_id(), key).await?;
     inner.commit(&keys, &changes).await?;
     let head = inner.head;

@@ -1,7 +1,8 @@
 //! Checking the whole vault, and accepting what was found.
 
 use crate::anchor;
-use crate::db;
+use crate::archive::Opened;
+use crate::db::{self, RawLink, Value};
 use crate::error::StoreError;
 use crate::index;
 use crate::model::{AnchorReport, Changes, HeadReport, VerifyReport, Write};
@@ -9,6 +10,8 @@ use crate::paths::{VaultLock, load_slots, publish, read_bounded, save_slots};
 use crate::store::{Inner, META_BROKEN, META_EPOCH, Store};
 use keyward_core::audit::{Head, PeerFacts, Problem, ProblemKind, Verifier, break_accepted};
 use keyward_crypto::{Anchor, AnchorFile, SlotFile, VaultKey};
+use sha2::{Digest, Sha256};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -19,7 +22,8 @@ const NOTE: &str = "compared with the anchor in the state folder alone: \
                     a roll-back of the whole home, this anchor included, cannot be seen";
 
 impl Store {
-    /// Checks the whole log, what the review looks up, the anchor and every page of the file, in memory that does not grow.
+    /// Checks the whole log, archived entries included, what the review looks up, the anchor and every page of the file, in
+    /// memory that does not grow.
     /// Commits go on while the log is read, and wait while the pages are checked (seconds for a gigabyte). A break is remembered:
     /// from then on [`Store::is_broken`] holds, across restarts, until it is accepted.
     ///
@@ -47,7 +51,9 @@ impl Store {
         let mut verifier = Verifier::new(Head::empty(&keys.vault_id), &keys.former, &keys.chain);
         let mut check = index::Check::default();
         let (mut damaged, mut unlike) = (None, false);
-        let mut next = i64::MIN;
+        // No entry goes into the archive while it is read here.
+        let _still = self.moving.lock().await;
+        let mut next = self.examine_archive(&mut verifier, &mut check, &mut unlike).await?;
         let mut inner = loop {
             let mut inner = self.inner.lock().await;
             let mut seen = 0;
@@ -127,6 +133,77 @@ impl Store {
             note: NOTE.to_owned(),
         };
         Ok((report, file_is_wrong))
+    }
+
+    /// Checks the archive, and gives the first number that is not archived.
+    async fn examine_archive(
+        &self,
+        verifier: &mut Verifier<'_>,
+        check: &mut index::Check,
+        unlike: &mut bool,
+    ) -> Result<i64, StoreError> {
+        let seq = |seq: i64| u64::try_from(seq).unwrap_or(0);
+        let (mut number, mut place, mut hash) = (0, 0, Sha256::new());
+        // Whether something of the segment does not open, and whether the last piece did not.
+        let (mut wrong, mut lost) = (false, false);
+        loop {
+            let mut inner = self.inner.lock().await;
+            let (mut db, archive) = inner.sources().await?;
+            let Some(segment) = archive.segments.get(number) else {
+                // The database has no entries of before: whoever put some there made them up, or copied them.
+                let sql = c"SELECT seq, prev, mac, body FROM audit WHERE seq < ?1 ORDER BY seq LIMIT 1000";
+                db.scan(sql, &[Value::Int(archive.next())], |row| {
+                    let link = RawLink::of(row);
+                    verifier.push(seq(link.seq), link.prev, link.mac, link.body);
+                    ControlFlow::Continue(())
+                })?;
+                return Ok(archive.next());
+            };
+            let mac = |bytes: &[u8]| <[u8; 32]>::try_from(bytes).unwrap_or_default();
+            let pieces = segment.pieces();
+            if let Some(piece) = pieces.get(place) {
+                match archive.open(segment, *piece)? {
+                    Opened::Entries(entries) => {
+                        hash.update(&entries.sealed);
+                        let links = entries.links();
+                        if let Some(first) = links.first().filter(|_| lost) {
+                            verifier.skip(Head { seq: seq(first.seq).saturating_sub(1), mac: mac(first.prev) });
+                            lost = false;
+                        }
+                        for link in links {
+                            let stamp = verifier.push(seq(link.seq), link.prev, link.mac, link.body);
+                            if !*unlike {
+                                check.push(link.seq, &stamp);
+                            }
+                        }
+                        *unlike |= check.compare(&mut db).is_err();
+                    }
+                    Opened::Lost(why) => {
+                        if !wrong {
+                            verifier.name(seq(segment.first), why);
+                        }
+                        if place == 0 {
+                            verifier.follow(&segment.prev);
+                        }
+                        (wrong, lost) = (true, true);
+                    }
+                }
+                place += 1;
+                drop(db);
+                drop(inner);
+                tokio::task::yield_now().await;
+                continue;
+            }
+            let digested = segment.has_digest(std::mem::take(&mut hash));
+            let whole = digested && segment.is_sealed(&self.keys.chain) && archive.has_length(segment);
+            if !whole && !wrong {
+                verifier.name(seq(segment.first), ProblemKind::ArchiveMismatch);
+            }
+            if lost || pieces.is_empty() {
+                verifier.skip(Head { seq: seq(segment.last), mac: mac(&segment.mac) });
+            }
+            (number, place, wrong, lost) = (number + 1, 0, false, false);
+        }
     }
 
     /// Verifies, makes what the review looks up anew, records that the operator accepts the breaks found, opens a new epoch and

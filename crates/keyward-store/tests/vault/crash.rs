@@ -62,6 +62,23 @@ async fn step() {
             let run = Write::PutRun(Run { id: [5; 16], body: "new".into() });
             store.commit(Changes { writes: vec![run], entries: vec![draft(3)] }).await.unwrap();
         }
+        "grow" => {
+            let (store, _, slots) = opened(&lock, PASSPHRASE).await;
+            store.commit(Changes::record((3..1500).map(draft).collect())).await.unwrap();
+            assert!(store.archive_step(8, 0, 200).await.unwrap());
+            store.backup(&slots, &home.root.join("backup-grown")).await.unwrap();
+            store.close().await.unwrap();
+        }
+        "archive" => {
+            let (store, ..) = opened(&lock, PASSPHRASE).await;
+            assert!(store.archive_step(9, 0, 200).await.unwrap());
+            store.close().await.unwrap();
+        }
+        "restore-grown" => {
+            let backup = Backup::read(&home.root.join("backup-grown")).unwrap();
+            let key = backup.slots().open_passphrase(&typed).unwrap();
+            restore(&lock, &backup, &key, 99, true, None).await.unwrap();
+        }
         "rekey" => {
             let (store, old, slots) = opened(&lock, PASSPHRASE).await;
             let new = VaultKey::make().unwrap();
@@ -185,6 +202,58 @@ async fn an_interrupted_rekey_leaves_exactly_one_passphrase() {
             assert_eq!((opens_with(&home, PASSPHRASE), opens_with(&home, NEW)), (false, true), "{point}");
             sound(&home, NEW).await;
         }
+    }
+}
+
+/// A vault with 1501 entries, 200 of them in a segment.
+fn grown() -> Home {
+    let home = filled();
+    lives(&home, "grow");
+    assert_eq!(files(&home.paths.archive()).len(), 1);
+    home
+}
+
+#[tokio::test]
+async fn an_interrupted_archive_step_leaves_each_entry_in_one_place() {
+    for (point, there) in [
+        ("archive.written", false),
+        ("commit.before", false),
+        ("commit.mid", false),
+        ("commit.entries", false),
+        ("commit.after", true),
+        ("anchor.after", true),
+    ] {
+        let home = grown();
+        dies(&home, "archive", point);
+        assert_eq!(files(&home.paths.archive()).len(), 2, "{point}");
+        assert_eq!(sound(&home, PASSPHRASE).await, 1501 + u64::from(there), "{point}");
+        assert_eq!(files(&home.paths.archive()).len(), 1 + usize::from(there), "{point}");
+        if !there {
+            lives(&home, "archive");
+            assert_eq!(sound(&home, PASSPHRASE).await, 1503, "{point}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_interrupted_rekey_or_restore_leaves_one_whole_archive() {
+    for (point, new) in
+        [("rekey.archived", false), ("rekey.staged", false), ("slots.renamed", true), ("finish.anchor", true)]
+    {
+        let home = grown();
+        let before = files(&home.paths.archive());
+        dies(&home, "rekey", point);
+        assert_eq!(sound(&home, if new { NEW } else { PASSPHRASE }).await, 1501 + u64::from(new), "{point}");
+        let after = files(&home.paths.archive());
+        assert_eq!((after.len(), after == before), (1, !new), "{point}");
+    }
+    for (point, restored) in
+        [("restore.kept", false), ("restore.archived", false), ("restore.staged", true), ("finish.anchor", true)]
+    {
+        let home = grown();
+        dies(&home, "restore-grown", point);
+        assert_eq!(sound(&home, PASSPHRASE).await, 1501 + u64::from(restored), "{point}");
+        assert_eq!(files(&home.paths.archive()).len(), 1, "{point}");
     }
 }
 

@@ -10,11 +10,11 @@ use std::time::Duration;
 
 const HOUR_US: i64 = 3_600_000_000;
 
-fn page(order: Order, limit: u32) -> Page {
+pub(crate) fn page(order: Order, limit: u32) -> Page {
     Page { after: None, before: None, order, limit }
 }
 
-async fn everything(store: &Store) -> Vec<Link> {
+pub(crate) async fn everything(store: &Store) -> Vec<Link> {
     store.entries(page(Order::OldestFirst, u32::MAX), &Filter::default()).await.unwrap()
 }
 
@@ -23,7 +23,7 @@ fn at_us(link: &Link) -> Option<i64> {
 }
 
 /// Whether an entry matches, told in another way than the store does it.
-fn fits(filter: &Filter, link: &Link) -> bool {
+pub(crate) fn fits(filter: &Filter, link: &Link) -> bool {
     let body = String::from_utf8_lossy(&link.body).to_lowercase();
     if filter.text.as_ref().is_some_and(|text| !body.contains(&text.to_lowercase())) {
         return false;
@@ -46,7 +46,7 @@ fn fits(filter: &Filter, link: &Link) -> bool {
 }
 
 /// Reads page after page, going on from the last entry or from where the search stopped.
-async fn paged(store: &Store, filter: &Filter, order: Order, limit: u32, patience: Duration) -> Vec<u64> {
+pub(crate) async fn paged(store: &Store, filter: &Filter, order: Order, limit: u32, patience: Duration) -> Vec<u64> {
     let (mut seqs, mut page, mut rounds) = (Vec::new(), page(order, limit), 0);
     loop {
         let found = store.search(page, filter, patience).await.unwrap();
@@ -65,10 +65,10 @@ async fn paged(store: &Store, filter: &Filter, order: Order, limit: u32, patienc
 }
 
 /// Entries that are hard to file: clocks that jump, fields that are absent, empty, long, or full of quotes.
-fn odd(n: u64) -> Draft {
+pub(crate) fn odd(n: u64) -> Draft {
     let at = 1_795_230_245_000_000 + i64::try_from(n % 40).unwrap() * 1_500_000_000
         - i64::try_from(n / 300).unwrap() * 9 * HOUR_US;
-    let kind = [Kind::RunStarted, Kind::LeaseIssued, Kind::LeaseRevoked, Kind::RequestRefused, Kind::TokenDelivered];
+    let kind = [Kind::RunStarted, Kind::LeaseIssued, Kind::CredentialUsed, Kind::RequestRefused, Kind::TokenDelivered];
     let kind = kind[usize::try_from(n % 5).unwrap()];
     let mut draft = Draft::new(at, kind).outcome(Outcome::ALL[usize::try_from(n / 5 % 3).unwrap()]).detail("n", n);
     draft.app = [None, Some(""), Some("codex"), Some("Claude \"Code\""), Some("été")]
@@ -85,6 +85,15 @@ fn odd(n: u64) -> Draft {
     if n == 700 {
         draft.at_us = i64::MIN;
     }
+    // Counts of all sorts, also of kinds that count no uses.
+    match n % 13 {
+        0 => draft.detail.insert("count".into(), "7".into()),
+        1 => draft.detail.insert("count".into(), 65.into()),
+        2 => draft.detail.insert("count".into(), 0.into()),
+        3 => draft.detail.insert("count".into(), (-1).into()),
+        4 => draft.detail.insert("count".into(), 1.5.into()),
+        more => (more < 9).then(|| draft.detail.insert("count".into(), (n % 64 + 1).into())).flatten(),
+    };
     draft
 }
 
@@ -105,7 +114,7 @@ async fn odd_home() -> (Home, Store) {
     (home, store)
 }
 
-fn filters() -> Vec<Filter> {
+pub(crate) fn filters() -> Vec<Filter> {
     let all = Filter::default;
     let text = |text: &str| Some(text.to_owned());
     let long = format!("/{}a", "é".repeat(400));
@@ -209,7 +218,7 @@ async fn entries_that_come_while_a_search_goes_on_are_left_for_the_next_one() {
 }
 
 /// Checks summaries and uses against the entries.
-async fn adds_up(store: &Store, filters: Vec<Filter>) {
+pub(crate) async fn adds_up(store: &Store, filters: Vec<Filter>) {
     let links = everything(store).await;
     let entries: Vec<Entry> = links.iter().filter_map(|link| link.entry().ok()).collect();
     let noon = 1_795_230_245_000_000_i64.div_euclid(HOUR_US) * HOUR_US + 10 * HOUR_US;
@@ -255,21 +264,28 @@ async fn adds_up(store: &Store, filters: Vec<Filter>) {
         assert_eq!(listed(&summary.projects), count(&|entry| entry.project.clone()));
         assert_eq!(listed(&summary.kinds), count(&|entry| Some(entry.kind.name().to_owned())));
 
-        let kinds = [Kind::TokenDelivered, Kind::LeaseIssued, Kind::CredentialDelivered];
-        let mut uses: BTreeMap<(Kind, String, String), (u64, String, String)> = BTreeMap::new();
+        let kinds = [Kind::TokenDelivered, Kind::LeaseIssued, Kind::CredentialDelivered, Kind::CredentialUsed];
+        let mut uses: BTreeMap<_, ([u64; 2], [String; 2])> = BTreeMap::new();
         for entry in matching.iter().filter_map(|link| link.entry().ok()) {
             let named = |name: &Option<String>| name.clone().filter(|name| !name.is_empty());
             if let (Some(app), Some(profile)) = (named(&entry.app), named(&entry.profile))
                 && kinds.contains(&entry.kind)
                 && entry.outcome == Outcome::Ok
             {
-                let found = uses.entry((entry.kind, app, profile)).or_insert((0, entry.at.clone(), String::new()));
-                found.0 += 1;
-                found.2 = entry.at;
+                let found = uses.entry((entry.kind, app, profile)).or_default();
+                found.0[0] += 1;
+                if entry.kind == Kind::CredentialUsed {
+                    let count = entry.detail.get("count").and_then(|count| count.as_u64());
+                    found.0[1] += count.filter(|count| (1..=64).contains(count)).unwrap_or(1);
+                }
+                if found.0[0] == 1 {
+                    found.1[0].clone_from(&entry.at);
+                }
+                found.1[1] = entry.at;
             }
         }
         let seen = store.uses(&kinds, &filter).await.unwrap().into_iter();
-        let seen = seen.map(|u| ((u.kind, u.app, u.profile), (u.count, u.first_at, u.last_at)));
+        let seen = seen.map(|u| ((u.kind, u.app, u.profile), ([u.count, u.uses], [u.first_at, u.last_at])));
         assert_eq!(seen.collect::<BTreeMap<_, _>>(), uses, "{filter:?}");
     }
 }
@@ -288,14 +304,14 @@ async fn summaries_and_uses_add_up_to_the_entries() {
     assert!(report.ok && report.problems.is_empty(), "{report:?}");
 }
 
-/// The vault of the first release with a longer log: it has no lookup tables.
-fn first_release() -> (Home, VaultKey) {
+/// A vault of an earlier schema. That of the first one has no lookup tables, the cells of the third one count no uses.
+fn earlier(fixture: &str) -> (Home, VaultKey) {
     let home = Home::new();
     drop(home.lock());
     for (name, to) in
         [("vault.db", home.paths.db()), ("vault.slots", home.paths.slots()), ("anchor", home.paths.anchor())]
     {
-        std::fs::copy(format!("{}/tests/fixtures/v1-log/{name}", env!("CARGO_MANIFEST_DIR")), to).unwrap();
+        std::fs::copy(format!("{}/tests/fixtures/{fixture}/{name}", env!("CARGO_MANIFEST_DIR")), to).unwrap();
     }
     let key = load_slots(&home.paths).unwrap().open_passphrase(&passphrase(PASSPHRASE)).unwrap();
     (home, key)
@@ -306,8 +322,25 @@ async fn opened(home: &Home, key: &VaultKey) -> (Store, Health) {
 }
 
 #[tokio::test]
+async fn a_log_of_the_third_schema_counts_uses_once_it_is_opened() {
+    let (home, key) = earlier("v3-log");
+    let (store, health) = opened(&home, &key).await;
+    assert_eq!(health, Health::Sound { past_anchor: 0 });
+    let links = everything(&store).await;
+    assert_eq!(links.len(), 541);
+    let used = Draft::new(9, Kind::CredentialUsed).app("codex", true).profile("pg-dev").detail("count", 64);
+    // So many that the newest block of before is finished, too.
+    store.commit(Changes::record(vec![used; 500])).await.unwrap();
+    adds_up(&store, filters()).await;
+    let uses = store.uses(&[Kind::CredentialUsed], &Filter::default()).await.unwrap();
+    assert_eq!(uses.iter().map(|u| (u.count, u.uses)).collect::<Vec<_>>(), [(500, 32_000)]);
+    let report = store.verify().await.unwrap();
+    assert!(report.ok && report.problems.is_empty(), "{report:?}");
+}
+
+#[tokio::test]
 async fn a_log_of_the_first_release_can_be_looked_up_once_it_is_opened() {
-    let (home, key) = first_release();
+    let (home, key) = earlier("v1-log");
     for round in 0..2 {
         let (store, health) = opened(&home, &key).await;
         assert_eq!(health, Health::Sound { past_anchor: 0 });
@@ -334,7 +367,7 @@ async fn a_log_of_the_first_release_can_be_looked_up_once_it_is_opened() {
 
 #[tokio::test]
 async fn a_log_with_bodies_that_are_no_entries_is_migrated_and_its_breaks_are_the_same() {
-    let (home, key) = first_release();
+    let (home, key) = earlier("v1-log");
     let mut conn = raw(&home.paths.db(), &key.derive_db()).await.unwrap();
     conn.execute(
         "UPDATE audit SET body = x'ff00' WHERE seq = 5; UPDATE audit SET body = x'' WHERE seq = 6;
@@ -361,7 +394,7 @@ async fn a_log_with_bodies_that_are_no_entries_is_migrated_and_its_breaks_are_th
     assert!(!summary.apps.iter().any(|(name, _)| name == "7"));
 }
 
-fn found(report: &VerifyReport) -> Vec<(u64, ProblemKind)> {
+pub(crate) fn found(report: &VerifyReport) -> Vec<(u64, ProblemKind)> {
     report.problems.iter().filter(|p| !p.accepted).map(|p| (p.seq, p.kind)).collect()
 }
 
@@ -376,8 +409,9 @@ async fn whoever_changes_what_the_review_looks_up_is_found_and_accepting_mends_i
         ("an app renamed", cells("codex", "c0dex"), 512),
         ("a profile that goes by another one's name", cells("pg-prod", "pg-pr0d"), 512),
         ("cells emptied", "UPDATE audit_block SET cells = x'' WHERE block = 0".to_owned(), 1),
-        ("the last cell cut off", "UPDATE audit_block SET cells = substr(cells, 1, length(cells) - 20) WHERE block = 1".to_owned(), 512),
-        ("a cell of another hour", "UPDATE audit_block SET cells = CAST(substr(cells, 1, length(cells) - 20) || x'00000000' || substr(cells, -16) AS BLOB) WHERE block = 1".to_owned(), 512),
+        ("the last cell cut off", "UPDATE audit_block SET cells = substr(cells, 1, length(cells) - 22) WHERE block = 1".to_owned(), 512),
+        ("a cell of another hour", "UPDATE audit_block SET cells = CAST(substr(cells, 1, length(cells) - 22) || x'00000000' || substr(cells, -18) AS BLOB) WHERE block = 1".to_owned(), 512),
+        ("uses that nobody made", "UPDATE audit_block SET cells = CAST(substr(cells, 1, length(cells) - 2) || x'0700' AS BLOB) WHERE block = 1".to_owned(), 512),
         ("two blocks swapped", "UPDATE audit_block SET block = -1 WHERE block = 0; UPDATE audit_block SET block = 0 WHERE block = 1; UPDATE audit_block SET block = 1 WHERE block = -1".to_owned(), 1),
         ("a block of nothing", "INSERT INTO audit_block VALUES (77, x'0000')".to_owned(), 1),
         ("a run removed", "DELETE FROM audit_run WHERE run = '018f3a3e-7c1a-7abc-8def-000000000007'".to_owned(), 1),
