@@ -12,6 +12,8 @@ pub enum DeliveryMode {
     Env,
     /// A variable of the child holds the path of a private memory-backed file, kept fresh while the run lives.
     File,
+    /// Variables of the child hold the address of the gateway and a token of the run; the credential stays with the broker.
+    Gateway,
 }
 
 impl DeliveryMode {
@@ -20,6 +22,7 @@ impl DeliveryMode {
         match self {
             Self::Env => "env",
             Self::File => "file",
+            Self::Gateway => "gateway",
         }
     }
 }
@@ -101,14 +104,32 @@ pub struct PlanMsg {
     pub issuer: String,
     /// How the credential reaches the child.
     pub delivery: DeliveryMode,
-    /// Who chose the delivery: `profile`, `--deliver`.
+    /// Who chose the delivery: `profile`, `--deliver`, or `strongest` where nobody did and it is the best that works.
     pub chosen_by: String,
+    /// Why it is not a stronger one, where the program is the reason; a sentence without a period.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
     /// Variables that will be set.
     pub variables: Vec<String>,
     /// What this delivery gives away, in words.
     pub gives_away: String,
+    /// The next weaker delivery that would work as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weaker: Option<WeakerMsg>,
+    /// Host, with its port, that the gateway sends the requests to; absent with other deliveries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<String>,
     /// Longest life of the lease, in seconds.
     pub ttl_s: u64,
+}
+
+/// A delivery that would work, and is not the one that was chosen.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct WeakerMsg {
+    /// How the credential would reach the child.
+    pub delivery: DeliveryMode,
+    /// What it would give away, in words.
+    pub gives_away: String,
 }
 
 /// What was delivered for one profile.
@@ -140,6 +161,9 @@ pub struct RunAnswer {
     pub set: Vec<SetVariable>,
     /// Variables to remove before exec, because they would win over the credential.
     pub unset: Vec<UnsetVariable>,
+    /// Arguments to put before those of the command, for a program that takes the gateway's address by them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub args: Vec<String>,
 }
 
 /// A lease, as `ps` shows it.
@@ -159,9 +183,9 @@ pub struct LeaseMsg {
     pub expires_at: String,
     /// How often the credential was renewed.
     pub renewals: u64,
-    /// Uses that Keyward saw; absent where use cannot be seen (`env` and `file`).
+    /// Requests that the gateway sent on with the credential; absent where use cannot be seen (`env` and `file`).
     pub uses: Option<u64>,
-    /// The last use that Keyward saw.
+    /// When the last of them began; absent before the first one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_use_at: Option<String>,
     /// When the credential that it holds was received: the beginning of its life.

@@ -54,6 +54,10 @@ pub struct StatusAnswer {
     pub runs: u32,
     /// Live leases.
     pub leases: u32,
+    /// URL of the gateway on this machine, `http://127.0.0.1:PORT`; absent where no broker answered. It serves the programs of
+    /// runs and nobody else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<String>,
     /// The folder with all that this broker keeps.
     pub home: String,
     /// The clock of the broker at the answer, RFC 3339 with microseconds: what times of other answers are counted against.

@@ -7,6 +7,7 @@
 use crate::config::Config;
 use crate::events::Events;
 use crate::files::Deliveries;
+use crate::gate::Gate;
 use crate::launchers::StoredLauncher;
 use crate::peer::Peer;
 use crate::platform;
@@ -16,7 +17,9 @@ use crate::server::Connections;
 use keyward_api::ExchangeMsg;
 use keyward_api::place::Places;
 use keyward_core::audit::{Draft, Kind, Outcome, PeerFacts};
-use keyward_core::{Boot, Expected, Families, KindSpec, Name, Now, Profile, Refusals, Role, Root, Tries, Wall, role};
+use keyward_core::{
+    Boot, Expected, Families, KindSpec, Name, Now, Profile, Refusals, Role, Root, Tools, Tries, Wall, role,
+};
 use keyward_diag::{Code, Fault};
 use keyward_secret::{Key32, SecretBytes};
 use keyward_store::{Changes, Item, Paths, Store, VaultLock, Write};
@@ -35,8 +38,10 @@ pub(crate) struct Broker {
     pub(crate) places: Places,
     pub(crate) paths: Paths,
     pub(crate) families: Families,
+    pub(crate) tools: Tools,
     pub(crate) kinds: Vec<&'static KindSpec>,
     pub(crate) events: Events,
+    pub(crate) gate: Gate,
     pub(crate) connections: Connections,
     pub(crate) started: Now,
     /// Wakes the timer, which then looks anew for what is due.
@@ -180,22 +185,25 @@ impl Open {
 }
 
 impl Broker {
-    /// Makes the broker of a home: locked, with nothing but the lock on the vault's folder.
+    /// Makes the broker of a home: locked, with nothing but the lock on the vault's folder. `port` is that of the gateway.
     ///
     /// # Errors
     /// [`Code::VaultInUse`] when another broker holds the folder, [`Code::VaultFolderUnsafe`], [`Code::ConfigInvalid`].
-    pub(crate) fn new(places: Places, connections: Connections) -> Result<Arc<Self>, Fault> {
+    pub(crate) fn new(places: Places, connections: Connections, port: u16) -> Result<Arc<Self>, Fault> {
         let paths = Paths { data: places.data.clone(), state: places.state.clone() };
         let vault_lock = VaultLock::acquire(&paths).map_err(|e| e.fault())?;
         let config = Config::load(&places.config)?;
         let families = Families::built_in().map_err(|e| Fault::new(Code::Internal).cause(e))?;
+        let tools = Tools::built_in().map_err(|e| Fault::new(Code::Internal).cause(e))?;
         let started = platform::now();
         let broker = Arc::new(Self {
             places,
             paths,
             families,
+            tools,
             kinds: keyward_issuer::kinds(),
             events: Events::new(format!("{:x}", started.wall.0)),
+            gate: Gate::new(port),
             connections,
             started,
             wake: Notify::new(),

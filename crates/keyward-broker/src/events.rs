@@ -8,6 +8,7 @@
 //! | `vault` | `state`: `unlocked`, `locked`, `broken` |
 //! | `run` | `run`, `state`: `starting`, `started`, `ended` |
 //! | `lease` | `lease`, `run`, `profile`, `state`: `renewed` (with `pid`), `renew_failed` (with `code`), `lapsed`, `expired`, `revoked`, `released` |
+//! | `use` | `lease`, `run`, `profile`, `uses` so far, `at` of the last; at most one a second for each lease |
 //! | `exchange` | `profile`, `ok` |
 //! | `profile` | `name`, `state`: `added`, `changed`, `removed` |
 //! | `launcher` | `name`, `state`: `added`, `changed`, `removed`, `launched` |

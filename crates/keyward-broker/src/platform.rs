@@ -6,7 +6,7 @@
 //!
 //! | Name | What it gives |
 //! |---|---|
-//! | [`process`] | start time and parent of a process |
+//! | [`process`], [`program_path`], [`executable`] | start time and parent of a process; the program that it runs |
 //! | [`pin`], [`is_alive`], [`Watch`] | a descriptor that stands for one process; whether it lives; how it ended |
 //! | [`peer_credentials`], [`peer_pin`] | who connected a socket |
 //! | [`receive`] | bytes of a socket with the sender that the kernel vouches for |
@@ -22,6 +22,6 @@ pub(crate) use linux::pollable;
 #[cfg(target_os = "linux")]
 pub use linux::{
     BootTimer, Credentials, Exit, Process, Received, StopSignals, Watch, boot_id, close_inherited, executable, fork,
-    is_alive, now, peer_credentials, peer_pin, pin, process, random_byte, receive, reset_signals, rss_bytes,
-    time_in_suspend,
+    is_alive, now, peer_credentials, peer_pin, pin, process, program_path, random_byte, receive, reset_signals,
+    rss_bytes, time_in_suspend,
 };

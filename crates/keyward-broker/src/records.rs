@@ -12,7 +12,7 @@ use keyward_api::{
     SecretPutRequest, SecretRevealAnswer,
 };
 use keyward_core::audit::{Kind, Outcome};
-use keyward_core::{Name, Now, Profile, ProfileError, Wall};
+use keyward_core::{Name, Now, Profile, ProfileError, Wall, usual};
 use keyward_crypto::{ItemRef, make_array};
 use keyward_diag::{Code, Fault};
 use keyward_secret::{SecretBytes, SecretText};
@@ -184,7 +184,7 @@ impl Broker {
         self.unlocked(&mut state)?;
         let now = now();
         let stored = state.vault.opened().into_iter().flat_map(|open| open.profiles.values());
-        Ok(stored.map(|p| profile_message(p, &state, now)).collect())
+        Ok(stored.map(|p| self.profile_message(p, &state, now)).collect())
     }
 
     /// One profile.
@@ -192,7 +192,7 @@ impl Broker {
         let name = Name::parse(name).map_err(|e| e.fault())?;
         let mut state = self.state_for_request().await?;
         let stored = self.unlocked(&mut state)?.profiles.get(&name).cloned().ok_or_else(|| no_profile(&name))?;
-        Ok(profile_message(&stored, &state, now()))
+        Ok(self.profile_message(&stored, &state, now()))
     }
 
     /// Adds a profile.
@@ -237,7 +237,8 @@ impl Broker {
         let former = open.profiles.get(&name).cloned().ok_or_else(|| no_profile(&name))?;
         check_secrets(open, &profile)?;
         let stays = profile.exchanges_as(&former.profile);
-        let place = |p: &Profile| (p.kind.kind, p.endpoint().map(str::to_owned));
+        let upstream = |p: &Profile| p.gateway.as_ref().map(|target| target.upstream.clone());
+        let place = |p: &Profile| (p.kind.kind, p.endpoint().map(str::to_owned), upstream(p));
         // What a run holds is valid at the former place, and its variables name that one.
         let moved = place(&profile) != place(&former.profile);
         let stored = StoredProfile { profile: profile.clone(), updated: at.wall, ..former };
@@ -247,6 +248,7 @@ impl Broker {
         let changes = Changes { writes: vec![row(&stored)], entries: vec![draft] };
         self.revoke_leases(&mut state, &taken, Some(peer), at, changes).await?;
         self.unlocked(&mut state)?.profiles.insert(name.clone(), stored);
+        self.turn_leases(&state, &profile)?;
         if stays {
             let order = self.order(&mut state, profile)?;
             if let Some(cached) = state.cache.get_mut(&name) {
@@ -260,7 +262,7 @@ impl Broker {
     }
 
     /// Removes a profile that no launcher names, and takes back what was made from it.
-    pub(crate) async fn profile_remove(&self, peer: &Peer, name: &str) -> Result<(), Fault> {
+    pub(crate) async fn profile_remove(self: &Arc<Self>, peer: &Peer, name: &str) -> Result<(), Fault> {
         let name = Name::parse(name).map_err(|e| e.fault())?;
         let mut state = self.state_for_request().await?;
         let at = now();
@@ -320,24 +322,27 @@ fn message(info: &ItemInfo) -> SecretMsg {
     }
 }
 
-fn profile_message(stored: &StoredProfile, state: &State, now: Now) -> ProfileMsg {
-    let profile = &stored.profile;
-    let leases = Broker::leases_of(state, &profile.name).iter().map(|(_, held)| held.len()).sum::<usize>();
-    let usual = profile.hand_over(None);
-    ProfileMsg {
-        name: profile.name.to_string(),
-        issuer: profile.kind.kind.to_owned(),
-        delivery: wire_mode(profile.delivery.mode),
-        variables: usual.carriers.into_iter().chain(usual.plain.into_keys()).collect(),
-        max_ttl_s: profile.max_ttl.as_secs(),
-        identity: profile.identity.as_ref().map(|i| i.kind.kind.to_owned()),
-        identity_variable: profile.identity_variable().map(str::to_owned),
-        last_exchange: state.exchanges.get(&profile.name).cloned(),
-        held: state.cache.get(&profile.name).and_then(|cached| cached.held(now)),
-        leases: u32::try_from(leases).unwrap_or(u32::MAX),
-        toml: profile.to_toml(),
-        created_at: stored.created.to_rfc3339(),
-        updated_at: stored.updated.to_rfc3339(),
+impl Broker {
+    /// A profile as the LocalAPI shows it, with the delivery that a program gets of which nothing is known.
+    fn profile_message(&self, stored: &StoredProfile, state: &State, now: Now) -> ProfileMsg {
+        let profile = &stored.profile;
+        let leases = Broker::leases_of(state, &profile.name).iter().map(|(_, held)| held.len()).sum::<usize>();
+        let usual = usual(profile, &self.tools, &self.gate.address());
+        ProfileMsg {
+            name: profile.name.to_string(),
+            issuer: profile.kind.kind.to_owned(),
+            delivery: wire_mode(usual.mode),
+            variables: usual.carriers.into_iter().chain(usual.plain.into_keys()).collect(),
+            max_ttl_s: profile.max_ttl.as_secs(),
+            identity: profile.identity.as_ref().map(|i| i.kind.kind.to_owned()),
+            identity_variable: profile.identity_variable().map(str::to_owned),
+            last_exchange: state.exchanges.get(&profile.name).cloned(),
+            held: state.cache.get(&profile.name).and_then(|cached| cached.held(now)),
+            leases: u32::try_from(leases).unwrap_or(u32::MAX),
+            toml: profile.to_toml(),
+            created_at: stored.created.to_rfc3339(),
+            updated_at: stored.updated.to_rfc3339(),
+        }
     }
 }
 

@@ -4,18 +4,18 @@ use crate::broker::{Broker, Open, State, entry, failed};
 use crate::platform::{self, BootTimer, now, random_byte};
 use crate::runs::{HeldLease, RunId};
 use keyward_api::{ExchangeMsg, HeldMsg, RenewAnswer, SuppliedAssertion};
-use keyward_core::audit::Kind;
+use keyward_core::audit::{Kind, Outcome};
 use keyward_core::{
     Asking, Backoff, Boot, Credential, DeliveryMode, Failure, Form, Freshness, IssueError, LeaseEnd, LeaseState, Name,
-    Now, Once, Order, ProcessId, Profile, Schedule, Wall,
+    Now, Once, Order, ProcessId, Profile, Revocation, Schedule, Wall,
 };
 use keyward_crypto::ItemRef;
-use keyward_diag::{Code, Fault};
+use keyward_diag::{Code, Fault, plain};
 use keyward_secret::SecretBytes;
 use keyward_store::{StoreError, Write};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -49,6 +49,18 @@ const KEYRING_PAUSE: Duration = Duration::from_secs(60);
 
 /// The anchor file is made durable at most this often; a power cut may leave it behind by that much, which is no break.
 const SYNC_PAUSE: Duration = Duration::from_secs(5);
+
+/// How often it is looked whether old entries of the log are to be archived.
+const ARCHIVE_PAUSE: Duration = Duration::from_secs(600);
+
+/// Entries of the log that stay in the database.
+const ARCHIVE_KEEP: u64 = 1_000_000;
+
+/// Entries of one archive segment.
+const ARCHIVE_STEP: u32 = 2_048;
+
+/// How long an issuer may take to end a credential.
+const REVOCATION: Duration = Duration::from_secs(15);
 
 /// How often the end of a run that could not be recorded is tried again.
 const OWED_PAUSE: Duration = Duration::from_secs(5);
@@ -136,7 +148,7 @@ impl Broker {
         // What does not end is the same each time.
         let has = |held: &&HeldLease| schedule.ends().is_none() || held.lease.credential == schedule;
         let (renewed, unchanged): (Vec<_>, Vec<_>) =
-            leases.partition(|held| held.lease.mode == DeliveryMode::File && has(held));
+            leases.partition(|held| held.lease.mode != DeliveryMode::Env && has(held));
         let count = |leases: Vec<_>| u32::try_from(leases.len()).unwrap_or(u32::MAX);
         Ok(RenewAnswer {
             expires_at: schedule.ends().map(|at| now().wall_at(at).to_rfc3339()),
@@ -416,14 +428,14 @@ impl Broker {
         Ok(Order { profile, secrets, supplied, once })
     }
 
-    /// Puts a renewed credential into the files of the leases that hold it; recorded first.
+    /// Puts a renewed credential into the files of the leases that hold it, and before the gateway; recorded first.
     async fn renew_leases(&self, state: &mut State, name: &Name, obtained: &Obtained, now: Now) {
         let held: Vec<(RunId, usize)> = state
             .runs
             .values()
             .flat_map(|run| run.leases.iter().enumerate().map(move |(n, lease)| (run.id, n, lease)))
             .filter(|(_, _, held)| {
-                held.profile == *name && held.lease.is_live() && held.lease.mode == DeliveryMode::File
+                held.profile == *name && held.lease.is_live() && held.lease.mode != DeliveryMode::Env
             })
             .map(|(run, n, _)| (run, n))
             .collect();
@@ -488,6 +500,10 @@ impl Broker {
         let written = recorded.and_then(|()| {
             let profile = &open.profiles.get(&name).ok_or(Fault::new(Code::ProfileUnknown))?.profile;
             let held = run.leases.get(n).ok_or(Fault::new(Code::Internal))?;
+            if held.gateway.is_some() {
+                self.gate.keep(&name, &made.0, made.1);
+                return Ok(());
+            }
             self.write_files(run.process, held, profile, made, now)
         });
         if let (Err(_), Some(held)) = (&written, run.leases.get_mut(n)) {
@@ -496,17 +512,57 @@ impl Broker {
         written
     }
 
+    /// Asks the issuers of these profiles to end credentials that no lease holds any longer. What comes of it is recorded when
+    /// it is known; a vault that is locked meanwhile records it once it is open.
+    pub(crate) fn end_at_issuers(self: &Arc<Self>, state: &State, profiles: &BTreeSet<Name>) {
+        for name in profiles.iter().filter(|name| Self::leases_of(state, name).is_empty()) {
+            let Some(cached) = state.cache.get(name) else { continue };
+            let Some((credential, _)) = cached.credential() else { continue };
+            let (broker, name, order) = (Arc::clone(self), name.clone(), Arc::clone(&cached.order));
+            tokio::spawn(async move {
+                let Some(issuer) = keyward_issuer::find(order.profile.kind.kind) else { return };
+                let asked = tokio::time::timeout(REVOCATION, issuer.revoke(&order, &credential)).await;
+                let late =
+                    || Revocation::Failed(Fault::new(Code::IssuerUnreachable).cause("it did not answer in time"));
+                broker.ended_at_issuer(&name, &credential, asked.unwrap_or_else(|_| late())).await;
+            });
+        }
+    }
+
+    async fn ended_at_issuer(&self, name: &Name, credential: &Arc<Credential>, outcome: Revocation) {
+        let mut state = self.state().await;
+        let draft = match outcome {
+            Revocation::Done => {
+                let same = |c: &Cached| c.credential.as_ref().is_some_and(|(held, _)| Arc::ptr_eq(held, credential));
+                if let Some(cached) = state.cache.get_mut(name).filter(|c| same(c)) {
+                    cached.credential = None;
+                    self.gate.forget(name);
+                }
+                entry(Kind::CredentialRevoked, now()).detail("outcome", "done")
+            }
+            Revocation::Impossible(why) => {
+                let draft = entry(Kind::CredentialRevoked, now()).outcome(Outcome::Failed);
+                draft.detail("outcome", "impossible").detail("why", plain(&why, 500))
+            }
+            Revocation::Failed(fault) => failed(Kind::CredentialRevoked, now(), &fault).detail("outcome", "failed"),
+        };
+        let draft = draft.profile(name.as_str());
+        let recorded = match state.open() {
+            Some(open) => open.commit(self, Vec::new(), vec![draft.clone()]).await.is_ok(),
+            None => false,
+        };
+        if !recorded {
+            state.owed.push(draft);
+        }
+    }
+
     /// Forgets what was made from profiles that changed, or whose secrets did, and renews what is in use.
     pub(crate) async fn changed(self: &Arc<Self>, state: &mut State, names: &[Name]) {
         let now = now();
         for name in names {
             state.cache.remove(name);
-            let in_use = state
-                .runs
-                .values()
-                .flat_map(|r| &r.leases)
-                .any(|l| l.profile == *name && l.lease.is_live() && l.lease.mode == DeliveryMode::File);
-            if in_use {
+            self.gate.forget(name);
+            if in_use(state, name) {
                 match self.next(state, name, Want::Good).await {
                     Ok(Next::Now(obtained)) => self.renew_leases(state, name, &obtained, now).await,
                     Ok(Next::Wait(_) | Next::GivenUp(..)) => {}
@@ -520,11 +576,11 @@ impl Broker {
     pub(crate) fn due(&self, state: &State) -> Option<Boot> {
         let expiries = state.runs.values().flat_map(|r| &r.leases).filter(|l| l.lease.is_live()).map(|l| l.lease.due());
         let renewals =
-            state.cache.iter().filter(|(name, c)| c.exchange.is_none() && in_use(state, name)).map(|(_, c)| {
+            state.cache.iter().filter(|(name, c)| c.exchange.is_none() && in_use(state, name)).map(|(name, c)| {
                 if c.waits_for_change() {
                     return c.look_at;
                 }
-                let at = c.credential.as_ref().and_then(|(_, s)| s.rewrite_at());
+                let at = c.credential.as_ref().and_then(|(_, s)| ahead(*s, in_files(state, name)));
                 let base = at.unwrap_or(Boot(Duration::ZERO));
                 c.backoff_until().map_or(base, |b| b.max(base))
             });
@@ -580,7 +636,7 @@ impl Broker {
         let renewing: Vec<Name> = state
             .cache
             .iter()
-            .filter(|(name, c)| c.wants_renewal(now.boot) && in_use(&state, name))
+            .filter(|(name, c)| in_use(&state, name) && c.wants_renewal(in_files(&state, name), now.boot))
             .map(|(name, _)| name.clone())
             .collect();
         self.look_again(&mut state, now.boot);
@@ -684,9 +740,7 @@ impl Broker {
         }
         let list: Vec<Value> =
             taken.iter().map(|r| json!({"exe": r.peer, "reason": r.reason, "count": r.count})).collect();
-        let draft = entry(Kind::RequestRefused, now)
-            .outcome(keyward_core::audit::Outcome::Refused)
-            .detail("refused", Value::from(list));
+        let draft = entry(Kind::RequestRefused, now).outcome(Outcome::Refused).detail("refused", Value::from(list));
         if let Err(e) = open.commit(self, Vec::new(), vec![draft]).await {
             tracing::error!(code = %e.code, "refusals could not be recorded");
             for r in taken {
@@ -824,10 +878,10 @@ impl Cached {
         fault
     }
 
-    /// When the issuer is asked next, as far as the timer decides it.
-    pub(crate) fn asking(&self) -> Asking {
+    /// When the issuer is asked next, as far as the timer decides it; `in_files` says whether files hold the credential.
+    pub(crate) fn asking(&self, in_files: bool) -> Asking {
         let due = match &self.credential {
-            Some((_, schedule)) => schedule.rewrite_at(),
+            Some((_, schedule)) => ahead(*schedule, in_files),
             None => Some(Boot(Duration::ZERO)),
         };
         match due {
@@ -847,8 +901,8 @@ impl Cached {
         self.exchange.is_none() && !self.waits_for_change() && self.backoff.until(now).is_none()
     }
 
-    fn wants_renewal(&self, now: Boot) -> bool {
-        let due = |schedule: Schedule| schedule.rewrite_at().is_some_and(|at| now >= at);
+    fn wants_renewal(&self, in_files: bool, now: Boot) -> bool {
+        let due = |schedule: Schedule| ahead(schedule, in_files).is_some_and(|at| now >= at);
         self.credential.as_ref().is_none_or(|(_, s)| due(*s)) && self.may_renew(now)
     }
 }
@@ -954,13 +1008,25 @@ fn sdk_leases(state: &State) -> impl Iterator<Item = (ProcessId, &HeldLease)> {
     leases.filter(|(_, held)| held.lease.is_live() && held.form == Form::SdkFiles)
 }
 
+/// When a credential in use is renewed: in a file before its readers begin to do without it, before the gateway when it is
+/// first worth it.
+fn ahead(schedule: Schedule, in_files: bool) -> Option<Boot> {
+    if in_files { schedule.rewrite_at() } else { schedule.advisory_at() }
+}
+
+/// Whether files of live leases hold the credential of this profile.
+pub(crate) fn in_files(state: &State, name: &Name) -> bool {
+    let mut leases = state.runs.values().flat_map(|r| &r.leases);
+    leases.any(|l| l.profile == *name && l.lease.is_live() && l.lease.mode == DeliveryMode::File)
+}
+
 /// Whether a live lease wants this profile's credential kept fresh.
 pub(crate) fn in_use(state: &State, name: &Name) -> bool {
     state
         .runs
         .values()
         .flat_map(|r| &r.leases)
-        .any(|l| l.profile == *name && l.lease.is_live() && l.lease.mode == DeliveryMode::File)
+        .any(|l| l.profile == *name && l.lease.is_live() && l.lease.mode != DeliveryMode::Env)
 }
 
 /// Runs what is due, for ever. Sleeps on the clock that runs through suspend.
@@ -975,6 +1041,30 @@ pub(crate) async fn clock(broker: Arc<Broker>, timer: BootTimer) {
             () = timer.sleep_until(due) => {}
         }
         broker.tick().await;
+    }
+}
+
+/// Moves old entries of the log into archive segments, for ever; looks once in a while, and never while it holds the state.
+pub(crate) async fn archive(broker: Arc<Broker>) {
+    loop {
+        tokio::time::sleep(ARCHIVE_PAUSE).await;
+        let open = |state: &mut State| state.open().map(|open| Arc::clone(&open.store));
+        let Some(store) = open(&mut *broker.state().await) else { continue };
+        loop {
+            match store.archive_step(now().wall.0, ARCHIVE_KEEP, ARCHIVE_STEP).await {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(e) => {
+                    tracing::warn!(code = %e.fault().code, "old entries were not moved into the archive");
+                    break;
+                }
+            }
+            if let Some(open) = broker.state().await.open() {
+                open.unanchored.store(true, Ordering::Relaxed);
+                open.unsynced.store(true, Ordering::Relaxed);
+            }
+            broker.wake.notify_one();
+        }
     }
 }
 
@@ -999,7 +1089,7 @@ mod tests {
         };
         let places = Places::find(&find, rustix::process::getuid().as_raw()).unwrap();
         places.make_all().unwrap();
-        let broker = Broker::new(places, Connections::new()).unwrap();
+        let broker = Broker::new(places, Connections::new(), 1).unwrap();
         let (id, key) = (keyward_crypto::make_array().unwrap(), VaultKey::make().unwrap());
         let passphrase = Passphrase::new(b"correct horse battery staple 42".to_vec()).unwrap();
         let slots = SlotFile::create(id, &key, &passphrase, KdfParams::FLOOR).unwrap();

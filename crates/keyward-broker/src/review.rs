@@ -10,8 +10,8 @@ use keyward_api::{
     AuditVerifyQuery, BarMsg, CountMsg, ExportRequest, GapMsg, HeadMsg, PastRunMsg, PastRunsPage, PastRunsQuery,
     ProblemMsg, SpanMsg, VerifyAnswer,
 };
-use keyward_core::Wall;
 use keyward_core::audit::{Entry, Kind, Outcome};
+use keyward_core::{DeliveryMode, Wall};
 use keyward_crypto::{ExportKey, ItemRef};
 use keyward_diag::{Code, Fault};
 use keyward_store::{ByOutcome, Filter, Found, Link, Order, Page, Store, StoreError, Use};
@@ -95,18 +95,20 @@ impl Broker {
             let mut state = self.state_for_request().await?;
             let store = Arc::clone(&self.unlocked(&mut state)?.store);
             let is = |wanted: &Option<String>, name: &str| wanted.as_ref().is_none_or(|wanted| wanted == name);
-            let mut live: BTreeMap<(String, String), u32> = BTreeMap::new();
+            let mut live: BTreeMap<(String, String), Live> = BTreeMap::new();
             for run in state.runs.values().filter(|run| run.ended.is_none()) {
                 for held in run.leases.iter().filter(|held| held.lease.is_live()) {
                     let profile = held.profile.as_str();
                     if is(&filter.app, &run.app) && is(&filter.profile, profile) && is(&filter.project, &run.project) {
-                        *live.entry((run.app.clone(), profile.to_owned())).or_default() += 1;
+                        let pair = live.entry((run.app.clone(), profile.to_owned())).or_default();
+                        pair.leases += 1;
+                        pair.unseen |= held.lease.mode != DeliveryMode::Gateway;
                     }
                 }
             }
             (store, live)
         };
-        let kinds = [Kind::CredentialDelivered, Kind::TokenDelivered];
+        let kinds = [Kind::CredentialDelivered, Kind::GatewayOpened, Kind::TokenDelivered, Kind::CredentialUsed];
         let uses = store.uses(&kinds, &filter).await.map_err(|e| e.fault())?;
         Ok(table_of_uses(uses, live))
     }
@@ -355,8 +357,16 @@ fn bars(hours: &[(i64, ByOutcome)], most: i64) -> (i64, Vec<BarMsg>) {
     (width, bars)
 }
 
+/// The live leases of an app and a profile.
+#[derive(Default)]
+struct Live {
+    leases: u32,
+    /// One of them hides its uses: nobody sees who reads a variable or a file.
+    unseen: bool,
+}
+
 /// Puts deliveries, uses and live leases side by side.
-fn table_of_uses(uses: Vec<Use>, live: BTreeMap<(String, String), u32>) -> Vec<AppUseMsg> {
+fn table_of_uses(uses: Vec<Use>, live: BTreeMap<(String, String), Live>) -> Vec<AppUseMsg> {
     let mut places: BTreeMap<(String, String), usize> = BTreeMap::new();
     let mut table: Vec<AppUseMsg> = Vec::new();
     let mut row = |app: String, profile: String, change: &mut dyn FnMut(&mut AppUseMsg)| {
@@ -368,21 +378,34 @@ fn table_of_uses(uses: Vec<Use>, live: BTreeMap<(String, String), u32>) -> Vec<A
             change(row);
         }
     };
-    for Use { kind, app, profile, count, first_at, last_at } in uses {
+    for Use { kind, app, profile, count, uses, first_at, last_at } in uses {
+        let count = if kind == Kind::CredentialUsed { uses } else { count };
         let span = SpanMsg { count, first_at, last_at };
-        row(app, profile, &mut |row| {
-            if kind == Kind::TokenDelivered {
-                row.used = Some(span.clone());
-            } else {
-                // Every delivery that there is hides its uses.
-                (row.held, row.unseen) = (Some(span.clone()), true);
+        row(app, profile, &mut |row| match kind {
+            Kind::TokenDelivered | Kind::CredentialUsed => row.used = Some(joined(row.used.take(), &span)),
+            _ => {
+                row.held = Some(joined(row.held.take(), &span));
+                row.unseen |= kind == Kind::CredentialDelivered;
             }
         });
     }
-    for ((app, profile), leases) in live {
-        row(app, profile, &mut |row| (row.live, row.unseen) = (leases, true));
+    for ((app, profile), Live { leases, unseen }) in live {
+        row(app, profile, &mut |row| {
+            row.live = leases;
+            row.unseen |= unseen;
+        });
     }
     table
+}
+
+/// Two spans as one. Times are of a fixed width, so that they compare as texts.
+fn joined(former: Option<SpanMsg>, span: &SpanMsg) -> SpanMsg {
+    let Some(former) = former else { return span.clone() };
+    SpanMsg {
+        count: former.count + span.count,
+        first_at: former.first_at.min(span.first_at.clone()),
+        last_at: former.last_at.max(span.last_at.clone()),
+    }
 }
 
 /// The end of a run, as its entry tells it.
@@ -400,8 +423,8 @@ fn past_run(seq: u64, end: &Entry) -> PastRunMsg {
         signal: number("signal"),
         code: text("code"),
         profiles: names(&end.detail),
-        // Every delivery that there is hides its uses.
-        uses: None,
+        // Absent when it was given something whose uses nobody sees.
+        uses: end.detail.get("uses").and_then(Value::as_u64),
         seq,
     }
 }
@@ -542,39 +565,55 @@ mod tests {
             app: app.into(),
             profile: "pg".into(),
             count: 2,
+            uses: if kind == Kind::CredentialUsed { 70 } else { 0 },
             first_at: at.into(),
             last_at: at.into(),
         };
         let uses = vec![
+            of(Kind::CredentialUsed, "claude", "7"),
+            of(Kind::CredentialUsed, "psql", "6"),
+            of(Kind::GatewayOpened, "claude", "5"),
+            of(Kind::GatewayOpened, "psql", "4"),
             of(Kind::TokenDelivered, "psql", "3"),
             of(Kind::CredentialDelivered, "codex", "2"),
             of(Kind::CredentialDelivered, "psql", "1"),
         ];
-        let live = BTreeMap::from([(("codex".into(), "pg".into()), 1), (("idle".into(), "pg".into()), 4)]);
+        let live = |leases, unseen| Live { leases, unseen };
+        let live = BTreeMap::from([
+            (("codex".into(), "pg".into()), live(1, true)),
+            (("idle".into(), "pg".into()), live(4, true)),
+            (("claude".into(), "pg".into()), live(1, false)),
+        ]);
         let table = table_of_uses(uses, live);
         let seen: Vec<_> = table
             .iter()
             .map(|row| {
-                let at = |span: &Option<SpanMsg>| span.as_ref().map(|span| span.first_at.clone());
-                (row.app.as_str(), at(&row.held), at(&row.used), row.unseen, row.live)
+                let of = |span: &Option<SpanMsg>| {
+                    span.as_ref().map(|span| (span.count, format!("{}-{}", span.first_at, span.last_at)))
+                };
+                (row.app.as_str(), of(&row.held), of(&row.used), row.unseen, row.live)
             })
             .collect();
-        let at = |text: &str| Some(text.to_owned());
-        let want =
-            [("psql", at("1"), at("3"), true, 0), ("codex", at("2"), None, true, 1), ("idle", None, None, true, 4)];
+        let span = |count, text: &str| Some((count, text.to_owned()));
+        let want = [
+            ("claude", span(2, "5-5"), span(70, "7-7"), false, 1),
+            ("psql", span(4, "1-4"), span(72, "3-6"), true, 0),
+            ("codex", span(2, "2-2"), None, true, 1),
+            ("idle", None, None, true, 4),
+        ];
         assert_eq!(seen, want);
     }
 
     #[test]
     fn the_end_of_a_run_is_told_by_its_entry() {
         let body = br#"{"app":"codex","app_verified":true,"at":"2026-11-21T03:04:05.123456Z","detail":{"exit":3,
-            "profiles":["pg"],"seconds":9,"started_at":"2026-11-21T03:03:56Z"},"kind":"run.ended","outcome":"ok",
+            "profiles":["pg"],"seconds":9,"started_at":"2026-11-21T03:03:56Z","uses":12},"kind":"run.ended","outcome":"ok",
             "project":"/p","run":"r","seq":7}"#;
         let run = past_run(7, &Entry::parse(body).unwrap());
-        assert_eq!((run.run.as_str(), run.exit, run.signal, run.seq), ("r", Some(3), None, 7));
+        assert_eq!((run.run.as_str(), run.exit, run.signal, run.seq, run.uses), ("r", Some(3), None, 7, Some(12)));
         assert_eq!((run.started_at.as_deref(), run.profiles), (Some("2026-11-21T03:03:56Z"), vec!["pg".to_owned()]));
         let bare = br#"{"at":"","detail":{"exit":null,"code":7,"profiles":"x"},"kind":"run.ended","outcome":"failed","seq":7}"#;
         let run = past_run(7, &Entry::parse(bare).unwrap());
-        assert_eq!((run.exit, run.code, run.started_at, run.profiles.len()), (None, None, None, 0));
+        assert_eq!((run.exit, run.code, run.started_at, run.profiles.len(), run.uses), (None, None, None, 0, None));
     }
 }

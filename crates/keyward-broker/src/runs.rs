@@ -1,28 +1,30 @@
 //! Runs: from the request to the end of the process, with what each holds.
 
-use crate::broker::{Broker, Open, State, Vault, entry, entry_of, facts};
+use crate::broker::{Broker, Open, State, StoredProfile, Vault, entry, entry_of, facts};
 use crate::files::SdkFiles;
+use crate::gate::{self, Holder, Opening};
 use crate::launchers::{Found, StoredLauncher};
 use crate::peer::Peer;
 use crate::platform::{self, Exit, Watch, now};
 use crate::program;
-use crate::renew::Cached;
+use crate::renew::{Cached, in_files};
 use crate::vault::live_rows;
 use keyward_api::{
     DeliveredMsg, LeaseMsg, LostRun, OutlookMsg, PlanMsg, Proof, RevokeAnswer, RevokeRequest, RunAnswer, RunMsg,
-    RunRequest, SetVariable, TokenAnswer, TokenRequest, UnsetVariable,
+    RunRequest, SetVariable, TokenAnswer, TokenRequest, UnsetVariable, WeakerMsg,
 };
 use keyward_core::audit::{Draft, Kind, Outcome};
 use keyward_core::{
     Asking, Boot, Credential, DeliveryMode, Form, Keys, Lease, LeaseEnd, LeaseState, Name, Now, Plan, PlannedDelivery,
-    ProcessId, Profile, Prospects, Role, Schedule, Wall, Way, outlook, plan,
+    ProcessId, Profile, Prospects, Role, Schedule, Wall, Wanted, Way, google_adc, outlook, plan,
 };
 use keyward_diag::{Code, Fault};
+use keyward_gateway::RunToken;
 use keyward_secret::{SecretBytes, SecretText};
 use keyward_store::{Changes, Write};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -44,7 +46,7 @@ const RUNS_MAX: usize = 1000;
 
 /// Id of a run (UUIDv7, RFC 9562).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct RunId(Uuid);
+pub(crate) struct RunId(pub(crate) Uuid);
 
 /// Id of a lease (UUIDv7, RFC 9562).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -70,6 +72,8 @@ pub(crate) struct Run {
     pub(crate) app_verified: bool,
     /// Device and inode that the process must have as its executable after exec.
     executable: Option<(u64, u64)>,
+    /// Those of the program that asked, which the process still is before exec. Not kept over a crash.
+    asked_by: Option<(u64, u64)>,
     pub(crate) project: String,
     /// Launcher that it was started from.
     launcher: Option<String>,
@@ -96,8 +100,21 @@ pub(crate) struct HeldLease {
     pub(crate) variables: Vec<String>,
     /// What a file delivery consists of.
     pub(crate) form: Form,
+    /// What a gateway delivery consists of.
+    pub(crate) gateway: Option<Gated>,
     /// Why the last renewal failed; none since one succeeded.
     pub(crate) failure: Option<Fault>,
+}
+
+/// A lease at the gateway.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Gated {
+    token: RunToken,
+    /// Port that the run was given.
+    port: u16,
+    /// Calls so far, as far as they are recorded.
+    uses: u64,
+    last_use: Option<Wall>,
 }
 
 /// The end of a run.
@@ -147,6 +164,19 @@ struct LeaseRow {
     /// When it ended, if it is not live.
     #[serde(default)]
     ended_us: Option<u64>,
+    #[serde(default)]
+    gateway: Option<GatewayRow>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct GatewayRow {
+    /// Digest of the run token, in hex.
+    token: String,
+    port: u16,
+    uses: u64,
+    last_use_us: Option<i64>,
+    /// There is a file with the token, as Google's clients read it.
+    adc: bool,
 }
 
 fn micros(at: Boot) -> u64 {
@@ -155,6 +185,13 @@ fn micros(at: Boot) -> u64 {
 
 fn boot(us: u64) -> Boot {
     Boot(Duration::from_micros(us))
+}
+
+impl GatewayRow {
+    fn gated(&self) -> Option<Gated> {
+        let token = RunToken(hex::decode(&self.token).ok()?.try_into().ok()?);
+        Some(Gated { token, port: self.port, uses: self.uses, last_use: self.last_use_us.map(Wall) })
+    }
 }
 
 impl Run {
@@ -173,6 +210,13 @@ impl Run {
             variables: held.variables.clone(),
             sdk_files: held.form == Form::SdkFiles,
             ended_us: held.lease.ended.map(micros),
+            gateway: held.gateway.map(|gated| GatewayRow {
+                token: hex::encode(gated.token.0),
+                port: gated.port,
+                uses: gated.uses,
+                last_use_us: gated.last_use.map(|at| at.0),
+                adc: held.form == Form::GoogleAdc,
+            }),
         });
         let row = RunRow {
             pid: self.process.pid,
@@ -196,7 +240,15 @@ impl Run {
     fn from_row(row: &keyward_store::Run) -> Option<(Self, String)> {
         let body: RunRow = serde_json::from_str(&row.body).ok()?;
         let leases = body.leases.into_iter().map(|l| {
-            let mode = if l.file { DeliveryMode::File } else { DeliveryMode::Env };
+            let gateway = match &l.gateway {
+                Some(row) => Some(row.gated()?),
+                None => None,
+            };
+            let mode = match (&gateway, l.file) {
+                (Some(_), _) => DeliveryMode::Gateway,
+                (None, true) => DeliveryMode::File,
+                (None, false) => DeliveryMode::Env,
+            };
             let credential = Schedule::new(boot(l.received_us), l.life_us.map(Duration::from_micros));
             let mut lease =
                 Lease::issue(mode, credential, boot(l.until_us).since(boot(l.issued_us)), boot(l.issued_us));
@@ -205,9 +257,14 @@ impl Run {
                 let ended = l.ended_us.map_or_else(|| lease.ends(), boot);
                 lease.end(LeaseEnd::Revoked, ended);
             }
-            let form = if l.sdk_files { Form::SdkFiles } else { Form::Bytes };
+            let form = match &l.gateway {
+                Some(row) if row.adc => Form::GoogleAdc,
+                _ if l.sdk_files => Form::SdkFiles,
+                _ => Form::Bytes,
+            };
             let profile = Name::parse(&l.profile).ok()?;
-            Some(HeldLease { id: LeaseId(l.id), profile, lease, variables: l.variables, form, failure: None })
+            let variables = l.variables;
+            Some(HeldLease { id: LeaseId(l.id), profile, lease, variables, form, gateway, failure: None })
         });
         let run = Self {
             id: RunId(Uuid::from_bytes(row.id)),
@@ -215,6 +272,7 @@ impl Run {
             app: body.app,
             app_verified: body.app_verified,
             executable: body.executable,
+            asked_by: None,
             connection: 0,
             project: body.project,
             launcher: body.launcher,
@@ -235,6 +293,26 @@ impl Run {
 
     fn draft(&self, kind: Kind, now: Now) -> Draft {
         entry(kind, now).run(self.id.to_string()).app(self.app.clone(), self.app_verified).project(self.project.clone())
+    }
+
+    /// Takes over how often a lease was used; says whether the run has it.
+    pub(crate) fn count_uses(&mut self, lease: Uuid, uses: u64, last_use: Option<Wall>) -> bool {
+        let gated = self.leases.iter_mut().find(|l| l.id.0 == lease).and_then(|l| l.gateway.as_mut());
+        gated.map(|gated| (gated.uses, gated.last_use) = (uses, last_use)).is_some()
+    }
+
+    /// A lease as the gateway takes it.
+    fn opening(&self, held: &HeldLease, gated: Gated) -> Opening {
+        let holder = Holder {
+            run: self.id,
+            app: self.app.clone(),
+            app_verified: self.app_verified,
+            project: self.project.clone(),
+            lease: held.id.0,
+            profile: held.profile.clone(),
+        };
+        let Gated { token, uses, last_use, .. } = gated;
+        Opening { holder, token, root: self.process, until: held.lease.until, uses, last_use }
     }
 
     fn lost(&self, held: &[usize]) -> LostRun {
@@ -276,8 +354,8 @@ impl HeldLease {
             expires_at: shown(self.lease.ends()),
             renewals: self.lease.renewals,
             // Neither a variable nor a file shows who reads it.
-            uses: None,
-            last_use_at: None,
+            uses: self.gateway.map(|gated| gated.uses),
+            last_use_at: self.gateway.and_then(|gated| gated.last_use).map(Wall::to_rfc3339),
             received_at: shown(self.lease.credential.received()),
             renew_at: self.lease.renew_at().map(shown),
             limit_at: shown(self.lease.until),
@@ -307,7 +385,7 @@ impl State {
                 Vault::Locked => Keys::None,
             },
             log_broken: self.vault.opened().is_some_and(|open| open.store.is_broken()),
-            asking: self.cache.get(&held.profile).map_or(Asking::Never, Cached::asking),
+            asking: self.cache.get(&held.profile).map_or(Asking::Never, |c| c.asking(in_files(self, &held.profile))),
             failure: held.failure.as_ref(),
         }
     }
@@ -323,7 +401,7 @@ fn remains(held: &HeldLease) -> Option<String> {
         (DeliveryMode::Env, Some(_)) => {
             Some(format!("`{name}` stays in the environment of the process until it ends by itself"))
         }
-        (DeliveryMode::File, _) => None,
+        (DeliveryMode::File | DeliveryMode::Gateway, _) => None,
     }
 }
 
@@ -332,6 +410,7 @@ pub(crate) fn wire_mode(mode: DeliveryMode) -> keyward_api::DeliveryMode {
     match mode {
         DeliveryMode::Env => keyward_api::DeliveryMode::Env,
         DeliveryMode::File => keyward_api::DeliveryMode::File,
+        DeliveryMode::Gateway => keyward_api::DeliveryMode::Gateway,
     }
 }
 
@@ -339,6 +418,7 @@ fn core_mode(mode: keyward_api::DeliveryMode) -> DeliveryMode {
     match mode {
         keyward_api::DeliveryMode::Env => DeliveryMode::Env,
         keyward_api::DeliveryMode::File => DeliveryMode::File,
+        keyward_api::DeliveryMode::Gateway => DeliveryMode::Gateway,
     }
 }
 
@@ -374,7 +454,14 @@ impl Broker {
             let names = chosen(open, &request.profiles)?;
             let profiles = names.iter().filter_map(|n| open.profiles.get(n)).map(|p| p.profile.clone()).collect();
             let ttl = request.ttl_s.map(Duration::from_secs);
-            (names, plan(profiles, request.deliver.map(core_mode), ttl, &present, &self.families)?)
+            let wanted = Wanted {
+                program: &request.command.path,
+                deliver: request.deliver.map(core_mode),
+                ttl,
+                present: &present,
+                gateway: &self.gate.address(),
+            };
+            (names, plan(profiles, &wanted, &self.families, &self.tools)?)
         };
         let found = match &request.launcher {
             Some(launcher) => Some(self.launcher_of(peer, launcher, &request.command, &names, program.file).await?),
@@ -442,6 +529,7 @@ impl Broker {
             app: found.as_ref().map_or_else(|| program.app.clone(), |f| f.name.clone()),
             app_verified: false,
             executable: program.executable,
+            asked_by: platform::executable(peer.process().pid),
             connection: peer.connection(),
             project: request.command.project.clone(),
             launcher: found.as_ref().map(|f| f.name.clone()),
@@ -452,13 +540,21 @@ impl Broker {
             pending: Vec::new(),
             leases: Vec::new(),
         };
+        let mut tokens = Vec::with_capacity(obtained.len());
         for (delivery, (_, schedule)) in planned.deliveries.iter().zip(&obtained) {
+            let made = match delivery.hand_over.mode {
+                DeliveryMode::Gateway => Some(gate::make_token()?),
+                DeliveryMode::Env | DeliveryMode::File => None,
+            };
+            let (text, token) = made.unzip();
+            tokens.push(text);
             run.leases.push(HeldLease {
                 id: LeaseId(Uuid::now_v7()),
                 profile: delivery.profile.name.clone(),
                 lease: Lease::issue(delivery.hand_over.mode, *schedule, delivery.ttl, now.boot),
                 variables: delivery.hand_over.carriers.iter().cloned().collect(),
                 form: delivery.hand_over.form,
+                gateway: token.map(|token| Gated { token, port: self.gate.port(), uses: 0, last_use: None }),
                 failure: None,
             });
         }
@@ -473,8 +569,9 @@ impl Broker {
             self.events.publish("launcher", &json!({"name": found.name, "state": "launched"}));
         }
 
-        for ((held, delivery), obtained) in run.leases.iter().zip(&planned.deliveries).zip(&obtained) {
-            let set = self.hand_over(run.process, held, delivery, obtained, now);
+        let parts = run.leases.iter().zip(&planned.deliveries).zip(obtained.iter().zip(tokens));
+        for ((held, delivery), (obtained, token)) in parts {
+            let set = self.hand_over(&run, held, delivery, obtained, token, now);
             match set {
                 Ok(variables) => answer.set.extend(variables),
                 Err(fault) => {
@@ -499,22 +596,54 @@ impl Broker {
         Ok(answer)
     }
 
-    /// Writes the files of a lease, or gives the variables that hold the credential itself.
+    /// Lets the calls of a lease through the gateway, once the program was seen; gives the content of the variables that carry
+    /// the run token. No variable and no file holds the credential.
+    fn open_gate(
+        &self,
+        run: &Run,
+        held: &HeldLease,
+        delivery: &PlannedDelivery,
+        (credential, schedule): &Obtained,
+        token: Option<SecretText>,
+    ) -> Result<SecretText, Fault> {
+        let internal = |e: &dyn fmt::Display| Fault::new(Code::Internal).cause(e);
+        let target = delivery.profile.gateway.clone().ok_or_else(|| internal(&"the profile has no gateway"))?;
+        let gated = held.gateway.zip(token).ok_or_else(|| internal(&"the lease has no token"));
+        let (gated, token) = gated?;
+        self.gate.open(run.opening(held, gated), target)?;
+        self.gate.keep(&held.profile, credential, *schedule);
+        if delivery.hand_over.form != Form::GoogleAdc {
+            return Ok(token);
+        }
+        let (deliveries, id) = (self.deliveries()?, held.id.to_string());
+        let path = deliveries.path(run.process, &id).display().to_string();
+        let file = google_adc(&self.gate.address(), &path, &token).map_err(|e| internal(&e))?;
+        deliveries.write(run.process, &id, &file)?;
+        SecretText::new(path).map_err(|e| internal(&e))
+    }
+
+    /// Writes the files of a lease, lets its calls through the gateway, or gives the variables that hold the credential itself.
     fn hand_over(
         &self,
-        process: ProcessId,
+        run: &Run,
         held: &HeldLease,
         delivery: &PlannedDelivery,
         obtained: &Obtained,
+        token: Option<SecretText>,
         now: Now,
     ) -> Result<Vec<SetVariable>, Fault> {
         let text = |text: String| SecretText::new(text).map_err(|e| Fault::new(Code::Internal).cause(e));
         let texts: Result<Vec<SecretText>, Fault> = match held.lease.mode {
             DeliveryMode::Env => held.variables.iter().map(|_| credential_text(&obtained.0)).collect(),
             DeliveryMode::File => {
-                self.write_files(process, held, &delivery.profile, obtained, now)?;
-                let path = self.deliveries()?.path(process, &held.id.to_string()).display().to_string();
+                self.write_files(run.process, held, &delivery.profile, obtained, now)?;
+                let path = self.deliveries()?.path(run.process, &held.id.to_string()).display().to_string();
                 held.variables.iter().map(|_| text(path.clone())).collect()
+            }
+            DeliveryMode::Gateway => {
+                let carried = self.open_gate(run, held, delivery, obtained, token)?;
+                // EXPOSE: each variable of the child that carries it has a copy.
+                held.variables.iter().map(|_| text(carried.expose(str::to_owned))).collect()
             }
         };
         let carriers = held.variables.iter().zip(texts?).map(|(name, secret)| Ok((name.clone(), secret)));
@@ -539,6 +668,8 @@ impl Broker {
                 let files = SdkFiles { token: &credential.token, ends, endpoint: profile.endpoint() };
                 deliveries.write_sdk(process, &id, &files)
             }
+            // It holds the run token, which stays the same.
+            Form::GoogleAdc => Ok(()),
         }
     }
 
@@ -568,7 +699,15 @@ impl Broker {
         held.lease.end(why, now.boot);
         draft =
             draft.lease(held.id.to_string()).profile(held.profile.as_str()).detail("delivery", held.lease.mode.word());
-        if held.lease.mode == DeliveryMode::File {
+        if held.gateway.is_some() {
+            let ended = match why {
+                LeaseEnd::Expired => keyward_gateway::Ended::Expired,
+                LeaseEnd::Revoked => keyward_gateway::Ended::Revoked,
+                LeaseEnd::Released => keyward_gateway::Ended::Released,
+            };
+            self.gate.end(held.id.0, ended);
+        }
+        if held.lease.mode == DeliveryMode::File || held.form == Form::GoogleAdc {
             let gone = self.deliveries().is_ok_and(|d| d.remove(process, &held.id.to_string()));
             draft = draft.detail("file_removed", gone);
         }
@@ -630,7 +769,7 @@ impl Broker {
         run.ended = Some(Ended { exit: None, at: now, settled: false });
         if !run.exec_seen && !run.aborted {
             // It ended before anybody could look.
-            note_start(run, now);
+            note_start(run, platform::executable(run.process.pid), now);
         }
         let live = run.live();
         let entries: Vec<Draft> = live.into_iter().map(|n| self.take_back(run, n, LeaseEnd::Released, now)).collect();
@@ -653,6 +792,7 @@ impl Broker {
         let mut state = self.state().await;
         let Some(run) = state.runs.get_mut(&id) else { return };
         run.ended = Some(Ended { exit, at: run.ended.map_or_else(now, |e| e.at), settled: true });
+        self.write_uses(&mut state).await;
         self.record_ended(&mut state).await;
         self.events.publish("run", &json!({"run": id.to_string(), "state": "ended"}));
         self.wake.notify_one();
@@ -708,10 +848,48 @@ impl Broker {
             .values_mut()
             .find(|r| r.process == peer && r.connection == connection && !r.exec_seen && r.ended.is_none());
         let Some(run) = found else { return };
-        note_start(run, now);
+        let seen = platform::executable(run.process.pid);
+        self.begin(run, seen, now);
+    }
+
+    /// The gateway was called by a run whose program was not looked at yet: a first call may come before the end of the
+    /// connection was noticed.
+    pub(crate) async fn look_at(self: &Arc<Self>, id: RunId) {
+        let mut state = self.state().await;
+        let now = now();
+        let Some(run) = state.runs.get_mut(&id).filter(|r| !r.exec_seen && r.ended.is_none()) else { return };
+        let seen = platform::executable(run.process.pid);
+        // Before exec it still is the program that asked.
+        if seen.is_some() && seen == run.asked_by && seen != run.executable {
+            return;
+        }
+        self.begin(run, seen, now);
+    }
+
+    /// The process of a run has become the program `seen`. Where that is another one than was decided for, what it holds at
+    /// the gateway is taken back before it was ever good.
+    fn begin(self: &Arc<Self>, run: &mut Run, seen: Option<(u64, u64)>, now: Now) {
+        note_start(run, seen, now);
+        self.let_through(run, seen, now);
         self.events.publish("run", &json!({"run": run.id.to_string(), "state": "started"}));
-        let id = run.id;
-        self.flush_soon(id);
+        self.flush_soon(run.id);
+    }
+
+    /// Lets calls of a run through the gateway, or takes back what it holds there when its program is another one, or cannot
+    /// be read. A script whose interpreter is found at run time is no other one.
+    fn let_through(&self, run: &mut Run, seen: Option<(u64, u64)>, now: Now) {
+        if run.app_verified || (seen.is_some() && run.executable.is_none()) {
+            self.gate.begin(run.id, run.app_verified);
+            return;
+        }
+        let gated = |n: &usize| run.leases.get(*n).is_some_and(|held| held.gateway.is_some());
+        let refused: Vec<usize> = run.live().into_iter().filter(gated).collect();
+        for n in refused {
+            let draft = self.take_back(run, n, LeaseEnd::Revoked, now);
+            run.pending.push(
+                draft.outcome(Outcome::Refused).detail("alarm", "the program is not the one that was decided for"),
+            );
+        }
     }
 
     fn flush_soon(self: &Arc<Self>, id: RunId) {
@@ -832,19 +1010,25 @@ impl Broker {
 
     /// A run gets what it holds at this moment.
     fn may_hold(&self, state: &State, run: Option<RunId>, name: &Name) -> Result<(), Fault> {
-        let holds =
-            |run: &Run| run.ended.is_none() && run.leases.iter().any(|l| l.profile == *name && l.lease.is_live());
-        match run {
-            Some(id) if !state.runs.get(&id).is_some_and(holds) => {
-                Err(Fault::new(Code::PolicyDenied).cause(format!("the run does not hold `{name}`")))
-            }
-            Some(_) | None => Ok(()),
+        let Some(id) = run else { return Ok(()) };
+        let held = |run: &&Run| run.ended.is_none();
+        let leases = state.runs.get(&id).filter(held).map_or(&[][..], |run| &run.leases);
+        let mut held = leases.iter().filter(|l| l.profile == *name && l.lease.is_live()).peekable();
+        if held.peek().is_none() {
+            return Err(Fault::new(Code::PolicyDenied).cause(format!("the run does not hold `{name}`")));
         }
+        if held.all(|l| l.lease.mode == DeliveryMode::Gateway) {
+            let cause = format!("the run holds `{name}` through the gateway, and no stronger form of it");
+            return Err(Fault::new(Code::PolicyDenied)
+                .cause(cause)
+                .help("call the API with the address and the token that the run was given; for the credential itself start the run with `--deliver env`"));
+        }
+        Ok(())
     }
 
     /// Takes back what a person, or a run for itself, names.
     pub(crate) async fn revoke(
-        &self,
+        self: &Arc<Self>,
         peer: &Peer,
         role: Role<RunId>,
         request: RevokeRequest,
@@ -893,21 +1077,30 @@ impl Broker {
         runs.filter(|(_, held)| !held.is_empty()).collect()
     }
 
+    /// Takes what a changed profile says about its calls over to the live leases of it.
+    pub(crate) fn turn_leases(&self, state: &State, profile: &Profile) -> Result<(), Fault> {
+        let Some(target) = &profile.gateway else { return Ok(()) };
+        let leases = state.runs.values().flat_map(|run| &run.leases);
+        let mut gated = leases.filter(|l| l.profile == profile.name && l.lease.is_live() && l.gateway.is_some());
+        gated.try_for_each(|held| self.gate.turn(held.id.0, target.clone()))
+    }
+
     /// Revokes leases, together with further changes: the files go first, so that even a log that cannot be written leaves nothing behind.
     pub(crate) async fn revoke_leases(
-        &self,
+        self: &Arc<Self>,
         state: &mut State,
         chosen: &[(RunId, Vec<usize>)],
         peer: Option<&Peer>,
         now: Now,
         more: Changes,
     ) -> Result<RevokeAnswer, Fault> {
-        let (open, runs, _) = state.parts();
+        let (_, runs, _) = state.parts();
         let mut answer = RevokeAnswer { leases: 0, runs: Vec::new() };
-        let (mut entries, mut writes) = (Vec::new(), Vec::new());
+        let (mut entries, mut writes, mut profiles) = (Vec::new(), Vec::new(), BTreeSet::new());
         for (id, held) in chosen {
             let Some(run) = runs.get_mut(id) else { continue };
             answer.runs.push(run.lost(held));
+            profiles.extend(held.iter().filter_map(|n| run.leases.get(*n)).map(|held| held.profile.clone()));
             for n in held {
                 let draft = self.take_back(run, *n, LeaseEnd::Revoked, now);
                 entries.push(match peer {
@@ -921,6 +1114,8 @@ impl Broker {
         let taken = entries.clone();
         entries.extend(more.entries);
         writes.extend(more.writes);
+        self.end_at_issuers(state, &profiles);
+        let (open, _, _) = state.parts();
         if let (Some(open), false) = (open, entries.is_empty())
             && let Err(e) = open.commit(self, writes, entries).await
         {
@@ -939,6 +1134,30 @@ impl Broker {
             Ok(()) => state.owed.clear(),
             Err(e) => tracing::error!(code = %e.code, "what happened before could still not be recorded"),
         }
+    }
+
+    /// Opens what a run from before a crash holds at the gateway. What was given another port, which somebody else may have by
+    /// this time, or has lost its profile, is over; gives the entries that record it.
+    fn reopen(&self, profiles: &BTreeMap<Name, StoredProfile>, run: &mut Run, now: Now) -> Vec<Draft> {
+        let mut entries = Vec::new();
+        for n in 0..run.leases.len() {
+            let Some((held, gated)) = run.leases.get(n).and_then(|held| Some((held, held.gateway?))) else { continue };
+            let target = profiles.get(&held.profile).and_then(|stored| stored.profile.gateway.clone());
+            let (live, same_port) = (held.lease.is_live(), gated.port == self.gate.port());
+            let why = match target.map(|target| self.gate.open(run.opening(held, gated), target)) {
+                Some(Ok(())) if same_port => None,
+                Some(Ok(())) => Some("the gateway has another port since, and the run was told the former one"),
+                Some(Err(_)) | None => Some("the profile says no more where its calls go"),
+            };
+            match (live, why) {
+                (true, Some(why)) => entries.push(self.take_back(run, n, LeaseEnd::Revoked, now).detail("why", why)),
+                (true, None) if run.exec_seen => self.gate.begin(run.id, run.app_verified),
+                (true, None) => {}
+                // Still known, so that its token is told from one that never was.
+                (false, _) => self.gate.end(held.id.0, keyward_gateway::Ended::Revoked),
+            }
+        }
+        entries
     }
 
     /// Takes up the runs of the table after the vault was opened: pins those that live, records the end of the others.
@@ -966,10 +1185,12 @@ impl Broker {
             match (boot == this_boot).then(|| platform::pin(run.process)).flatten() {
                 Some(pidfd) => {
                     resumed += 1;
+                    entries.extend(self.reopen(&open.profiles, &mut run, now));
                     if !run.exec_seen {
-                        note_start(&mut run, now);
-                        self.flush_soon(run.id);
+                        let seen = platform::executable(run.process.pid);
+                        self.begin(&mut run, seen, now);
                     }
+                    writes.push(run.row());
                     pinned.push((run.id, pidfd));
                     state.runs.insert(run.id, run);
                 }
@@ -996,9 +1217,8 @@ impl Broker {
 }
 
 /// Sees which program the process has become, and notes the entry of it.
-fn note_start(run: &mut Run, now: Now) {
+fn note_start(run: &mut Run, seen: Option<(u64, u64)>, now: Now) {
     run.exec_seen = true;
-    let seen = platform::executable(run.process.pid);
     run.app_verified = seen.is_some() && seen == run.executable;
     let mut draft = run.draft(Kind::RunStarted, now).detail("pid", run.process.pid);
     if !run.app_verified {
@@ -1020,6 +1240,10 @@ fn ended_entry(run: &Run, ended: Ended) -> Draft {
         .detail("seconds", seconds)
         .detail("profiles", profiles)
         .detail("started_at", run.started.wall.to_rfc3339());
+    if !run.leases.is_empty() && run.leases.iter().all(|held| held.gateway.is_some()) {
+        let uses: u64 = run.leases.iter().filter_map(|held| held.gateway).map(|gated| gated.uses).sum();
+        draft = draft.detail("uses", uses);
+    }
     if run.aborted {
         draft = draft.outcome(Outcome::Failed).detail("code", Code::RunNotExecutable.name());
     }
@@ -1125,8 +1349,11 @@ fn answer(planned: &Plan) -> RunAnswer {
         issuer: d.profile.kind.kind.to_owned(),
         delivery: wire_mode(d.hand_over.mode),
         chosen_by: d.choice.word().to_owned(),
+        why: d.why.clone(),
         variables: d.hand_over.carriers.iter().chain(d.hand_over.plain.keys()).cloned().collect(),
         gives_away: d.hand_over.mode.gives_away().to_owned(),
+        weaker: d.weaker.map(|mode| WeakerMsg { delivery: wire_mode(mode), gives_away: mode.gives_away().to_owned() }),
+        upstream: d.upstream().map(|upstream| format!("{}:{}", upstream.host, upstream.port)),
         ttl_s: d.ttl.as_secs(),
     });
     let unset = planned.unset.iter().map(|u| UnsetVariable {
@@ -1134,7 +1361,14 @@ fn answer(planned: &Plan) -> RunAnswer {
         profile: u.profile.clone(),
         why: u.why.clone(),
     });
-    RunAnswer { run: None, plan: plan.collect(), delivered: Vec::new(), set: Vec::new(), unset: unset.collect() }
+    RunAnswer {
+        run: None,
+        plan: plan.collect(),
+        delivered: Vec::new(),
+        set: Vec::new(),
+        unset: unset.collect(),
+        args: planned.deliveries.iter().flat_map(|d| &d.hand_over.args).cloned().collect(),
+    }
 }
 
 /// The credential as the text of a variable.
@@ -1185,12 +1419,14 @@ fn start_entries(
                 .detail("issuer", delivery.profile.kind.kind)
                 .detail("expires_at", now.wall_at(held.lease.ends()).to_rfc3339()),
         );
-        entries.push(
-            of(Kind::CredentialDelivered)
-                .detail("delivery", held.lease.mode.word())
-                .detail("variables", held.variables.clone())
-                .detail("pid", run.process.pid),
-        );
+        let gateway = delivery.profile.gateway.as_ref().filter(|_| held.gateway.is_some());
+        let handed = of(if gateway.is_some() { Kind::GatewayOpened } else { Kind::CredentialDelivered })
+            .detail("delivery", held.lease.mode.word())
+            .detail("variables", held.variables.clone())
+            .detail("pid", run.process.pid);
+        entries.push(gateway.into_iter().fold(handed, |draft, target| {
+            draft.detail("host", target.upstream.host.as_str()).detail("port", target.upstream.port)
+        }));
     }
     entries
 }

@@ -1,7 +1,8 @@
-//! The parent: holds the listening socket and the single-instance lock, and starts the worker anew after a crash.
+//! The parent: holds the listening sockets and the single-instance lock, and starts the worker anew after a crash.
 //!
 //! Small on purpose: no runtime, no key, no credential, no byte of any client. A crashed worker leaves clients waiting
-//! in the queue of the socket, which its successor serves. Whoever kills the parent alone takes nothing away: the
+//! in the queues of the sockets, which its successor serves; the port of the gateway never comes free meanwhile, so that
+//! nobody else can bind it and be taken for the gateway. Whoever kills the parent alone takes nothing away: the
 //! worker goes on, with the lock and the socket that it has inherited, since ending would take every agent's
 //! credentials for no gain; it is only not started anew. Called by `main`; the worker takes over by [`Inherited`].
 
@@ -11,10 +12,16 @@ use keyward_diag::{Code, Fault};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, fstat, open};
 use rustix::io::Errno;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    recvmsg, sendmsg,
+};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -62,7 +69,9 @@ pub(crate) fn parent() -> Result<(), Fault> {
     let signals = StopSignals::take().map_err(|e| start_fault("signals", &e))?;
     let Some(lock) = lock(&places, &signals)? else { return Ok(()) };
     let listener = bind(&places)?;
-    Parent { places, signals, lock, listener, crashes: Crashes::default(), said: false }.run()
+    // The address as it is handed out, and no name of it: a name is looked up in a file that others write.
+    let gateway = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(|e| start_fault("127.0.0.1", &e))?;
+    Parent { places, signals, lock, listener, gateway, crashes: Crashes::default(), said: false }.run()
 }
 
 /// Which process one is after [`detach`].
@@ -144,6 +153,7 @@ struct Parent {
     signals: StopSignals,
     lock: File,
     listener: UnixListener,
+    gateway: TcpListener,
     crashes: Crashes,
     /// The starter has been told.
     said: bool,
@@ -215,8 +225,9 @@ impl Parent {
         end
     }
 
-    /// The worker gets the listener as standard input, a pipe for its first word as standard output and the lock as
-    /// standard error: three descriptors that every child has, so that nothing else need be passed on.
+    /// The worker gets the listener as standard input, a socket for its first word as standard output and the lock as
+    /// standard error: three descriptors that every child has, so that nothing else need be inherited. The listener of the
+    /// gateway lies in the queue of the second.
     fn spawn(&self) -> io::Result<(Child, File)> {
         let mut command = Command::new("/proc/self/exe");
         command.arg0(BROKER_PROGRAM).arg(SERVE).env_clear().envs(self.places.variables().iter().cloned());
@@ -224,9 +235,11 @@ impl Parent {
         if let Some(file) = std::env::var_os("KEYWARD_FAULT_FILE") {
             command.env("KEYWARD_FAULT_FILE", file);
         }
-        command.stdin(OwnedFd::from(self.listener.try_clone()?)).stdout(Stdio::piped()).stderr(self.lock.try_clone()?);
-        let mut child = command.spawn()?;
-        let words = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
+        let (words, of_worker) = UnixStream::pair()?;
+        pass(&words, &self.gateway)?;
+        command.stdin(OwnedFd::from(self.listener.try_clone()?));
+        command.stdout(Stdio::from(OwnedFd::from(of_worker))).stderr(self.lock.try_clone()?);
+        let child = command.spawn()?;
         Ok((child, File::from(OwnedFd::from(words))))
     }
 
@@ -285,6 +298,8 @@ impl Parent {
             Ok(bytes) if word.len() + bytes <= WORD_MAX_BYTES => word.extend_from_slice(&piece[..bytes]),
             Ok(_) => return Ok(None),
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            // It ended before it took what was passed to it.
+            Err(e) if e.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
             Err(e) => return Err(e),
         }
         if !self.said && word.trim_ascii_end() == BROKER_READY.as_bytes() {
@@ -317,11 +332,43 @@ fn start_fault(what: &str, e: &io::Error) -> Fault {
     Fault::new(Code::BrokerStart).cause(format!("{what}: {e}"))
 }
 
+/// Puts a descriptor into the queue of a socket (`SCM_RIGHTS`, unix(7)).
+fn pass(socket: &UnixStream, listener: &TcpListener) -> io::Result<()> {
+    let descriptors = [listener.as_fd()];
+    let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut room);
+    if !control.push(SendAncillaryMessage::ScmRights(&descriptors)) {
+        return Err(io::ErrorKind::OutOfMemory.into());
+    }
+    sendmsg(socket, &[IoSlice::new(b"g")], &mut control, SendFlags::empty())?;
+    Ok(())
+}
+
+/// Takes the descriptor out of the queue of a socket, if it is a listener on 127.0.0.1.
+fn passed(socket: &OwnedFd) -> io::Result<TcpListener> {
+    let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut room);
+    let mut byte = [0];
+    // It was queued before this process began.
+    let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+    recvmsg(socket, &mut [IoSliceMut::new(&mut byte)], &mut control, flags)?;
+    let mut descriptors = control.drain().flat_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(descriptors) => descriptors.collect::<Vec<_>>(),
+        _ => Vec::new(),
+    });
+    let listener = TcpListener::from(descriptors.next().ok_or(io::ErrorKind::NotFound)?);
+    let listens = rustix::net::sockopt::socket_acceptconn(&listener)?;
+    let loopback = listener.local_addr()?.ip() == Ipv4Addr::LOCALHOST;
+    if listens && loopback { Ok(listener) } else { Err(io::ErrorKind::InvalidData.into()) }
+}
+
 /// What the worker has from its parent.
 #[derive(Debug)]
 pub(crate) struct Inherited {
-    /// The listening socket.
+    /// The listening socket of the LocalAPI.
     pub(crate) listener: OwnedFd,
+    /// The listening socket of the gateway, on 127.0.0.1.
+    pub(crate) gateway: TcpListener,
     /// Where to say that it serves, or why not.
     pub(crate) word: Word,
     /// Held as long as the worker lives, also when its parent is gone.
@@ -331,7 +378,7 @@ pub(crate) struct Inherited {
 /// The worker's first word to its parent.
 #[derive(Debug)]
 pub(crate) struct Word {
-    pipe: File,
+    socket: File,
     said: bool,
 }
 
@@ -349,17 +396,17 @@ impl Word {
     fn say(&mut self, line: &[u8]) {
         if !std::mem::replace(&mut self.said, true) {
             // A parent that is gone need not be told.
-            let _ = self.pipe.write_all(line).and_then(|()| self.pipe.write_all(b"\n"));
+            let _ = self.socket.write_all(line).and_then(|()| self.socket.write_all(b"\n"));
         }
     }
 }
 
 impl Inherited {
-    /// Takes the three descriptors over and puts `/dev/null` in their places.
+    /// Takes the three descriptors over, and the one in the queue of the second, and puts `/dev/null` in their places.
     ///
     /// # Errors
     /// [`Code::BrokerStart`] when they are not what a parent passes on: a listening Unix socket of these places, a
-    /// pipe, and the lock, held.
+    /// socket with a listener on 127.0.0.1 in its queue, and the lock, held.
     pub(crate) fn take(places: &Places) -> Result<Self, Fault> {
         let odd = || Fault::new(Code::BrokerStart).cause("the worker is started by its parent alone");
         let (input, output, error) = (io::stdin(), io::stdout(), io::stderr());
@@ -368,12 +415,12 @@ impl Inherited {
         let listens = rustix::net::sockopt::socket_acceptconn(&listener) == Ok(true);
         let bound = UnixListener::from(listener.try_clone().map_err(|_| odd())?).local_addr();
         let ours = bound.is_ok_and(|a| a.as_pathname() == Some(places.runtime.join(SOCKET_DRAFT).as_path()));
-        let pipe = fstat(&word).is_ok_and(|s| rustix::fs::FileType::from_raw_mode(s.st_mode).is_fifo());
+        let gateway = passed(&word).map_err(|_| odd())?;
         let path = places.runtime.join(LOCK).symlink_metadata().map_err(|_| odd())?;
         let same = fstat(&lock).is_ok_and(|s| (s.st_dev, s.st_ino) == (path.dev(), path.ino()));
         // Taking it again succeeds for the file description that holds it, and for no other.
         let held = same && flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok();
-        if !(listens && ours && pipe && held) {
+        if !(listens && ours && held) {
             return Err(odd());
         }
         let null = File::options().read(true).write(true).open("/dev/null").map_err(|_| odd())?;
@@ -381,7 +428,7 @@ impl Inherited {
             .and_then(|()| rustix::stdio::dup2_stdout(&null))
             .and_then(|()| rustix::stdio::dup2_stderr(&null));
         replaced.map_err(|_| odd())?;
-        Ok(Self { listener, word: Word { pipe: File::from(word), said: false }, lock })
+        Ok(Self { listener, gateway, word: Word { socket: File::from(word), said: false }, lock })
     }
 }
 

@@ -77,6 +77,7 @@ impl Broker {
             }),
             runs: u32::try_from(live.count()).unwrap_or(u32::MAX),
             leases: u32::try_from(leases).unwrap_or(u32::MAX),
+            gateway: Some(self.gate.address()),
             home: self.places.data.display().to_string(),
             now: Some(at_text(at.wall.0)),
         }
@@ -204,6 +205,7 @@ impl Broker {
         }
         state.owed.clear();
         self.forget_wrong_proofs();
+        self.gate.log(Some(Arc::clone(&open.store)));
         state.vault = Vault::Open(Box::new(open));
         let resumed = self.resume_runs(state).await;
         if resumed.is_err() {
@@ -224,13 +226,17 @@ impl Broker {
     }
 
     /// Takes everything back and wipes all keys.
-    pub(crate) async fn lock(&self, peer: &Peer) -> Result<LockAnswer, Fault> {
+    pub(crate) async fn lock(self: &Arc<Self>, peer: &Peer) -> Result<LockAnswer, Fault> {
         let mut state = self.state().await;
         self.lock_now(&mut state, Some(peer)).await
     }
 
     /// As [`Broker::lock`], also for the stop of the broker. What cannot be recorded is taken back all the same.
-    pub(crate) async fn lock_now(&self, state: &mut State, peer: Option<&Peer>) -> Result<LockAnswer, Fault> {
+    pub(crate) async fn lock_now(
+        self: &Arc<Self>,
+        state: &mut State,
+        peer: Option<&Peer>,
+    ) -> Result<LockAnswer, Fault> {
         if !self.vault_exists() {
             return Err(Fault::new(Code::VaultAbsent));
         }
@@ -243,6 +249,7 @@ impl Broker {
         }
         let at = now();
         self.flush_refusals(state, at).await;
+        self.write_uses(state).await;
         let held = state.runs.values().filter(|r| holds(r)).map(|run| (run.id, run.live()));
         let held: Vec<_> = held.collect();
         let mut draft = entry(Kind::VaultLocked, at).detail("runs", held.len());
@@ -256,6 +263,7 @@ impl Broker {
             // It happens all the same, so it is recorded later.
             state.owed.extend(entries);
         }
+        self.settle_uses(state).await;
         if let Some(open) = state.open() {
             self.anchor_to_keyring(open).await;
         }
@@ -268,7 +276,7 @@ impl Broker {
     }
 
     /// As a lock, at the end of the broker.
-    pub(crate) async fn shut_down(&self) {
+    pub(crate) async fn shut_down(self: &Arc<Self>) {
         let mut state = self.state().await;
         if let Err(e) = self.lock_now(&mut state, None).await
             && e.code != Code::VaultAbsent
@@ -346,10 +354,12 @@ impl Broker {
 
     /// Closes the database and wipes every key and credential.
     pub(crate) async fn close_vault(&self, state: &mut State) {
+        self.write_uses(state).await;
         state.cache.clear();
         state.exchanges.clear();
         state.supplied.clear();
         state.expected = Expected::default();
+        self.gate.log(None);
         if let Vault::Open(open) = std::mem::replace(&mut state.vault, Vault::Locked)
             && let Err(e) = open.store.close().await
         {
@@ -553,6 +563,7 @@ impl Broker {
         match Store::open(&self.vault_lock, &slots, key).await {
             Ok((store, _)) => {
                 open.store = Arc::new(store);
+                self.gate.log(Some(Arc::clone(&open.store)));
                 open.seal = Some(key.derive_seal());
                 open.keyring = keyring_anchor(&slots);
                 open.unanchored.store(true, Ordering::Relaxed);

@@ -16,7 +16,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 /// A fault before it serves is also said to the parent, which passes it on to the starter.
 pub(crate) fn run() -> Result<(), Fault> {
     let places = Places::current()?;
-    let Inherited { listener, mut word, lock: _lock } = Inherited::take(&places)?;
+    let Inherited { listener, gateway, mut word, lock: _lock } = Inherited::take(&places)?;
     let served = start(&places).and_then(|runtime| {
         let ready = || {
             word.ready();
@@ -25,7 +25,7 @@ pub(crate) fn run() -> Result<(), Fault> {
         let served = runtime.block_on(async {
             // Taken before anything is opened, so that a stop during the start is not lost.
             let mut stop = Stop::new().map_err(|e| start_fault(&e))?;
-            keyward_broker::run(places, listener, ready, async move { stop.asked().await }).await
+            keyward_broker::run(places, listener, gateway, ready, async move { stop.asked().await }).await
         });
         // A file system or keyring that does not answer must not keep a stopped broker alive.
         runtime.shutdown_background();

@@ -373,6 +373,13 @@ pub fn executable(pid: u32) -> Option<(u64, u64)> {
     Some((makedev(found.stx_dev_major, found.stx_dev_minor), found.stx_ino))
 }
 
+/// Path of the program that a process runs; `None` when it cannot be told, and for a process that has ended.
+pub fn program_path(id: ProcessId) -> Option<String> {
+    let path = std::fs::read_link(format!("/proc/{}/exe", id.pid)).ok()?;
+    // Read after the link: the number may have been given to another one in between.
+    process(id.pid).is_ok_and(|p| p.id == id).then(|| keyward_diag::plain(&path.to_string_lossy(), 4096))
+}
+
 /// Resident memory of this process in bytes; 0 when `/proc` cannot be read.
 pub fn rss_bytes() -> u64 {
     let pages = std::fs::read_to_string("/proc/self/statm")
