@@ -83,8 +83,8 @@ export class Home {
     home.root = await mkdtemp(join(tmpdir(), 'keyward-screens-'));
     home.programs = join(home.root, 'programs');
     await mkdir(home.programs);
-    // Programs of these names that wait, and one that does what it is told.
-    for (const [name, like] of [['claude', 'sleep'], ['codex', 'sleep'], ['deploy', 'sleep'], ['terraform', 'sleep'], ['aider', 'dash']]) {
+    // Programs of these names that wait, and two that do what they are told.
+    for (const [name, like] of [['claude', 'dash'], ['codex', 'sleep'], ['deploy', 'sleep'], ['terraform', 'sleep'], ['aider', 'dash']]) {
       await copyFile(`/usr/bin/${like}`, join(home.programs, name));
       await chmod(join(home.programs, name), 0o755);
     }

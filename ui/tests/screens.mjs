@@ -208,6 +208,14 @@ async function fault(at, kind) {
   assert.ok(said.ok, await said.text());
 }
 
+/** What stands for an agent does through the gateway: a call that is answered so late that its end has an entry of its own, one that
+ * is not on the list of the API, and then nothing until it is ended. */
+const CALLS = `
+call() { curl -s -m 20 -H "authorization: Bearer $ANTHROPIC_AUTH_TOKEN" -H 'anthropic-version: 2023-06-01' -H 'content-type: application/json' "$@" > answer; }
+call -d '{"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "wait 1"}]}' "$ANTHROPIC_BASE_URL/v1/messages"
+call "$ANTHROPIC_BASE_URL/v1/organizations/api_keys"
+mkfifo ends && read line < ends`;
+
 /** Fills the vault: profiles, launchers, past runs of several programs, and runs that live. */
 async function furnish() {
   await home.keyward(['secret', 'set', 'pg-prod'], { input: SECRETS['pg-prod'] });
@@ -219,13 +227,18 @@ async function furnish() {
   await past(['-p', 'pg-prod', '--', 'codex', '0.1'], 'shop');
   await home.keyward(['launcher', 'add', 'Claude Code', '-p', 'claude-api', '-p', 'github', '--terminal', '--folder', join(home.home, 'web'), '--', 'claude', '--model', 'opus']);
   await home.keyward(['launcher', 'add', 'Codex in shop', '-p', 'pg-prod', '--no-terminal', '--folder', join(home.home, 'shop'), '--', 'codex', '600']);
-  for (const [folder, args] of [
-    ['infra', ['-p', 'pg-prod', '--ttl', '6m', '--', 'deploy', '600']],
-    ['web', ['-p', 'claude-api', '-p', 'github', '--', 'claude', '600']],
+  for (const [folder, app, args] of [
+    ['infra', 'deploy', ['-p', 'pg-prod', '--ttl', '6m', '--', 'deploy', '600']],
+    ['web', 'claude', ['-p', 'claude-api', '-p', 'github', '--', 'claude', '-c', CALLS]],
   ]) {
     home.start(args, folder);
-    await live(args.at(-2));
+    await live(app);
   }
+  const refused = await until('the refusal in the log', async () => {
+    const entries = await home.json('audit', 'list', '--kind', 'gateway.refused');
+    return entries.length > 0 && entries.map(({ entry }) => entry.detail.code);
+  });
+  assert.deepEqual(refused, ['gateway.not_allowed']);
 }
 
 /** Runs a program to its end, and waits until the log tells of it, so that the next one comes after it. */
@@ -258,6 +271,8 @@ test('a full vault', async (t) => {
     ['apps', () => page.locator('td .cell').first()],
     ['audit', () => says('The broker started').or(page.locator('.entry').nth(10))],
     ['audit+drawer', () => page.locator('.entry').nth(10), { act: openEntry }],
+    ['audit+calls', () => page.locator('.entry').first(), { hash: 'audit?kind=credential.used', act: openCalls }],
+    ['audit+refused', () => page.locator('.entry').first(), { hash: 'audit?kind=gateway.refused', act: openFirst }],
     ['audit+menu', () => page.locator('.entry').nth(10), { act: () => button('App').click() }],
     ['audit+answer', () => page.locator('.answer'), { hash: 'audit?app=codex&profile=pg-prod&range=7d' }],
     ['audit+nothing', () => heading('Nothing matches'), { hash: 'audit?text=no-such-text' }],
@@ -276,6 +291,31 @@ test('a full vault', async (t) => {
 /** Opens the details of the first delivery in the list. */
 async function openEntry() {
   await page.locator('.entry', { hasText: 'given' }).first().click();
+  await heading('Its place in the chain').waitFor();
+}
+
+/** Opens the details of an entry as if it stood for many calls: how many one stands for depends on how fast they follow each other. */
+async function openCalls() {
+  const path = '**/command/audit_entry';
+  await page.route(path, async (route) => {
+    const response = await route.fetch();
+    const json = await response.json();
+    if (json.entry?.kind === 'credential.used') {
+      const [use] = json.entry.detail.uses;
+      const ended = { ...use, status: 200, sent: 1830, received: 48_213, ms: 912, request_id: 'req_0' };
+      const uses = [ended, ended, { ...ended, status: 429, received: 311 }, { ...ended, status: 0, received: 0, ended: 'the upstream broke off' }, use];
+      Object.assign(json.entry.detail, { uses, count: uses.length, process: 'one of 3' });
+    }
+    await route.fulfill({ response, json });
+  });
+  await openFirst();
+  await page.getByRole('heading', { name: 'The 5 calls' }).evaluate((one) => one.scrollIntoView());
+  await page.unroute(path);
+}
+
+/** Opens the details of the first entry in the list. */
+async function openFirst() {
+  await page.locator('.entry').first().click();
   await heading('Its place in the chain').waitFor();
 }
 
@@ -445,6 +485,25 @@ test('what a person does', async (t) => {
     await until('a new row', async () => (await list())[0] !== before);
     t.diagnostic(`from the start of a run to its row: ${Math.round(performance.now() - begin)} ms`);
     await until('the end of the run', async () => (await list()).slice(0, 3).some((row) => /terraform[^]*ended|exit/.test(row)));
+  });
+
+  await t.test('the log is verified without the file, and with it when asked', DEED, async () => {
+    const next = async () => (await page.waitForRequest((request) => request.url().endsWith('/command/audit_verify'))).postDataJSON();
+    const first = next();
+    await view.show('audit', { fresh: true });
+    assert.deepEqual(await first, { pages: false });
+    await page.getByRole('button', { name: /^Verified/ }).click();
+    await says('pages of the file that hold no entries were not checked').waitFor();
+    const second = next();
+    await button('Check the file too').click();
+    assert.deepEqual(await second, { pages: true });
+    await says(/, with every page of the file/).waitFor();
+    assert.equal(await page.getByText('were not checked').count(), 0);
+    assert.equal(await page.getByText(/^Each of the \d+ entries is as it was written/).count(), 1);
+    const third = next();
+    await button('Verify again').click();
+    assert.deepEqual(await third, { pages: false });
+    await says('were not checked').waitFor();
   });
 
   await t.test('what is filtered is exported, through native prompts', DEED, async () => {

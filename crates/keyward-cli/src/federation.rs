@@ -119,13 +119,13 @@ impl Federation {
 }
 
 /// The file of a profile that hands over the stored secret `secret` in `variable`; in the variable of the provider where
-/// that is its usual one.
+/// that is its usual one. A path in such a variable is no key, so a file names its variable itself.
 pub(crate) fn static_toml(secret: &str, variable: &str, mode: Option<&str>, max_ttl_s: Option<u64>) -> String {
     let text = |value: &str| Value::String(value.to_owned());
     let mut issuer = Table::from_iter([("kind".to_owned(), text("static"))]);
     issuer.insert("secret".to_owned(), text(&format!("secret:{secret}")));
     let mut delivery = Table::new();
-    match keyward_find::find::known::provider_of(variable) {
+    match keyward_find::find::known::provider_of(variable).filter(|_| mode != Some("file")) {
         Some(provider) => drop(issuer.insert("provider".to_owned(), text(provider))),
         None => {
             let table = Table::from_iter([(variable.to_owned(), text("token"))]);

@@ -300,6 +300,60 @@ fn a_dry_run_and_an_explained_one_say_the_plan() {
 }
 
 #[test]
+fn a_run_by_the_gateway_says_so_and_puts_its_arguments_before_those_of_the_program() {
+    let home = Home::new(|line, _| match line {
+        "POST /v1/runs" => {
+            let plan = json!([{"profile": "p", "issuer": "static", "delivery": "gateway", "chosen_by": "strongest",
+                "variables": ["K", "U"], "gives_away": "calls alone", "ttl_s": 3600, "upstream": "api.example:443",
+                "weaker": {"delivery": "env", "gives_away": "the bytes"}}]);
+            let set = json!([{"name": "K", "secret": "kwr_x"}, {"name": "U", "secret": "http://127.0.0.1:9"}]);
+            let args = json!(["-c", "echo $0 $1 $K $U $NO_PROXY $no_proxy"]);
+            let answer = json!({"run": "r", "plan": plan, "delivered": [], "set": set, "unset": [], "args": args});
+            (200, answer.to_string())
+        }
+        "GET /v1/launchers" => (200, "[]".to_owned()),
+        _ => (204, String::new()),
+    });
+    let mut command = home.command(env!("CARGO_BIN_EXE_keyward"));
+    command.args(["run", "--deliver", "gateway", "--explain", "--", "sh", "typed", "one"]);
+    command.env("HTTP_PROXY", "http://proxy.example:1").env("NO_PROXY", "x.example").env_remove("no_proxy");
+    let output = command.output().unwrap();
+    let hosts = "x.example,127.0.0.1";
+    assert_eq!(out(&output), format!("typed one kwr_x http://127.0.0.1:9 {hosts} {hosts}\n"), "{}", err(&output));
+    let request = home.seen().pop().unwrap().body;
+    assert_eq!((&request["deliver"], &request["command"]["args"]), (&json!("gateway"), &json!(["typed", "one"])));
+    let said = err(&output);
+    for words in [
+        "gateway (strongest)",
+        "p goes to: api.example:443, with a run token in the child",
+        "p gives away: calls alone",
+        "p would give away with env: the bytes",
+        "arguments put before its own: -c echo",
+    ] {
+        assert!(said.contains(words), "{words}\n{said}");
+    }
+    assert!(!said.contains("kwr_x"), "{said}");
+}
+
+#[test]
+fn a_token_inside_a_gateway_run_is_refused_in_the_brokers_words() {
+    let home = Home::new(|line, _| match line {
+        "POST /v1/token" => {
+            let cause = "the run holds `p` through the gateway, and no stronger form of it";
+            let help = "call the API with the address and the token that the run was given";
+            let error = json!({"code": "policy.denied", "message": "this is not allowed here", "causes": [cause], "help": help, "exit": 4});
+            (403, error.to_string())
+        }
+        _ => (204, String::new()),
+    });
+    let output = home.keyward(&["token", "p"]);
+    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(4), &b""[..]));
+    let said = err(&output);
+    assert!(said.starts_with("error[policy.denied]") && said.contains("no stronger form of it"), "{said}");
+    assert!(said.contains("help:  call the API"), "{said}");
+}
+
+#[test]
 fn a_launch_becomes_the_program_in_the_folder_and_with_the_profiles_of_the_launcher() {
     let home = Home::with_launchers();
     let mut command = home.command(env!("CARGO_BIN_EXE_keyward"));

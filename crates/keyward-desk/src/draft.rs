@@ -38,11 +38,13 @@ pub(crate) fn read(name: &str, text: &str) -> Result<ProfileDraft, Fault> {
         None => None,
         Some("env") => Some(DeliveryMode::Env),
         Some("file") => Some(DeliveryMode::File),
+        Some("gateway") => Some(DeliveryMode::Gateway),
         Some(other) => {
             return Err(Fault::new(Code::ProfileInvalid)
                 .cause(format!("delivery.mode `{}` cannot be edited here", keyward_diag::plain(other, 20))));
         }
     };
+    let mut gateway = take_table(&mut file, "gateway");
     Ok(ProfileDraft {
         name: name.to_owned(),
         issuer: kind,
@@ -51,6 +53,11 @@ pub(crate) fn read(name: &str, text: &str) -> Result<ProfileDraft, Fault> {
         delivery: delivery_mode,
         variables: take_table(&mut delivery, "env").into_iter().map(|(name, _)| name).collect(),
         max_ttl: take_text(&mut take_table(&mut file, "limits"), "max_ttl"),
+        only: match gateway.remove("only") {
+            Some(Toml::Array(calls)) => calls.iter().filter_map(|call| call.as_str().map(str::to_owned)).collect(),
+            _ => Vec::new(),
+        },
+        containers: gateway.remove("containers").is_some_and(|flag| flag.as_bool() == Some(true)),
     })
 }
 
@@ -82,6 +89,17 @@ pub(crate) fn write(draft: &ProfileDraft, stored: Option<&str>) -> Result<String
     put(&mut delivery, "env", variables);
     put(&mut file, "delivery", delivery);
 
+    let mut gateway = take_table(&mut file, "gateway");
+    gateway.remove("only");
+    gateway.remove("containers");
+    if !draft.only.is_empty() {
+        gateway.insert("only".to_owned(), Toml::Array(draft.only.iter().cloned().map(Toml::String).collect()));
+    }
+    if draft.containers {
+        gateway.insert("containers".to_owned(), Toml::Boolean(true));
+    }
+    put(&mut file, "gateway", gateway);
+
     let mut limits = take_table(&mut file, "limits");
     limits.remove("max_ttl");
     limits.extend(draft.max_ttl.clone().map(|ttl| ("max_ttl".to_owned(), Toml::String(ttl))));
@@ -89,12 +107,13 @@ pub(crate) fn write(draft: &ProfileDraft, stored: Option<&str>) -> Result<String
     Ok(file.to_string())
 }
 
-/// What differs between two profile files, in lines for a prompt; the issuer first, since it tells where a credential goes.
+/// What differs between two profile files, in lines for a prompt; first the issuer, then the gateway, since they tell where a
+/// credential goes.
 pub(crate) fn changes(former: &str, new: &str) -> Result<String, Fault> {
     let (former, new) = (flat(parse(former)?), flat(parse(new)?));
     let all: BTreeSet<&String> = former.keys().chain(new.keys()).collect();
     let mut differ: Vec<_> = all.into_iter().filter(|key| former.get(*key) != new.get(*key)).collect();
-    differ.sort_by_key(|key| !key.starts_with("issuer."));
+    differ.sort_by_key(|key| (!key.starts_with("issuer."), !key.starts_with("gateway.")));
     let line = |key: &&String| {
         let shown = |file: &BTreeMap<String, String>| file.get(*key).map(|value| name(value, VALUE_MAX));
         match (shown(&former), shown(&new)) {
@@ -228,7 +247,10 @@ kind = "command"
 argv = ["/bin/mint", "-x"]
 env = { A_TOKEN = "secret:a" }
 [delivery]
-mode = "file"
+mode = "gateway"
+[gateway]
+only = ["POST /v1/messages", "GET /v1/models/{id}"]
+containers = true
 [limits]
 max_ttl = "1h"
 "#;
@@ -245,7 +267,8 @@ max_ttl = "1h"
         assert!(!draft.fields.contains_key("kind") && !draft.fields.contains_key("identity"));
         let identity = draft.identity.as_ref().unwrap();
         assert_eq!((identity.kind.as_str(), &identity.fields["argv"]), ("command", &json!(["/bin/mint", "-x"])));
-        assert_eq!((draft.delivery, draft.max_ttl.as_deref()), (Some(DeliveryMode::File), Some("1h")));
+        assert_eq!((draft.delivery, draft.max_ttl.as_deref()), (Some(DeliveryMode::Gateway), Some("1h")));
+        assert_eq!((draft.only.len(), draft.containers), (2, true));
         assert_eq!(table(&write(&draft, None).unwrap()), table(FEDERATED));
         assert_eq!(table(&write(&draft, Some(FEDERATED)).unwrap()), table(FEDERATED));
     }
@@ -258,6 +281,11 @@ later = 1
 kind = "static"
 secret = "secret:a"
 depth = 3
+[gateway]
+base_url = "https://api.example"
+header = "x-key"
+only = ["GET /a"]
+containers = false
 [delivery]
 audience = "x"
 env = { A = "token", B = "header" }
@@ -272,6 +300,8 @@ why = "…"
         draft.fields.insert("secret".into(), json!("secret:b"));
         draft.variables = vec!["B".into(), "C".into()];
         draft.max_ttl = None;
+        assert_eq!((draft.only.as_slice(), draft.containers), (&["GET /a".to_owned()][..], false));
+        draft.only.push("GET /b".into());
         let written = table(&write(&draft, Some(stored)).unwrap());
         let want = r#"
 later = 1
@@ -279,6 +309,10 @@ later = 1
 kind = "static"
 secret = "secret:b"
 depth = 3
+[gateway]
+base_url = "https://api.example"
+header = "x-key"
+only = ["GET /a", "GET /b"]
 [delivery]
 audience = "x"
 env = { B = "header", C = "token" }
@@ -298,6 +332,8 @@ why = "…"
         draft.identity = None;
         draft.delivery = None;
         draft.max_ttl = None;
+        draft.only.clear();
+        draft.containers = false;
         let written = table(&write(&draft, Some(FEDERATED)).unwrap());
         assert_eq!(written.keys().collect::<Vec<_>>(), ["issuer"]);
         assert_eq!(written["issuer"].as_table().unwrap().len(), 3);
@@ -312,12 +348,13 @@ why = "…"
     fn a_prompt_says_what_changes_and_where_it_goes_first() {
         let of = |file: &str| format!("[issuer]\nkind = \"x\"\n{file}");
         assert_eq!(changes(&of(""), &of("")).unwrap(), "Nothing differs.");
-        let mut hostile = "endpoint = \"https://evil.example\\n\u{202e}\"\n[delivery.env]\n".to_owned();
+        let mut hostile =
+            "endpoint = \"https://evil.example\\n\u{202e}\"\n[gateway]\nheader = \"x\"\n[delivery.env]\n".to_owned();
         hostile.extend((0..50).map(|n| format!("A{n} = \"{}\"\n", "x".repeat(1_000))));
         let told = changes(&of("endpoint = \"https://good.example\"\n"), &of(&hostile)).unwrap();
         let lines: Vec<_> = told.lines().collect();
         assert!(lines[0].starts_with("issuer.endpoint: \"https://good.example\" → \"https://evil.example"), "{told}");
-        assert_eq!((lines.len(), lines[8]), (9, "… and 43 more"), "{told}");
+        assert_eq!((lines[1], lines.len(), lines[8]), ("gateway.header:  → \"x\"", 9, "… and 44 more"), "{told}");
         assert!(!told.contains('\u{202e}') && lines.iter().all(|line| line.chars().count() < 400), "{told}");
     }
 

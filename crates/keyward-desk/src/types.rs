@@ -66,6 +66,10 @@ pub struct ProfileDraft {
     pub variables: Vec<String>,
     /// Longest life of a lease (`1h`); absent means the longest allowed.
     pub max_ttl: Option<String>,
+    /// The calls that the gateway lets through, each as `METHOD /path`; empty means all that its list for the API allows.
+    pub only: Vec<String>,
+    /// The gateway lets calls of containers in, which are not in the tree of the run.
+    pub containers: bool,
 }
 
 /// A profile to store.

@@ -177,6 +177,8 @@ fn draft(name: &str, issuer: &str, fields: Value, variables: &[&str]) -> Profile
         delivery: None,
         variables: variables.iter().map(|v| (*v).to_owned()).collect(),
         max_ttl: None,
+        only: Vec::new(),
+        containers: false,
     }
 }
 
@@ -356,7 +358,7 @@ fn tiles() {
             let mut fields = filled(spec);
             fields.retain(|name, _| method.asks.contains(name));
             fields.extend(method.preset.clone());
-            let needs_variable = method.issuer != "anthropic-federation"
+            let needs_variable = ["static", "command"].contains(&method.issuer.as_str())
                 && !method.preset.contains_key("provider")
                 && method.variables.is_empty();
             let variables = if needs_variable { vec!["MY_TOKEN".into()] } else { method.variables.clone() };
@@ -671,8 +673,8 @@ fn adopted() {
     let (desk, script) = (&scene.desk, &scene.script);
     let logins = desk.logins().unwrap();
     assert!(!serde_json::to_string(&logins).unwrap().contains("hunter"));
-    for (provider, value, variable) in
-        [("openai", "hunter2-found", "OPENAI_API_KEY"), ("github", "hunter3", "GH_TOKEN")]
+    for (provider, value, variables) in
+        [("openai", "hunter2-found", &["OPENAI_API_KEY", "OPENAI_BASE_URL"][..]), ("github", "hunter3", &["GH_TOKEN"])]
     {
         let login = logins.iter().find(|l| l.provider == provider).unwrap();
         assert!(login.adoptable, "{login:?}");
@@ -680,7 +682,7 @@ fn adopted() {
         assert!(adopt("not a name").is_err_and(|f| f.code == Code::NameInvalid));
         assert!(adopt(&login.suggested).unwrap().done);
         let found = scene.overview().profiles.into_iter().find(|p| p.name == login.suggested).unwrap();
-        assert_eq!(found.variables, [variable]);
+        assert_eq!(found.variables, variables);
         script.lay(&[Some(PASSPHRASE)]);
         assert!(desk.profile_reveal(named(&login.suggested)).unwrap().done);
         assert!(script.last_shown().ends_with(value));

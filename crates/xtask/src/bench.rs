@@ -18,6 +18,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 mod desktop;
+mod gateway;
 
 /// How much is measured.
 struct Rounds {
@@ -25,6 +26,7 @@ struct Rounds {
     runs: usize,
     entries: u64,
     appends: u64,
+    gateway: gateway::Rounds,
     desktop: desktop::Rounds,
 }
 
@@ -33,6 +35,15 @@ const FULL: Rounds = Rounds {
     runs: 10_000,
     entries: 100_000,
     appends: 1_000_000,
+    gateway: gateway::Rounds {
+        calls: 20_000,
+        slices: 5,
+        events: 1_000,
+        streams: (1_000, 60),
+        refresh: (60, 180),
+        recorded: 20,
+        connections: 8_000,
+    },
     desktop: desktop::Rounds { starts: 9, changes: 20, watched: 60, entries: 1_000_000 },
 };
 const QUICK: Rounds = Rounds {
@@ -40,8 +51,24 @@ const QUICK: Rounds = Rounds {
     runs: 200,
     entries: 0,
     appends: 20_000,
+    gateway: gateway::Rounds {
+        calls: 3_000,
+        slices: 3,
+        events: 200,
+        streams: (1_000, 5),
+        refresh: (4, 12),
+        recorded: 5,
+        connections: 4_000,
+    },
     desktop: desktop::Rounds { starts: 3, changes: 5, watched: 10, entries: 20_000 },
 };
+
+/// A part that can be measured alone.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    Desktop,
+    Gateway,
+}
 
 /// One line of the table.
 struct Row {
@@ -56,28 +83,29 @@ struct Row {
 ///
 /// Fails when a target is missed, naming it; the table is written all the same.
 ///
-/// With `desktop` alone the figures of the desktop, and no file.
-pub(crate) fn bench(workspace: &Workspace, quick: bool, desktop: bool) -> Result<(), String> {
+/// With `only` the figures of that part alone, and no file.
+pub(crate) fn bench(workspace: &Workspace, quick: bool, only: Option<Part>) -> Result<(), String> {
     let load = read(Path::new("/proc/loadavg"))?;
-    setup(workspace, &["build", "desktop", "screen"], false)?;
+    let groups: &[&str] = if only == Some(Part::Gateway) { &["build"] } else { &["build", "desktop", "screen"] };
+    setup(workspace, groups, false)?;
     let bin = workspace.target.join("dist");
     dist(workspace, &bin, false)?;
     interrupt::watch();
     let home = Home::make(&bin)?;
-    let measured = measure(workspace, &home, if quick { &QUICK } else { &FULL }, desktop);
+    let measured = measure(workspace, &home, if quick { &QUICK } else { &FULL }, only);
     let closed = home.close();
     let rows = measured?;
     closed?;
     let page = page(&rows, load.split(' ').next().unwrap_or_default())?;
     print!("{page}");
-    if !quick && !desktop {
+    if !quick && only.is_none() {
         replace(&workspace.root.join("crates/BENCH.md"), page.as_bytes(), 0o644)?;
     }
     let missed: Vec<&str> = rows.iter().filter(|row| !row.met).map(|row| row.what.as_str()).collect();
     if missed.is_empty() { Ok(()) } else { Err(format!("missed: {}", missed.join("; "))) }
 }
 
-fn measure(workspace: &Workspace, home: &Home, rounds: &Rounds, desktop: bool) -> Result<Vec<Row>, String> {
+fn measure(workspace: &Workspace, home: &Home, rounds: &Rounds, only: Option<Part>) -> Result<Vec<Row>, String> {
     let mut rows = Vec::new();
     home.keyward(&["init", "--passphrase-stdin"], &home.passphrase, 0)?;
     unlock(home)?;
@@ -87,8 +115,10 @@ fn measure(workspace: &Workspace, home: &Home, rounds: &Rounds, desktop: bool) -
     let file = home.root.join("project/bench.toml");
     std::fs::write(&file, profile).map_err(|e| format!("{}: {e}", file.display()))?;
     home.keyward(&["profile", "add", "bench", "--from", "bench.toml"], "", 0)?;
-    if desktop {
-        return desktop::rows(workspace, home, &rounds.desktop);
+    match only {
+        Some(Part::Desktop) => return desktop::rows(workspace, home, &rounds.desktop),
+        Some(Part::Gateway) => return gateway::rows(workspace, home, &rounds.gateway),
+        None => {}
     }
     let disk = Disk::of(&home.root)?;
 
@@ -97,6 +127,7 @@ fn measure(workspace: &Workspace, home: &Home, rounds: &Rounds, desktop: bool) -
     rows.push(resident(home)?);
     rows.extend(federation(home, rounds)?);
     rows.push(waiting(workspace)?);
+    rows.extend(gateway::rows(workspace, home, &rounds.gateway)?);
     rows.extend(desktop::rows(workspace, home, &rounds.desktop)?);
     rows.push(growth(home, rounds)?);
     fill(home, rounds.entries)?;
@@ -275,10 +306,7 @@ fn resident(home: &Home) -> Result<Row, String> {
     let status = status(home)?;
     let said = status["broker"]["rss_bytes"].as_u64().ok_or("status --json: broker.rss_bytes expected")?;
     let pid = status["broker"]["pid"].as_u64().ok_or("status --json: broker.pid expected")?;
-    let proc = read(Path::new(&format!("/proc/{pid}/status")))?;
-    let kib =
-        proc.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-    let seen = kib.ok_or("VmRSS expected")? * 1024;
+    let seen = rss(pid)?;
     for run in runs {
         run.finish(0)?;
     }
@@ -403,6 +431,14 @@ fn append_ratio(workspace: &Workspace, home: &Home, rounds: &Rounds, disk: &Disk
     row.measured = format!("{:.2} ({start:.0} µs, then {end:.0} µs)", end / start);
     row.met = complete && end / start <= 1.2;
     Ok(row)
+}
+
+/// Resident memory of a process in bytes.
+fn rss(pid: u64) -> Result<u64, String> {
+    let proc = read(Path::new(&format!("/proc/{pid}/status")))?;
+    let kib =
+        proc.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    Ok(kib.ok_or("VmRSS expected")? * 1024)
 }
 
 fn unlock(home: &Home) -> Result<(), String> {

@@ -1,8 +1,8 @@
 //! `cargo xtask demo`: the whole story with the real binaries in a throw-away home.
 //!
 //! Makes a vault, hands a stored and a minted credential to a child, lets three children live on one federated credential
-//! while it is exchanged anew under them, shows what is alive and what was recorded, opens the desktop and reads its window,
-//! and puts an older copy of the database back to show that it is found. Checks every step; never touches the vault, the
+//! while it is exchanged anew under them, lets one call through the gateway without ever holding the credential and takes that
+//! back, shows what is alive and what was recorded, opens the desktop and reads its window, and puts an older copy of the database back to show that it is found. Checks every step; never touches the vault, the
 //! session bus or the runtime folder of the person who runs it, and connects to the sandbox that it starts alone. Called by
 //! hand and by the end-to-end tests.
 
@@ -23,6 +23,16 @@ use std::process::Stdio;
 
 /// The child: says what it holds, where the file is, and lives until its standard input is closed.
 const CHILD: &str = r#""$0" show DEMO_KEY DEMO_TOKEN_FILE && printf 'file %s\n' "$DEMO_TOKEN_FILE" && cat"#;
+
+/// The child of the gateway: shows what it holds for the API, calls, waits until its standard input is closed, and calls again.
+const CALLER: &str = r#"
+call() {
+    curl -q -s -m 20 -w ' %{http_code}\n' -H "authorization: Bearer $ANTHROPIC_AUTH_TOKEN" -H 'anthropic-version: 2023-06-01' \
+        -H 'content-type: application/json' -d '{"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]}' \
+        "$ANTHROPIC_BASE_URL/v1/messages" | tr -d '\n'
+    echo
+}
+env; echo; call; cat; call"#;
 
 /// Profile of the credential that is exchanged.
 const FEDERATED: &str = "demo-federated";
@@ -115,9 +125,10 @@ fn story(home: &Home, desktop: Option<&Path>, keep: bool) -> Result<(), String> 
     child_with_both(home, sandbox, &fingerprint(&key))?;
     let federation = federate(home)?;
     federated_children(home, sandbox, &federation)?;
-    let list = step(home, &["audit", "list"], "")?;
+    through_the_gateway(home)?;
+    step(home, &["audit", "list"], "")?;
     for name in ["demo-static", "demo-minted", FEDERATED] {
-        if !list.contains(name) {
+        if !home.keyward(&["audit", "list", "--profile", name], "", 0)?.out.contains(name) {
             return Err(format!("audit list: an entry of {name} expected, none seen"));
         }
     }
@@ -241,8 +252,11 @@ fn made(sandbox: &Sandbox) -> Result<Vec<String>, String> {
 /// Lets several children outlive two lifetimes of the token that they share, and checks that each lifetime took one exchange
 /// and that no file of theirs stays.
 fn federated_children(home: &Home, program: &str, sandbox: &Sandbox) -> Result<(), String> {
-    let line = [&["run", "-p", FEDERATED, "--", program][..], &OUTLIVE].concat();
-    println!("\n$ keyward run -p {FEDERATED} -- keyward-sandbox {}     # {CHILDREN} of them", OUTLIVE.join(" "));
+    let line = [&["run", "-p", FEDERATED, "--deliver", "file", "--", program][..], &OUTLIVE].concat();
+    println!(
+        "\n$ keyward run -p {FEDERATED} --deliver file -- keyward-sandbox {}     # {CHILDREN} of them",
+        OUTLIVE.join(" ")
+    );
     let mut children = Vec::new();
     for _ in 0..CHILDREN {
         let mut command = home.command(home.binary("keyward"));
@@ -274,6 +288,45 @@ fn federated_children(home: &Home, program: &str, sandbox: &Sandbox) -> Result<(
     }
     println!("exchanges: {exchanges}");
     home.until("removal of the children's files", || Ok(!holds(&home.runtime, "credentials")))
+}
+
+/// Lets a child call through the gateway, checks that it holds a run token and nothing of the credential, that its call is in
+/// the log, and that its next one is refused once the credential was taken back. A secret in what it prints is an error.
+fn through_the_gateway(home: &Home) -> Result<(), String> {
+    println!(
+        "\n$ keyward run -p {FEDERATED} -- (a child that calls the API, and calls again after its credential is taken back)"
+    );
+    let mut command = home.command(home.binary("keyward"));
+    command.args(["run", "-p", FEDERATED, "--", "sh", "-c", CALLER]).stdin(Stdio::piped());
+    let mut child = home.start(command)?;
+    let mut said = String::new();
+    home.until("the first call", || {
+        said = child.so_far()?;
+        Ok(said.split_once("\n\n").is_some_and(|(_, calls)| calls.ends_with('\n')))
+    })?;
+    let (environment, answer) = said.split_once("\n\n").unwrap_or_default();
+    let of = |name: &str| environment.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+    let (url, token) = (of("ANTHROPIC_BASE_URL").unwrap_or_default(), of("ANTHROPIC_AUTH_TOKEN").unwrap_or_default());
+    if !url.starts_with("http://127.0.0.1:") || !token.starts_with("kwr_") || of("ANTHROPIC_API_KEY").is_some() {
+        return Err(format!("child: the gateway and a run token alone expected, seen: {environment}"));
+    }
+    println!("child: ANTHROPIC_BASE_URL={url}\nchild: ANTHROPIC_AUTH_TOKEN={}…", token.get(..8).unwrap_or_default());
+    if !answer.trim_end().ends_with(" 200") {
+        return Err(format!("child: an answer with status 200 expected, seen: {answer}"));
+    }
+    println!("child: {}", answer.trim_end());
+
+    let used = ["audit", "list", "--kind", "credential.used"];
+    home.until("the call in the log", || Ok(home.keyward(&used, "", 0)?.out.contains("credential.used")))?;
+    step(home, &used, "")?;
+    step(home, &["revoke", FEDERATED], "")?;
+    let said = child.finish(0)?.out;
+    let answer = said.lines().last().unwrap_or_default();
+    if !answer.ends_with(" 403") || !answer.contains("lease.revoked") {
+        return Err(format!("child: lease.revoked with status 403 expected, seen: {answer}"));
+    }
+    println!("child: {answer}");
+    Ok(())
 }
 
 /// Whether a folder holds an entry of this name, at any depth.
@@ -365,7 +418,7 @@ fn wait_for_interrupt(home: &Home, sandbox: &Sandbox) -> Result<(), String> {
     }
     println!("  keyward unlock");
     println!("  keyward run -p demo-static -p demo-minted -- keyward-sandbox show DEMO_KEY DEMO_TOKEN_FILE");
-    println!("  keyward run -p {FEDERATED} -- keyward-sandbox {}", OUTLIVE.join(" "));
+    println!("  keyward run -p {FEDERATED} --deliver file -- keyward-sandbox {}", OUTLIVE.join(" "));
     println!("  keyward profile test {FEDERATED}");
     println!("  curl -s -H 'x-keyward-sandbox: 1' {}/sandbox/stats", sandbox.said("base_url")?);
     println!(

@@ -8,6 +8,7 @@
 
 mod app;
 mod bench;
+mod clients;
 mod demo;
 mod desktop;
 mod devhost;
@@ -62,7 +63,11 @@ enum Task {
     /// Serve the UI to a plain browser, against a broker in a throw-away home
     Devhost(devhost::Serve),
     /// Run every check, fastest first
-    Test,
+    Test {
+        /// Instead, the vendors' own clients through the gateway, the large ones too; writes crates/CLIENTS.md
+        #[arg(long)]
+        clients: bool,
+    },
     /// Put the release binaries into DIR
     Dist {
         /// Folder, made if it is absent
@@ -96,6 +101,9 @@ enum Task {
         /// The figures of the desktop alone; prints the table and writes no file
         #[arg(long)]
         desktop: bool,
+        /// The figures of the gateway alone; prints the table and writes no file
+        #[arg(long, conflicts_with = "desktop")]
+        gateway: bool,
     },
 }
 
@@ -116,11 +124,15 @@ fn run(task: Task) -> Result<(), String> {
         Task::App { demo, hidden } => app::app(&workspace, demo, hidden),
         Task::Demo(play) => demo::demo(&workspace, play),
         Task::Devhost(serve) => devhost::devhost(&workspace, serve),
-        Task::Test => test::test(&workspace),
+        Task::Test { clients: true } => clients::clients(&workspace),
+        Task::Test { clients: false } => test::test(&workspace),
         Task::Dist { dir, vendored } => dist::dist(&workspace, &dir, vendored),
         Task::Package { dir, check } => package::package(&workspace, dir, check),
         Task::Tidy => tidy::tidy(&workspace),
         Task::Gen { check } => generate::generate(&workspace, check),
-        Task::Bench { quick, desktop } => bench::bench(&workspace, quick, desktop),
+        Task::Bench { quick, desktop, gateway } => {
+            let desktop = desktop.then_some(bench::Part::Desktop);
+            bench::bench(&workspace, quick, desktop.or(gateway.then_some(bench::Part::Gateway)))
+        }
     }
 }

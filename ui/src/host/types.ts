@@ -928,7 +928,7 @@ export interface components {
             name: string;
         };
         /** @description How a credential reaches a child. */
-        DeliveryMode: "env" | "file";
+        DeliveryMode: "env" | "file" | "gateway";
         /** @description What the host tells the web view unasked. */
         DeskEvent: {
             /** @description Ids and states. */
@@ -1119,7 +1119,7 @@ export interface components {
             expires_at: string;
             /** @description When it was issued. */
             issued_at: string;
-            /** @description The last use that Keyward saw. */
+            /** @description When the last of them began; absent before the first one. */
             last_use_at?: string | null;
             /** @description Id. */
             lease: string;
@@ -1142,7 +1142,7 @@ export interface components {
             state: string;
             /**
              * Format: uint64
-             * @description Uses that Keyward saw; absent where use cannot be seen (`env` and `file`).
+             * @description Requests that the gateway sent on with the credential; absent where use cannot be seen (`env` and `file`).
              */
             uses?: number | null;
         };
@@ -1337,6 +1337,8 @@ export interface components {
         };
         /** @description A profile as the editor holds it. */
         ProfileDraft: {
+            /** @description The gateway lets calls of containers in, which are not in the tree of the run. */
+            containers: boolean;
             /** @description Delivery; absent means the strongest there is. */
             delivery?: components["schemas"]["DeliveryMode"] | null;
             /** @description Fields of the issuer, as in the profile file. */
@@ -1351,6 +1353,8 @@ export interface components {
             max_ttl?: string | null;
             /** @description Name of the profile. */
             name: string;
+            /** @description The calls that the gateway lets through, each as `METHOD /path`; empty means all that its list for the API allows. */
+            only: string[];
             /** @description Variables that carry the credential; empty means the issuer's usual ones. */
             variables: string[];
         };
@@ -1546,6 +1550,11 @@ export interface components {
         StatusAnswer: {
             /** @description The broker; absent when the command line found none and started none. */
             broker?: components["schemas"]["BrokerStatus"] | null;
+            /**
+             * @description URL of the gateway on this machine, `http://127.0.0.1:PORT`; absent where no broker answered. It serves the programs of
+             *     runs and nobody else.
+             */
+            gateway?: string | null;
             /** @description The folder with all that this broker keeps. */
             home: string;
             /**

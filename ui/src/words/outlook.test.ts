@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { Msg } from '#ui/host/contract';
-import { bar, heldLeases, leaseState, outlookWords, useWords } from './outlook';
+import { bar, DELIVERY, heldLeases, leaseState, outlookWords, takenWords, useWords } from './outlook';
 
 const NOW = Date.parse('2026-11-21T12:00:00Z');
 const time = (s: number): string => new Date(NOW + s * 1000).toISOString();
@@ -46,6 +46,17 @@ describe('the words of an outlook', () => {
     expect(plain(outlookWords(over, 'codex', NOW))).toBe('codex lost bedrock 2 min ago: it was taken back');
   });
 
+  it('of a gateway lease name its limit, since its credentials come and go unseen', () => {
+    const renews = (over: object) =>
+      plain(outlookWords(lease({ delivery: 'gateway', limit_at: time(7200), outlook: { kind: 'renews', at: time(0), why: 'w' }, ...over }), 'claude', NOW));
+    expect(renews({})).toBe('claude calls with bedrock through the gateway; it is renewed in the background and ends at its limit in 2 h');
+    expect(renews({ limit_at: time(-1) })).toMatch(/and is ending at its limit$/);
+    expect(renews({ state: 'revoked', outlook: { kind: 'ends', at: time(-130), why: 'it was taken back' } })).toBe(
+      'claude lost bedrock 2 min ago: it was taken back',
+    );
+    expect(renews({ outlook: { kind: 'fails', at: time(65), why: 'the issuer refused' } })).toMatch(/^claude loses bedrock in 1 min 05 s/);
+  });
+
   it('never promise time that is over', () => {
     expect(plain(outlookWords(lease({ outlook: { kind: 'ends', at: time(-1), why: 'x' } }), 'a', NOW))).toBe('a is losing bedrock: x');
     expect(plain(outlookWords(lease({ outlook: { kind: 'renews', at: time(-1), why: 'x' } }), 'a', NOW))).toBe(
@@ -77,6 +88,13 @@ describe('a bar', () => {
     expect(bar(lease(), NOW)).toEqual({ left: 0.5, limitEnds: true });
   });
 
+  it('is that of the lease through the gateway, whatever its credentials do', () => {
+    const gateway = { delivery: 'gateway', issued_at: time(-600), expires_at: time(600), limit_at: time(600), renew_at: time(300) } as const;
+    for (const received_at of [time(-600), time(-1)]) {
+      expect(bar(lease({ ...gateway, received_at }), NOW)).toEqual({ left: 0.5, renew: 0.25, limitEnds: true });
+    }
+  });
+
   it('is empty where the times make no sense', () => {
     expect(bar(lease({ expires_at: time(-600) }), NOW).left).toBe(0);
     expect(bar(lease({ expires_at: 'never' }), NOW).left).toBe(0);
@@ -100,6 +118,15 @@ describe('leases', () => {
     expect(leaseState(lease(), NOW)).toEqual({ lean: 'idle', word: 'Ends by itself' });
     expect(leaseState(lease(), NOW + 200_000)).toEqual({ lean: 'warn', word: 'Ends soon' });
     expect(leaseState(lease({ state: 'released' }), NOW)).toEqual({ lean: 'idle', word: 'Given back' });
+  });
+
+  it('say what taking back does, by delivery', () => {
+    const gateway = lease({ delivery: 'gateway' });
+    expect(takenWords([gateway, gateway])).toBe('Through the gateway nothing goes from that moment on, and calls under way are cut.');
+    expect(takenWords([gateway])).not.toMatch(/stays/);
+    expect(takenWords([lease(), gateway])).toMatch(/^Through the gateway .* A variable stays/);
+    expect(takenWords([])).toBe('');
+    expect(DELIVERY.gateway.gives).not.toMatch(/cannot be/);
   });
 
   it('say that use cannot be seen rather than that there was none', () => {

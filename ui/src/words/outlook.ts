@@ -63,9 +63,9 @@ export interface Bar {
   limitEnds: boolean;
 }
 
-/** The bar of a lease at a moment of the broker's clock. */
+/** The bar of a lease at a moment of the broker's clock: the life of its credential, and through the gateway that of the lease. */
 export function bar(lease: Lease, now: number): Bar {
-  const from = at(lease.received_at);
+  const from = at(lease.delivery === 'gateway' ? lease.issued_at : lease.received_at);
   const to = at(lease.expires_at);
   const part = (time: number): number => (to > from ? Math.min(1, Math.max(0, (to - time) / (to - from))) : 0);
   return {
@@ -116,6 +116,11 @@ export function outlookWords(lease: Lease, app: string, now: number, coarse = fa
   const because = why ? `: ${visible(why)}` : '';
   const again = next_try_at && !coarse ? `; next try ${tryWords(at(next_try_at) - now)}` : '';
   if (!isLive(lease)) return `${who} lost ${what} ${short(now - time)} ago${because}`;
+  if (lease.delivery === 'gateway' && kind === 'renews') {
+    const limit = at(lease.limit_at);
+    const end = limit <= now ? 'is ending at its limit' : `ends at its limit in ${said(limit - now)}`;
+    return `${who} calls with ${what} through the gateway; it is renewed in the background and ${end}`;
+  }
   switch (kind) {
     case 'renews':
       return time <= now ? `${what} is being renewed for ${who}` : `${what} is renewed for ${who} in ${said(time - now)}${because}`;
@@ -138,6 +143,16 @@ export function useWords(lease: Lease, now: number): string {
   return lease.last_use_at ? `${times}, last ${short(now - at(lease.last_use_at))} ago` : times;
 }
 
+/** What taking these leases back does at once, in sentences: what is held by the gateway ends, what was handed over may stay. */
+export function takenWords(leases: readonly Lease[]): string {
+  const by = (mode: Msg<'DeliveryMode'>): boolean => leases.some((lease) => lease.delivery === mode);
+  return [
+    ...(by('gateway') ? ['Through the gateway nothing goes from that moment on, and calls under way are cut.'] : []),
+    ...(by('file') ? ['A file is removed; what was read from it before stays with the program until it ends by itself.'] : []),
+    ...(by('env') ? ['A variable stays with the program until the credential in it ends by itself.'] : []),
+  ].join(' ');
+}
+
 /** How a delivery is called, and what it gives away. */
 export const DELIVERY: Readonly<Record<Msg<'DeliveryMode'>, { word: string; gives: string }>> = {
   env: {
@@ -149,5 +164,10 @@ export const DELIVERY: Readonly<Record<Msg<'DeliveryMode'>, { word: string; give
     word: 'file',
     gives:
       'The program and every program of yours can read the credential while the run lives. It is renewed in place and removed at the end; what was read before cannot be taken back.',
+  },
+  gateway: {
+    word: 'gateway',
+    gives:
+      'The program and all it starts hold a token for calls through Keyward by them alone. It ends with the run; while the run lives they can make the calls that the gateway allows, and each is recorded. Taken back, it opens nothing from that moment on.',
   },
 };

@@ -1,6 +1,6 @@
 import { expect, it } from 'vitest';
 import type { Msg } from '#ui/host/contract';
-import { duration, exitWords, withFresh } from './run';
+import { duration, exitWords, runUses, withFresh } from './run';
 
 const run = (seq: number): Msg<'PastRunMsg'> => ({
   run: `r-${seq}`,
@@ -49,4 +49,13 @@ it('drops what was read before where something may lie in between', () => {
 it('holds only the fresh page where that is all there is', () => {
   expect(seqs(withFresh({ runs: [2, 1].map(run), more: false }, [9, 8].map(run), true))).toEqual([2, 1]);
   expect(seqs(withFresh({ runs: [], more: false }, [9].map(run), true))).toEqual([]);
+});
+
+it('counts calls through the gateway, and never shows a zero for what cannot be seen', () => {
+  const lease = (uses: number | null) => ({ uses }) as Msg<'LeaseMsg'>;
+  expect(runUses([lease(1200), lease(34)])).toMatchObject({ word: '1,234', unseen: false });
+  expect(runUses([lease(0)])).toMatchObject({ word: '0', unseen: false });
+  expect(runUses([lease(3), lease(null)])).toMatchObject({ word: '3', unseen: true });
+  expect(runUses([lease(null)])).toMatchObject({ word: 'unseen', unseen: true });
+  expect(runUses([])).toMatchObject({ word: '–', unseen: false });
 });

@@ -32,6 +32,20 @@ export function exitWords(run: Pick<PastRun, 'exit' | 'signal' | 'code'>): { lea
   return { lean: 'idle', word: 'unknown', title: 'How it ended was not seen' };
 }
 
+/** Calls that a live run made through the gateway, in words; `unseen` tells that it holds something whose use cannot be seen. */
+export function runUses(leases: readonly Msg<'LeaseMsg'>[]): { word: string; unseen: boolean; title: string } {
+  const seen = leases.filter((lease) => typeof lease.uses === 'number');
+  const uses = seen.reduce((sum, lease) => sum + (lease.uses ?? 0), 0);
+  const unseen = seen.length < leases.length;
+  if (leases.length === 0) return { word: '–', unseen: false, title: 'It holds nothing' };
+  if (seen.length === 0) return { word: 'unseen', unseen, title: 'Uses of a variable or a file cannot be seen' };
+  return {
+    word: uses.toLocaleString('en-GB'),
+    unseen,
+    title: unseen ? 'Calls through the gateway; uses of a variable or a file cannot be seen' : 'Calls through the gateway',
+  };
+}
+
 /** How long it took, in milliseconds; undefined where the log does not tell its start. */
 export function duration(run: Pick<PastRun, 'started_at' | 'ended_at'>): number | undefined {
   return run.started_at ? Math.max(0, at(run.ended_at) - at(run.started_at)) : undefined;

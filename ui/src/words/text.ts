@@ -26,7 +26,28 @@ export function pieces(text: string): Piece[] {
   return out;
 }
 
-/** The same as one string, for titles and labels. */
+/** A stretch of a text of Keyward itself: what is said, or what is literal in it, such as a command. */
+export interface Stretch {
+  pieces: Piece[];
+  /** It stood between two backticks, which are gone. */
+  code?: true;
+}
+
+/** Cuts a text of Keyward itself at its pairs of backticks. A backtick without another, and a pair around nothing, stay. */
+export function stretches(text: string): Stretch[] {
+  const out: Stretch[] = [];
+  let rest = 0;
+  for (const { 0: whole, 1: inside, index } of text.matchAll(/`([^`]*)`/gu)) {
+    if (!inside) continue;
+    if (index > rest) out.push({ pieces: pieces(text.slice(rest, index)) });
+    out.push({ pieces: pieces(inside), code: true });
+    rest = index + whole.length;
+  }
+  if (rest < text.length) out.push({ pieces: pieces(text.slice(rest)) });
+  return out;
+}
+
+/** The pieces of a text as one string, for titles and labels. */
 export function visible(text: string): string {
   return pieces(text)
     .map((piece) => piece.text)
@@ -36,6 +57,20 @@ export function visible(text: string): string {
 /** A count with its noun: `1 run`, `2 runs`. */
 export function count(n: number, one: string, many = `${one}s`): string {
   return `${n.toLocaleString('en-GB')} ${n === 1 ? one : many}`;
+}
+
+/** A size in bytes as people read it: `940 B`, `12 kB`, `3.1 MB`. */
+export function size(bytes: number): string {
+  if (bytes < 1000) return `${bytes} B`;
+  const units = ['kB', 'MB', 'GB', 'TB'];
+  let n = bytes / 1000;
+  let at = 0;
+  // What would be shown as a thousand of a unit is one of the next.
+  while (n >= 999.5 && at < units.length - 1) {
+    n /= 1000;
+    at += 1;
+  }
+  return `${n < 9.95 ? n.toFixed(1) : Math.round(n).toLocaleString('en-GB')} ${units[at] ?? ''}`;
 }
 
 /** A list in words: `a`, `a and b`, `a, b and c`. */

@@ -62,6 +62,8 @@ pub(crate) enum Deliver {
     Env,
     /// In a private file in memory, kept fresh
     File,
+    /// By the gateway on this machine, for a token that is good for this run alone; the program never holds the credential
+    Gateway,
 }
 
 impl Deliver {
@@ -70,6 +72,7 @@ impl Deliver {
         match self {
             Self::Env => DeliveryMode::Env,
             Self::File => DeliveryMode::File,
+            Self::Gateway => DeliveryMode::Gateway,
         }
     }
 }

@@ -34,7 +34,7 @@ impl Args {
                 "nothing runs; start something with `keyward run -p PROFILE -- CMD`"
             });
         } else {
-            let header = ["run", "pid", "app", "project", "started", "profile", "delivery", "left"];
+            let header = ["run", "pid", "app", "project", "started", "profile", "delivery", "left", "uses"];
             out::text(&table(&header, &runs.iter().flat_map(rows).collect::<Vec<_>>()))?;
         }
         Ok(0)
@@ -51,7 +51,13 @@ fn rows(run: &RunMsg) -> Vec<Vec<String>> {
     let lease_rows = run.leases.iter().enumerate().map(|(n, lease)| {
         let mut row = if n == 0 { of_run.to_vec() } else { vec![" ".to_owned(); of_run.len()] };
         let left = if lease.state == "live" { time::left(&lease.expires_at) } else { lease.state.clone() };
-        row.extend([lease.profile.clone(), lease.delivery.word().to_owned(), left]);
+        // Neither a variable nor a file shows who reads it.
+        let uses = match (lease.uses, &lease.last_use_at) {
+            (None, _) => String::new(),
+            (Some(n), None) => n.to_string(),
+            (Some(n), Some(at)) => format!("{n}, last {}", time::ago(at)),
+        };
+        row.extend([lease.profile.clone(), lease.delivery.word().to_owned(), left, uses]);
         row
     });
     lease_rows.collect()
@@ -114,6 +120,11 @@ mod tests {
         assert_eq!((shown[0][0].as_str(), shown[0][5].as_str()), ("abcdefgh", "a"));
         assert!(shown[0][7].starts_with("in ") && shown[1][7] == "revoked" && shown[1][0] == " ");
         assert_eq!(shown[0][2], "Claude Code (claude)");
+        assert!(shown[0][8].is_empty());
+        (run.leases[0].uses, run.leases[1].uses) = (Some(0), Some(12));
+        run.leases[1].last_use_at = Some("2026-11-21T08:00:00Z".into());
+        let shown = rows(&run);
+        assert!(shown[0][8] == "0" && shown[1][8].starts_with("12, last "), "{shown:?}");
         run.app = "Morning review".into();
         run.launcher = Some("Morning review".into());
         assert_eq!(rows(&run)[0][2], "Morning review");

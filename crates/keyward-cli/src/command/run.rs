@@ -11,7 +11,7 @@ use crate::broker::{Broker, act, obtain};
 use crate::out::Stop;
 use crate::table::table;
 use crate::{out, process, time};
-use keyward_api::{CommandMsg, LauncherMsg, PlanMsg, RunAnswer, RunRequest, SetVariable, UnsetVariable};
+use keyward_api::{CommandMsg, DeliveryMode, LauncherMsg, PlanMsg, RunAnswer, RunRequest, SetVariable, UnsetVariable};
 use keyward_diag::{Code, Fault, plain};
 use keyward_find::find::{Around, Finding, Found, State, auth_headers};
 use keyward_find::lookup;
@@ -28,13 +28,19 @@ const ARGS_MAX_BYTES: usize = 24 * 1024;
 /// Variable with headers that Anthropic's clients send with every request.
 const CUSTOM_HEADERS: &str = "ANTHROPIC_CUSTOM_HEADERS";
 
+/// Variables that send requests through a proxy, in either case.
+const PROXIES: [&str; 3] = ["http_proxy", "https_proxy", "all_proxy"];
+
+/// Variables with the hosts that are asked without a proxy.
+const NO_PROXY: [&str; 2] = ["no_proxy", "NO_PROXY"];
+
 /// Exit code of everything that fails before the program has started.
 const NOT_STARTED: u8 = 125;
 
 /// Run a program with the credentials of profiles
 ///
-/// The program takes the place of this process and gets the credentials in variables or private files. What it holds is
-/// taken back when it ends. Exits as the program does, and with 125 when it was not started, 126 when it cannot be
+/// The program takes the place of this process. It gets the credentials by the gateway, which puts them on its requests, or
+/// in variables or private files. What it holds is taken back when it ends. Exits as the program does, and with 125 when it was not started, 126 when it cannot be
 /// executed, 127 when it is not found.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -44,6 +50,8 @@ pub(crate) struct Args {
     #[arg(short, long = "profile", value_name = "PROFILE")]
     profiles: Vec<String>,
     /// How the credentials are handed over, in the place of what the profiles say
+    ///
+    /// Left out, and where a profile does not say it either: the strongest that its issuer and the program can take.
     #[arg(long, value_name = "HOW")]
     deliver: Option<Deliver>,
     /// Longest time that it holds them, such as 30m
@@ -73,6 +81,8 @@ struct Plan<'a> {
     launcher: Option<&'a str>,
     plan: &'a [PlanMsg],
     unset: &'a [UnsetVariable],
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    args: &'a [String],
 }
 
 impl Args {
@@ -166,7 +176,7 @@ impl Order {
             obtain(client, "/v1/runs", &request)
         })?;
         let launcher = self.launcher.as_deref().or(self.profiles_of.as_deref());
-        let plan = Plan { launcher, plan: &answer.plan, unset: &answer.unset };
+        let plan = Plan { launcher, plan: &answer.plan, unset: &answer.unset, args: &answer.args };
         if self.dry_run {
             if context.json {
                 out::json(&plan)?;
@@ -319,14 +329,20 @@ fn become_child(
 ) -> Result<std::convert::Infallible, Fault> {
     let zero = || Fault::new(Code::Usage).cause("an argument holds a zero byte");
     let path = CString::new(program.as_os_str().as_bytes()).map_err(|_| zero())?;
-    let argv: Vec<CString> =
-        command.iter().map(|arg| CString::new(arg.as_bytes())).collect::<Result<_, _>>().map_err(|_| zero())?;
+    let (name, args) = command.split_at(command.len().min(1));
+    let given = answer.args.iter().map(String::as_bytes);
+    let argv = name.iter().map(|arg| arg.as_bytes()).chain(given).chain(args.iter().map(|arg| arg.as_bytes()));
+    let argv: Vec<CString> = argv.map(CString::new).collect::<Result<_, _>>().map_err(|_| zero())?;
     // The caller's word for its working folder, where this process has gone to another one.
     let here = |(name, value): (OsString, OsString)| match moved_to {
         Some(folder) if name == "PWD" => (name, folder.as_os_str().to_owned()),
         Some(_) | None => (name, value),
     };
-    let envp = environment(std::env::vars_os().map(here), &answer.set, &answer.unset)?;
+    let mut caller: Vec<(OsString, OsString)> = std::env::vars_os().map(here).collect();
+    if answer.plan.iter().any(|plan| plan.delivery == DeliveryMode::Gateway) {
+        past_proxies(&mut caller);
+    }
+    let envp = environment(caller.into_iter(), &answer.set, &answer.unset)?;
 
     process::keep_descendants()?;
     let error = process::become_program(&path, &argv, &envp);
@@ -334,6 +350,33 @@ fn become_child(
     let gone = error.kind() == ErrorKind::NotFound && !program.exists();
     let code = if gone { Code::RunNotFound } else { Code::RunNotExecutable };
     Err(Fault::new(code).cause(format!("{}: {error}", program.display())))
+}
+
+/// Where the caller has a proxy, adds the address of the gateway to the hosts that are asked without one: the proxy would be
+/// shown the run token, and could not reach the gateway. Programs read either spelling, so both get what there was.
+fn past_proxies(caller: &mut Vec<(OsString, OsString)>) {
+    let is = |name: &OsStr, known: &str| name.as_bytes().eq_ignore_ascii_case(known.as_bytes());
+    if !caller.iter().any(|(name, value)| PROXIES.iter().any(|known| is(name, known)) && !value.is_empty()) {
+        return;
+    }
+    let of = |caller: &[(OsString, OsString)], exact: &str| {
+        caller.iter().find(|(name, value)| name == exact && !value.is_empty()).map(|(_, value)| value.clone())
+    };
+    let [lower, upper] = NO_PROXY.map(|name| of(caller, name));
+    caller.retain(|(name, _)| !NO_PROXY.iter().any(|known| name == known));
+    for (name, hosts) in
+        NO_PROXY.into_iter().zip([lower.as_ref().or(upper.as_ref()), upper.as_ref().or(lower.as_ref())])
+    {
+        let mut hosts = hosts.cloned().unwrap_or_default();
+        let parts = |hosts: &OsStr| hosts.as_bytes().split(|b| *b == b',').map(<[u8]>::to_vec).collect::<Vec<_>>();
+        if !parts(&hosts).iter().any(|part| matches!(part.trim_ascii(), b"*" | b"127.0.0.1")) {
+            if !hosts.is_empty() {
+                hosts.push(",");
+            }
+            hosts.push("127.0.0.1");
+        }
+        caller.push((name.into(), hosts));
+    }
 }
 
 /// The caller's variables in their order, without those that are unset or set, then those that are set.
@@ -381,7 +424,23 @@ fn plan_text(plan: &Plan<'_>) -> String {
     let mut text = plan.launcher.map_or_else(String::new, |name| format!("launcher {}\n", plain(name, 60)));
     text += &table(&["profile", "issuer", "delivery", "variables", "at most"], &rows);
     for p in plan.plan {
-        text.push_str(&format!("{} gives away: {}\n", plain(&p.profile, 64), plain(&p.gives_away, 300)));
+        let profile = plain(&p.profile, 64);
+        if let Some(upstream) = &p.upstream {
+            let upstream = plain(upstream, 100);
+            text.push_str(&format!("{profile} goes to: {upstream}, with a run token in the child\n"));
+        }
+        if let Some(why) = &p.why {
+            text.push_str(&format!("{profile} is not delivered by the gateway: {}\n", plain(why, 300)));
+        }
+        text.push_str(&format!("{profile} gives away: {}\n", plain(&p.gives_away, 400)));
+        if let Some(weaker) = &p.weaker {
+            let gives_away = plain(&weaker.gives_away, 400);
+            text.push_str(&format!("{profile} would give away with {}: {gives_away}\n", weaker.delivery.word()));
+        }
+    }
+    if !plan.args.is_empty() {
+        let args: Vec<String> = plan.args.iter().map(|arg| plain(arg, 200)).collect();
+        text.push_str(&format!("arguments put before its own: {}\n", args.join(" ")));
     }
     for u in plan.unset {
         text.push_str(&format!("{} is unset: {}\n", plain(&u.name, 100), plain(&u.why, 300)));
@@ -411,6 +470,34 @@ mod tests {
         let got = environment(caller, &[set("T", "s3cret"), set("N", "n")], &[unset("OLD")]).unwrap();
         let got: Vec<_> = got.iter().map(|c| c.to_str().unwrap()).collect();
         assert_eq!(got, ["B=1", "A=", "C=a=b", "T=s3cret", "N=n"]);
+    }
+
+    #[test]
+    fn the_gateway_is_asked_past_the_callers_proxies() {
+        let past = |caller: &[(&str, &str)]| {
+            let mut caller: Vec<(OsString, OsString)> = caller.iter().map(|(n, v)| (n.into(), v.into())).collect();
+            past_proxies(&mut caller);
+            caller.sort();
+            caller.into_iter().map(|(n, v)| format!("{}={}", n.display(), v.display())).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(past(&[("A", "1"), ("NO_PROXY", "x")]), "A=1 NO_PROXY=x");
+        assert_eq!(past(&[("http_proxy", "")]), "http_proxy=");
+        for (proxy, hosts, lower, upper) in [
+            ("HTTP_PROXY", &[][..], "127.0.0.1", "127.0.0.1"),
+            ("ALL_PROXY", &[("NO_PROXY", "a,b")], "a,b,127.0.0.1", "a,b,127.0.0.1"),
+            ("https_proxy", &[("NO_PROXY", "a"), ("no_proxy", "b")], "b,127.0.0.1", "a,127.0.0.1"),
+            ("http_proxy", &[("no_proxy", "*")], "*", "*"),
+            ("http_proxy", &[("no_proxy", "a, 127.0.0.1"), ("NO_PROXY", "")], "a, 127.0.0.1", "a, 127.0.0.1"),
+            ("http_proxy", &[("no_proxy", "127.0.0.10")], "127.0.0.10,127.0.0.1", "127.0.0.10,127.0.0.1"),
+        ] {
+            let caller: Vec<_> = hosts.iter().copied().chain([(proxy, "http://p:1")]).collect();
+            let seen = past(&caller);
+            assert!(
+                seen.contains(&format!("NO_PROXY={upper}")) && seen.contains(&format!("no_proxy={lower}")),
+                "{seen}"
+            );
+            assert_eq!(seen.matches("_PROXY=").count() + seen.matches("_proxy=").count(), 3, "{seen}");
+        }
     }
 
     #[test]

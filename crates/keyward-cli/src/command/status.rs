@@ -45,6 +45,7 @@ fn without_broker(places: &Places) -> StatusAnswer {
         broker: None,
         runs: 0,
         leases: 0,
+        gateway: None,
         home: places.data.display().to_string(),
         now: None,
     }
@@ -72,6 +73,10 @@ fn screen(status: &StatusAnswer, live: &[RunMsg]) -> String {
         ));
     }
     let mut known = format!("{}, {}", count(status.runs as usize, "run"), count(status.leases as usize, "lease"));
+    let uses = live.iter().flat_map(|run| &run.leases).filter_map(|lease| lease.uses);
+    if let Some(uses) = uses.reduce(u64::saturating_add) {
+        known.push_str(&format!(", {}", count(usize::try_from(uses).unwrap_or(usize::MAX), "use")));
+    }
     let apps: BTreeSet<String> = live.iter().map(app).collect();
     if !apps.is_empty() {
         known.push_str(&format!(": {}", apps.into_iter().collect::<Vec<_>>().join(", ")));
@@ -81,6 +86,9 @@ fn screen(status: &StatusAnswer, live: &[RunMsg]) -> String {
         _ => known,
     };
     lines.push(("runs", runs));
+    if let Some(gateway) = &status.gateway {
+        lines.push(("gateway", gateway.clone()));
+    }
     lines.push(("home", status.home.clone()));
     lines.push(("version", status.version.clone()));
     pairs(&lines)

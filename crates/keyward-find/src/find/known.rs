@@ -90,7 +90,7 @@ pub const FAMILIES: &[Family] = &[
             ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", Role::Setting),
         ],
     },
-    Family { name: "bedrock", provider: false, members: &[("AWS_BEARER_TOKEN_BEDROCK", Role::Key)] },
+    Family { name: "bedrock", provider: true, members: &[("AWS_BEARER_TOKEN_BEDROCK", Role::Key)] },
     Family {
         name: "foundry",
         provider: true,

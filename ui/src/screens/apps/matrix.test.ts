@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { Msg } from '#ui/host';
-import { answer, matrix, usedWords } from './matrix';
+import { answer, matrix, usedWords, viaGateway } from './matrix';
 
 const span = (count: number, first: string, last: string): Msg<'SpanMsg'> => ({ count, first_at: first, last_at: last });
 const use = (app: string, profile: string, more: Partial<Msg<'AppUseMsg'>> = {}): Msg<'AppUseMsg'> => ({
@@ -57,6 +57,8 @@ it('use that cannot be seen is never a zero', () => {
   expect(words('codex', 'pg-prod')).toBe('cannot be seen');
   expect(words('codex', 'anthropic')).toBe('40×');
   expect(usedWords(table.ofApp('codex'))).toBe('40× seen');
+  const gateway = (app: string, profile: string) => viaGateway(table.cell(app, profile) ?? table.total);
+  expect([gateway('codex', 'anthropic'), gateway('codex', 'pg-prod'), viaGateway(table.ofApp('codex'))]).toEqual([true, false, false]);
 });
 
 it('answers whether an app had a profile', () => {

@@ -112,6 +112,11 @@ export function usedWords(cell: Cell): string {
   return cell.held > 0 ? 'never' : 'no';
 }
 
+/** All that was given is a way through the gateway: the app never held the credential, and each use is counted. */
+export function viaGateway(cell: Cell): boolean {
+  return cell.held > 0 && !cell.unseen;
+}
+
 /** The shortest answer about one app and one profile in a range of time, for the head of the review. */
 export function answer(app: string, profile: string, cell: Cell | undefined, range: string): string {
   const held = cell?.held ?? 0;

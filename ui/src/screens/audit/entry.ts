@@ -45,6 +45,52 @@ export function texts(value: unknown): string[] {
   return Array.isArray(value) ? value.filter((item): item is string => typeof item === 'string') : [];
 }
 
+/** One call through the gateway, as an entry lists it. Without a status its end stands in a later entry. */
+export interface Use {
+  /** Milliseconds since 1970; NaN where there is no time. */
+  at: number;
+  method?: string;
+  host?: string;
+  /** Without its query. */
+  path?: string;
+  /** Status that the app was given; 0 where it got none. */
+  status?: number;
+  /** Bytes of the bodies. */
+  sent?: number;
+  received?: number;
+  /** Time that it took, in milliseconds. */
+  ms?: number;
+  /** Id that the API gave the request. */
+  requestId?: string;
+  /** Why it was not passed on whole. */
+  ended?: string;
+}
+
+/** The calls that an entry lists. */
+export function usesOf(entry: Pick<Entry, 'detail'>): Use[] {
+  const list: unknown = entry.detail['uses'];
+  return (Array.isArray(list) ? list : []).map(fields).map((use) => ({
+    at: Date.parse(text(use['at']) ?? ''),
+    method: text(use['method']),
+    host: text(use['host']),
+    path: text(use['path']),
+    status: number(use['status']),
+    sent: number(use['sent']),
+    received: number(use['received']),
+    ms: number(use['ms']),
+    requestId: text(use['request_id']),
+    ended: text(use['ended']),
+  }));
+}
+
+/** Which process made the calls of an entry, in words; undefined where the entry does not tell. */
+export function callerWords(entry: Pick<Entry, 'detail'>): string | undefined {
+  const process = text(entry.detail['process']);
+  const shared = /^one of (\d+)$/u.exec(process ?? '')?.[1];
+  if (shared) return `one of ${shared} that share the connection, the first of them`;
+  return process === 'exact' ? 'this one and no other' : process === 'unknown' ? 'which one could not be told' : process;
+}
+
 /** Reads an entry as the broker sends it. */
 export function readEntry(message: Msg<'AuditEntryMsg'>): Entry {
   const body = fields(message.entry);

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { readEntry } from './entry';
+import { REFUSALS } from './refusals';
 import { FAMILIES, PROBLEM_KINDS, WORDS, anchorWords, outcomeWord, plain, say, title } from './words';
 
 const RULES = readFileSync(new URL('../../../../crates/keyward-core/src/audit.rs', import.meta.url), 'utf8');
@@ -38,7 +39,7 @@ describe('the table of kinds', () => {
   it.each(named('Kind'))('says %s in a sentence, whatever its fields hold', (kind) => {
     const hostile = ['', 0, -1, 1e300, true, null, [], [1, null, {}], {}, '\u202e<b>'];
     for (const value of hostile) {
-      const fields = ['delivery', 'profiles', 'refused', 'code', 'count', 'seconds', 'exit', 'signal', 'slot', 'by', 'runs', 'file', 'remains', 'reason', 'why', 'secret', 'generation', 'expires_in_s', 'scope', 'issuer', 'launcher', 'version'];
+      const fields = ['delivery', 'profiles', 'refused', 'code', 'count', 'seconds', 'exit', 'signal', 'slot', 'by', 'runs', 'file', 'remains', 'reason', 'why', 'secret', 'generation', 'expires_in_s', 'scope', 'issuer', 'launcher', 'version', 'uses', 'process', 'host', 'what'];
       const detail = Object.fromEntries(fields.map((field) => [field, value]));
       expect(plain(say(entry(kind, { detail, app: value, profile: value, project: value, peer: value })))).not.toMatch(
         /undefined|NaN|\[object/u,
@@ -66,6 +67,30 @@ describe('sentences', () => {
     ],
     ['vault.locked', { detail: { runs: 2 } }, 'The vault was locked · taken back from 2 runs'],
     ['vault.unlocked', { detail: { by: 'recovery' } }, 'The vault was unlocked with the recovery key'],
+    [
+      'credential.used',
+      { app: 'claude', profile: 'bedrock', peer: { exe: '/usr/bin/node' }, detail: { count: 1, process: 'exact', uses: [{ method: 'POST', host: 'api.anthropic.com', path: '/v1/messages', status: 200 }] } },
+      'claude made a call with bedrock · POST api.anthropic.com/v1/messages · 200 · by node',
+    ],
+    [
+      'credential.used',
+      { app: 'claude', profile: 'p', peer: { exe: '/usr/bin/claude' }, detail: { count: 12, process: 'one of 2', uses: [{ host: 'a.example' }, { host: 'a.example' }] } },
+      'claude made 12 calls with p · a.example',
+    ],
+    ['credential.used', { app: 'x', profile: 'p', detail: { count: 1, process: 'unknown' } }, 'x made a call with p · by a process that is not known'],
+    [
+      'credential.use_ended',
+      { app: 'x', profile: 'p', detail: { count: 1, uses: [{ method: 'POST', host: 'h', path: '/s', status: 200 }] } },
+      'A call of x with p ended · POST h/s · 200',
+    ],
+    ['gateway.opened', { app: 'x', profile: 'p', detail: { host: 'h' } }, 'x may call with p through the gateway · h'],
+    [
+      'gateway.refused',
+      { outcome: 'refused', app: 'x', profile: 'p', detail: { code: 'gateway.not_allowed', count: 3, what: 'GET /v1/keys' } },
+      '3 calls of x with p were refused: gateway.not_allowed · GET /v1/keys',
+    ],
+    ['gateway.refused', { outcome: 'refused', detail: { code: 'gateway.token_unknown', count: 1 } }, 'A call was refused: gateway.token_unknown'],
+    ['credential.revoked', { outcome: 'failed', profile: 'p', detail: { outcome: 'impossible', why: 'it has none' } }, 'The issuer did not end the credential of p before its time: it has none'],
     ['run.requested', { app: 'a', detail: { profiles: ['p', 'q'] } }, 'a asked for p, q'],
   ])('%s', (kind, more, expected) => {
     expect(words(kind, more)).toBe(expected);
@@ -79,6 +104,15 @@ describe('sentences', () => {
   it('names stand apart from our words', () => {
     expect(say(entry('profile.removed', { profile: '<b>x</b>' }))).toContainEqual({ name: '<b>x</b>' });
   });
+});
+
+it('says of a refusal what the broker says', () => {
+  const table = readFileSync(new URL('../../../../crates/keyward-diag/src/code.rs', import.meta.url), 'utf8');
+  const rows = [...table.matchAll(/^ +[A-Z]\w* "([a-z_.]+)" \d+ "((?:[^"\\]|\\.)*)" "((?:[^"\\]|\\.)*)"$/gm)];
+  const told = Object.fromEntries(rows.map(([, code, message, help]) => [code, { message, help: help?.replaceAll('\\"', '"') }]));
+  for (const [code, words] of Object.entries(REFUSALS)) expect(told[code], code).toEqual(words);
+  const missing = Object.keys(told).filter((code) => code.startsWith('gateway.') && !(code in REFUSALS));
+  expect(missing).toEqual([]);
 });
 
 describe('the chain', () => {

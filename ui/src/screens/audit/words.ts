@@ -3,7 +3,7 @@
 import { folder } from '#ui/words/folder';
 import { count, list } from '#ui/words/text';
 import { span } from '#ui/words/time';
-import { number, text, texts, type Entry } from './entry';
+import { number, text, texts, usesOf, type Entry } from './entry';
 
 /** A piece of a sentence: our own words, or a name or path that came from the entry and is shown apart. */
 export type Part = string | { name: string } | { path: string };
@@ -99,6 +99,32 @@ const ending = (e: Entry): Part[] => {
 const after = (e: Entry): Part[] => {
   const seconds = number(e.detail['seconds']);
   return seconds === undefined ? [] : [` after ${span(seconds * 1000)}`];
+};
+
+/** Calls as a count with its noun: `a call`, `12 calls`. */
+const calls = (e: Entry): string => {
+  const times = Math.trunc(number(e.detail['count']) ?? 1);
+  return times > 1 ? count(times, 'call') : 'a call';
+};
+
+/** What the calls of an entry were: the one call, or the host that they went to. */
+const called = (e: Entry): Part[] => {
+  const uses = usesOf(e);
+  const [first] = uses;
+  if (!first) return [];
+  if (uses.length > 1) {
+    const hosts = [...new Set(uses.flatMap((use) => use.host ?? []))];
+    return hosts.length > 0 ? [' · ', ...names(hosts, '')] : [];
+  }
+  const place = [first.method, `${first.host ?? ''}${first.path ?? ''}`].filter(Boolean).join(' ');
+  return [...also(place), ...(first.status ? [` · ${first.status}`] : [])];
+};
+
+/** ` · by ` and the program, where another one than the app made the calls. */
+const caller = (e: Entry): Part[] => {
+  if (detail(e, 'process') === 'unknown') return [' · by a process that is not known'];
+  const program = e.peer?.exe?.split('/').pop();
+  return program && program !== e.app ? [' · by ', { name: program }] : [];
 };
 
 /** The table: kind → words. */
@@ -219,6 +245,36 @@ export const WORDS: Readonly<Record<string, Words>> = {
     title: 'Credential delivered',
     say: (e) => [app(e), ' was given ', profile(e), ...also(detail(e, 'delivery')), ...where(e)],
   },
+  'gateway.opened': {
+    title: 'Gateway opened',
+    say: (e) => [app(e), ' may call with ', profile(e), ' through the gateway', ...also(detail(e, 'host')), ...where(e)],
+  },
+  'credential.used': {
+    title: 'Credential used',
+    say: (e) => [app(e), ` made ${calls(e)} with `, profile(e), ...called(e), ...caller(e)],
+  },
+  'credential.use_ended': {
+    title: 'Call ended',
+    say: (e) => [`${calls(e)} of `, app(e), ' with ', profile(e), ' ended', ...called(e), ...caller(e)],
+  },
+  'gateway.refused': {
+    title: 'Call refused',
+    say: (e) => [
+      calls(e),
+      ...(e.app ? [' of ', app(e)] : []),
+      ...(e.profile ? [' with ', profile(e)] : []),
+      (number(e.detail['count']) ?? 1) > 1 ? ' were refused' : ' was refused',
+      ...because(e),
+      ...also(detail(e, 'what')),
+    ],
+  },
+  'credential.revoked': {
+    title: 'Ended at the issuer',
+    say: (e) =>
+      e.outcome === 'ok'
+        ? ['The issuer ended the credential of ', profile(e), ' before its time']
+        : ['The issuer did not end the credential of ', profile(e), ' before its time', ...because(e, detail(e, 'why') ? 'why' : 'code')],
+  },
   'credential.revealed': { title: 'Credential shown', say: (e) => ['The credential of ', profile(e), ' was shown'] },
   'token.delivered': {
     title: 'Token handed out',
@@ -229,6 +285,7 @@ export const WORDS: Readonly<Record<string, Words>> = {
   'launcher.changed': { title: 'Launcher changed', say: (e) => ['The launcher ', launcher(e), ' was changed'] },
   'launcher.removed': { title: 'Launcher removed', say: (e) => ['The launcher ', launcher(e), ' was removed'] },
   'settings.changed': { title: 'Settings changed', say: () => ['The settings were changed'] },
+  'audit.archived': { title: 'Log archived', say: () => ['Old entries were moved into an archive segment'] },
   'audit.exported': {
     title: 'Log exported',
     say: (e) => [e.detail['filtered'] === true ? 'A part of the log was exported' : 'The log was exported'],
@@ -257,6 +314,7 @@ export const FAMILIES: Readonly<Record<string, string>> = {
   lease: 'Leases',
   credential: 'Credentials',
   token: 'Tokens',
+  gateway: 'The gateway',
   request: 'Refused requests',
   launcher: 'Launchers',
   settings: 'Settings',
@@ -297,6 +355,8 @@ const PROBLEMS: Readonly<Record<string, string>> = {
   database_replaced: 'is in a database file that is not the one that was opened',
   database_damaged: 'lies in a page of the database that does not verify',
   index_mismatch: 'is not counted rightly in the index of this review',
+  archive_missing: 'begins an archive segment whose file is missing',
+  archive_mismatch: 'begins a part of the archive that is not what was moved there',
 };
 
 /** What is wrong at an entry, as the rest of a sentence that begins with the entry. */

@@ -48,6 +48,8 @@ const draft = (more: Partial<Draft> = {}): Draft => ({
   delivery: null,
   variables: [],
   max_ttl: null,
+  only: [],
+  containers: false,
   ...more,
 });
 
@@ -85,10 +87,11 @@ describe('a draft', () => {
         identity: { kind: 'file', fields: { path: '' } },
         variables: [' A ', ''],
         max_ttl: ' ',
+        only: [' POST  /v1/messages ', ' '],
       }),
     );
     expect(sent).toEqual(
-      draft({ fields: { provider: 'x', env: { A: 'b' }, n: 0 }, identity: { kind: 'file', fields: {} }, variables: ['A'] }),
+      draft({ fields: { provider: 'x', env: { A: 'b' }, n: 0 }, identity: { kind: 'file', fields: {} }, variables: ['A'], only: ['POST /v1/messages'] }),
     );
   });
 
@@ -121,6 +124,9 @@ describe('errors of the broker', () => {
       'issuer.env': ['`issuer.env.TOKEN` looks like a secret written in place'],
     });
     expect(at(['limits.max_ttl is longer than 24h'])).toEqual({ 'limits.max_ttl': ['Is longer than 24h'] });
+    expect(at(['`gateway.only` holds a path with dots in the place of a name'])).toEqual({
+      'gateway.only': ['Holds a path with dots in the place of a name'],
+    });
   });
 
   it('stand at fields that were not filled in', () => {

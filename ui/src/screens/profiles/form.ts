@@ -58,6 +58,8 @@ export function begin(method: Method, name: string, kinds: readonly Kind[]): Dra
     delivery: null,
     variables: [...method.variables],
     max_ttl: null,
+    only: [],
+    containers: false,
   };
 }
 
@@ -76,6 +78,7 @@ export function tidy(draft: Draft): Draft {
     identity: draft.identity ? { kind: draft.identity.kind, fields: filled(draft.identity.fields) } : null,
     variables: draft.variables.map((name) => name.trim()).filter(Boolean),
     max_ttl: draft.max_ttl?.trim() || null,
+    only: draft.only.map((call) => call.trim().replace(/\s+/gu, ' ')).filter(Boolean),
   };
 }
 
@@ -117,11 +120,11 @@ export function remaining(fault: Fault, shown: ReadonlySet<string>): Fault {
   return { ...fault, causes: fault.causes.filter((cause) => !shown.has(fieldIn(cause) ?? '')) };
 }
 
-/** The input that a cause names: a setting of the issuer or of the identity source, `delivery.…` or `limits.…`. */
+/** The input that a cause names: a setting of the issuer or of the identity source, `delivery.…`, `gateway.…` or `limits.…`. */
 function fieldIn(cause: string): string | undefined {
-  const named = /^(?:`([\w.]+)`|((?:issuer|delivery|limits)\.[\w.]+\b))/u.exec(cause);
+  const named = /^(?:`([\w.]+)`|((?:issuer|delivery|gateway|limits)\.[\w.]+\b))/u.exec(cause);
   const [section, ...rest] = (named?.[1] ?? named?.[2] ?? '').split('.');
-  if (!section || !['issuer', 'delivery', 'limits'].includes(section) || !rest[0]) return undefined;
+  if (!section || !['issuer', 'delivery', 'gateway', 'limits'].includes(section) || !rest[0]) return undefined;
   const depth = section === 'issuer' && rest[0] === 'identity' ? 2 : 1;
   return [section, ...rest.slice(0, depth)].join('.');
 }
@@ -135,12 +138,16 @@ function wordsOf(cause: string, path: string): string {
 /** Names of fields as people read them; a field without words here is shown by its own name. */
 export function label(field: string): string {
   const known: Record<string, string> = {
+    access_key_id: 'Access key ID',
     argv: 'Program',
     auth: 'How the client proves itself',
     client_id: 'Client ID',
     client_secret: 'Client secret',
+    container_url: 'Container URL',
     env: 'Variables of the program',
     federation_rule_id: 'Federation rule ID',
+    instance_url: 'Instance URL',
+    metadata_url: 'Metadata URL',
     organization_id: 'Organization ID',
     service_account_id: 'Service account ID',
     token_url: 'Token URL',
