@@ -7,6 +7,9 @@ use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+/// Delivery by files that are kept fresh.
+const FILES: &str = "[delivery]\nmode = \"file\"";
+
 const ENV: &str = "[delivery]\nmode = \"env\"";
 
 fn federated(args: &[&str], more: &str) -> (Home, Sandbox) {
@@ -195,7 +198,7 @@ fn callers_who_keep_crying_refused_cannot_wear_out_the_issuer() {
 
 #[test]
 fn a_run_that_cries_refused_does_not_end_the_renewal_of_others() {
-    let (home, sandbox) = federated(&["--life", "14s", "--fast-lives"], "");
+    let (home, sandbox) = federated(&["--life", "14s", "--fast-lives"], FILES);
     let mut other =
         home.keyward_command(&["run", "-p", "p", "--", "sh", "-c", "cat $ANTHROPIC_CONFIG_DIR/*/*; read x"]);
     let mut other = other.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();

@@ -37,9 +37,12 @@ const REKEY: &[&str] = &["rekey.copied", "rekey.staged", "slots.tmp", "slots.ren
 /// The points of a restore. With the same vault key the backup is in place from `restore.staged` on.
 const RESTORE: &[&str] = &["restore.kept", "restore.staged", "slots.tmp", "slots.renamed", "finish.anchor"];
 
+/// The points about archive segments, which only a log of a million entries has: the store's own tests kill at each.
+const ARCHIVE: &[&str] = &["archive.written", "rekey.archived", "restore.archived"];
+
 #[test]
 fn every_point_of_the_source_is_in_a_list() {
-    let listed: BTreeSet<&str> = [COMMIT, DRAFT, DELIVER, CREATE, REKEY, RESTORE].concat().into_iter().collect();
+    let listed: BTreeSet<&str> = [COMMIT, DRAFT, DELIVER, CREATE, REKEY, RESTORE, ARCHIVE].concat().into_iter().collect();
     let mut found = BTreeSet::new();
     collect(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates"), &mut found);
     let found: BTreeSet<&str> = found.iter().map(String::as_str).collect();

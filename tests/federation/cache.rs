@@ -1,6 +1,6 @@
 //! One exchange for all who ask, renewed ahead of need, dropped when it was refused.
 
-use crate::{ENV, ask, entries, federated, lease, shell, token};
+use crate::{ENV, FILES, ask, entries, federated, lease, shell, token};
 use keyward_testkit::{wait_at_most, wait_for};
 use std::process::Stdio;
 use std::time::Duration;
@@ -36,7 +36,7 @@ fn a_hundred_at_once_make_one_exchange() {
 
 #[test]
 fn what_a_run_holds_is_renewed_in_place_and_what_nobody_holds_is_not() {
-    let (home, sandbox) = federated(&["--life", "6s", "--fast-lives"], "");
+    let (home, sandbox) = federated(&["--life", "6s", "--fast-lives"], FILES);
     token(&home, &[]).exits(0);
     let mut child = shell(&home);
     let folder = ask(&mut child, "echo $ANTHROPIC_CONFIG_DIR");
@@ -84,7 +84,7 @@ fn a_refused_token_is_exchanged_anew_once() {
 
 #[test]
 fn a_refresh_reaches_the_files_of_the_runs() {
-    let (home, _sandbox) = federated(&["--life", "1h"], "");
+    let (home, _sandbox) = federated(&["--life", "1h"], FILES);
     let mut child = shell(&home);
     let read = "cat $ANTHROPIC_CONFIG_DIR/credentials/keyward.json; echo";
     let before = ask(&mut child, read);

@@ -1,6 +1,6 @@
 //! What a child gets, and what it must not have.
 
-use crate::{ENV, federated};
+use crate::{ENV, FILES, federated};
 use keyward_testkit::{Home, PASSPHRASE};
 
 /// Variables that would win over the credential, or be sent beside it, each with something in it.
@@ -54,7 +54,7 @@ fn the_variable_comes_with_its_host_and_nothing_that_would_win_over_it() {
 
 #[test]
 fn settings_of_claude_code_that_win_are_told() {
-    let (home, _sandbox) = federated(&["--life", "60s"], "");
+    let (home, _sandbox) = federated(&["--life", "60s"], FILES);
     let folder = home.root.join(".claude");
     std::fs::create_dir(&folder).unwrap();
     let settings =
@@ -73,7 +73,7 @@ fn settings_of_claude_code_that_win_are_told() {
 
 #[test]
 fn the_files_of_the_sdks_are_the_usual_delivery() {
-    let (mut home, sandbox) = federated(&["--life", "60s"], "");
+    let (mut home, sandbox) = federated(&["--life", "60s"], FILES);
     home.set("ANTHROPIC_API_KEY", "stale");
     home.set("ANTHROPIC_CUSTOM_HEADERS", "X-Team: a");
     let script = "cat $ANTHROPIC_CONFIG_DIR/configs/$ANTHROPIC_PROFILE.json; echo; \
@@ -168,7 +168,7 @@ fn under_any_name_the_child_gets_neither_the_assertion_nor_another_credential() 
 
 #[test]
 fn a_profile_that_moves_to_another_host_takes_back_what_runs_hold() {
-    let (home, sandbox) = federated(&["--life", "60s"], "");
+    let (home, sandbox) = federated(&["--life", "60s"], FILES);
     let mut child = crate::shell(&home);
     let folder = crate::ask(&mut child, "echo $ANTHROPIC_CONFIG_DIR");
     let toml = sandbox.profile(&format!("kind = \"file\"\npath = {:?}", sandbox.token_file()), "");

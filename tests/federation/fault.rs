@@ -1,6 +1,6 @@
 //! Endpoints that fail: bounded, clear, and without a secret in the words.
 
-use crate::{ENV, ask, entries, federated, lease, shell, token};
+use crate::{ENV, FILES, ask, entries, federated, lease, shell, token};
 use keyward_testkit::{PASSPHRASE, wait_at_most, wait_for};
 use serde_json::json;
 use std::time::{Duration, Instant};
@@ -71,7 +71,7 @@ fn an_endpoint_that_hangs_is_left_after_its_time_and_a_lock_does_not_wait_for_it
 
 #[test]
 fn a_good_token_stays_in_use_while_the_endpoint_is_down_and_the_failure_is_told() {
-    let (home, sandbox) = federated(&["--life", "20s", "--fast-lives"], "");
+    let (home, sandbox) = federated(&["--life", "20s", "--fast-lives"], FILES);
     let mut child = shell(&home);
     let read = "cat $ANTHROPIC_CONFIG_DIR/credentials/keyward.json; echo";
     let good = ask(&mut child, read);
@@ -134,7 +134,7 @@ fn refusals_are_explained_and_end_after_three_until_something_changes() {
 
 #[test]
 fn a_failure_that_lasts_is_recorded_once() {
-    let (home, sandbox) = federated(&["--life", "8s", "--fast-lives"], "");
+    let (home, sandbox) = federated(&["--life", "8s", "--fast-lives"], FILES);
     let child = shell(&home);
     std::fs::remove_file(sandbox.token_file()).unwrap();
     wait_at_most(Duration::from_secs(20), "the end of the credential", || lease(&home)["state"] == "lapsed");

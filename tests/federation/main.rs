@@ -21,6 +21,9 @@ fn federated(args: &[&str], more: &str) -> (Home, Sandbox) {
     (home, sandbox)
 }
 
+/// Delivery by files that are kept fresh.
+const FILES: &str = "[delivery]\nmode = \"file\"";
+
 /// Delivery by a variable.
 const ENV: &str = "[delivery]\nmode = \"env\"";
 

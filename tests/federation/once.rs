@@ -1,6 +1,6 @@
 //! Assertions that may be presented once.
 
-use crate::{ENV, entries, federated, lease, shell, token};
+use crate::{ENV, FILES, entries, federated, lease, shell, token};
 use keyward_testkit::{wait_at_most, wait_for};
 use serde_json::json;
 use std::time::Duration;
@@ -40,7 +40,7 @@ fn a_caller_waits_for_the_next_assertion_for_a_while() {
 
 #[test]
 fn a_run_gets_its_next_token_once_the_identity_provider_has_issued_another_assertion() {
-    let (home, sandbox) = federated(&["--life", "12s", "--fast-lives", "--one-time", "--rotate", "0s"], "");
+    let (home, sandbox) = federated(&["--life", "12s", "--fast-lives", "--one-time", "--rotate", "0s"], FILES);
     let child = shell(&home);
     let mut why = None;
     wait_at_most(Duration::from_secs(30), "a renewal that waits", || {

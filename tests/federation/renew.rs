@@ -1,6 +1,6 @@
 //! What a person asks of a profile on the screen: renew it, see it, and what becomes of what is held.
 
-use crate::{ENV, ask, entries, federated, lease, shell};
+use crate::{ENV, FILES, ask, entries, federated, lease, shell};
 use keyward_testkit::{Home, PASSPHRASE, Reply, Wire, wait_at_most, wait_for};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -25,7 +25,7 @@ const READ: &str =
 
 #[test]
 fn a_renewal_reaches_the_files_and_leaves_the_variables() {
-    let (home, sandbox) = federated(&["--life", "1h"], "");
+    let (home, sandbox) = federated(&["--life", "1h"], FILES);
     let nothing = profile(&home);
     assert!(nothing.get("held").is_none() && nothing["leases"] == 0, "{nothing}");
     let mut file = shell(&home);
@@ -55,7 +55,7 @@ fn a_renewal_reaches_the_files_and_leaves_the_variables() {
 
 #[test]
 fn a_renewal_that_fails_beside_a_good_credential_changes_nothing() {
-    let (home, sandbox) = federated(&["--life", "1h"], "");
+    let (home, sandbox) = federated(&["--life", "1h"], FILES);
     let mut child = shell(&home);
     let before = ask(&mut child, READ);
     sandbox.fail("token", "503", 0);
@@ -68,7 +68,7 @@ fn a_renewal_that_fails_beside_a_good_credential_changes_nothing() {
 
 #[test]
 fn what_becomes_of_a_lease_is_told_as_it_is() {
-    let (home, sandbox) = federated(&["--life", "8s", "--fast-lives"], "");
+    let (home, sandbox) = federated(&["--life", "8s", "--fast-lives"], FILES);
     let mut child = shell(&home);
     let outlook = || lease(&home)["outlook"].clone();
     let first = lease(&home);
@@ -104,7 +104,7 @@ fn what_becomes_of_a_lease_is_told_as_it_is() {
 
 #[test]
 fn an_identity_source_that_is_gone_is_named_and_waited_for() {
-    let (home, sandbox) = federated(&["--life", "8s", "--fast-lives"], "");
+    let (home, sandbox) = federated(&["--life", "8s", "--fast-lives"], FILES);
     let _child = shell(&home);
     std::fs::remove_file(sandbox.token_file()).unwrap();
     let outlook = || lease(&home)["outlook"].clone();

@@ -1,12 +1,12 @@
-//! Calls that work: both SDKs, both deliveries, whole and streamed.
+//! Calls that work: both SDKs, each delivery, whole and streamed.
 
-use crate::{ENV, Sdk, all_went_well, call, federated, newest, requests};
+use crate::{ENV, FILES, Sdk, all_went_well, call, federated, newest, requests};
 use keyward_testkit::{run, wait_for};
 use std::path::Path;
 
 #[test]
 fn clients_without_an_argument_get_answers_and_streams() {
-    for (delivery, more) in [("file", ""), ("env", ENV)] {
+    for (delivery, more) in [("gateway", ""), ("file", FILES), ("env", ENV)] {
         let (home, sandbox) = federated(&["--life", "10m"], more);
         for sdk in Sdk::BOTH {
             for task in ["ask", "stream"] {
@@ -23,7 +23,7 @@ fn clients_without_an_argument_get_answers_and_streams() {
 
 #[test]
 fn the_files_of_a_client_go_with_its_run() {
-    let (home, sandbox) = federated(&["--life", "10m"], "");
+    let (home, sandbox) = federated(&["--life", "10m"], FILES);
     for sdk in Sdk::BOTH {
         let script = "echo $ANTHROPIC_CONFIG_DIR; exec \"$@\"";
         let line = sdk.line(&["ask"]);

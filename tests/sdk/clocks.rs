@@ -1,6 +1,6 @@
 //! Clocks of the service and of the identity provider that are five minutes off.
 
-use crate::{Sdk, all_went_well, call, command, federated, newest};
+use crate::{FILES, Sdk, all_went_well, call, command, federated, newest};
 use keyward_testkit::{Talk, wait_for};
 use serde_json::json;
 
@@ -11,7 +11,7 @@ const OFF: i64 = 300;
 fn clocks_that_make_the_assertion_older_than_it_is_are_no_trouble() {
     // It lives ten minutes, so that half of them are left.
     for clock in [json!({"server_s": OFF}), json!({"idp_s": -OFF})] {
-        let (home, sandbox) = federated(&["--life", "60s", "--assertion-life", "10m", "--rotate", "0s"], "");
+        let (home, sandbox) = federated(&["--life", "60s", "--assertion-life", "10m", "--rotate", "0s"], FILES);
         sandbox.control("/sandbox/clock", clock.clone());
         sandbox.control("/sandbox/issue", json!({}));
         for sdk in Sdk::BOTH {
@@ -27,7 +27,7 @@ fn an_assertion_from_the_future_is_refused_and_its_times_are_told() {
         (json!({"server_s": -OFF}), ["clock", "issued 0 s ago"]),
         (json!({"idp_s": OFF}), ["clock: its `iat` lies ahead", "issued in "]),
     ] {
-        let (home, sandbox) = federated(&["--life", "60s", "--assertion-life", "10m", "--rotate", "0s"], "");
+        let (home, sandbox) = federated(&["--life", "60s", "--assertion-life", "10m", "--rotate", "0s"], FILES);
         sandbox.control("/sandbox/clock", clock.clone());
         sandbox.control("/sandbox/issue", json!({}));
         let said = home.keyward(&["run", "-p", "claude", "--", "true"]).exits(125).says("issuer.refused");
@@ -50,7 +50,7 @@ fn an_assertion_that_is_over_is_explained_by_its_times() {
     for (clock, told) in
         [(json!({"server_s": OFF}), "ends in 2 minutes"), (json!({"idp_s": -OFF}), "expired 3 minutes ago")]
     {
-        let (home, sandbox) = federated(&["--life", "60s", "--assertion-life", "2m", "--rotate", "0s"], "");
+        let (home, sandbox) = federated(&["--life", "60s", "--assertion-life", "2m", "--rotate", "0s"], FILES);
         sandbox.control("/sandbox/clock", clock.clone());
         sandbox.control("/sandbox/issue", json!({}));
         let said = home.keyward(&["run", "-p", "claude", "--", "true"]).exits(125);
@@ -62,7 +62,8 @@ fn an_assertion_that_is_over_is_explained_by_its_times() {
 
 #[test]
 fn clocks_that_change_while_a_client_lives_change_nothing() {
-    let (home, sandbox) = federated(&["--fast-lives", "--life", "8s", "--assertion-life", "30m", "--rotate", "1s"], "");
+    let (home, sandbox) =
+        federated(&["--fast-lives", "--life", "8s", "--assertion-life", "30m", "--rotate", "1s"], FILES);
     let mut child = Talk::start(command(&home, Sdk::Python, &["outlive", "10"]));
     child.line();
     // Each makes assertions look older; those from the future are refused, as the test above shows.

@@ -63,11 +63,11 @@ fn address(line: &str) -> Option<String> {
     })
 }
 
-/// What is neither the API at `host` nor a socket below one of the `folders`.
-fn strangers<'s>(seen: &'s Seen, host: &str, folders: &[&str]) -> Vec<&'s str> {
+/// What is neither one of the `hosts` nor a socket below one of the `folders`.
+fn strangers<'s>(seen: &'s Seen, hosts: &[&str], folders: &[&str]) -> Vec<&'s str> {
     let known = |to: &str| match to.strip_prefix("unix ") {
         Some(path) => folders.iter().any(|folder| path.starts_with(folder)),
-        None => to.strip_prefix("ip ").is_some_and(|to| to == host),
+        None => to.strip_prefix("ip ").is_some_and(|to| hosts.contains(&to)),
     };
     seen.keys().map(String::as_str).filter(|to| !known(to)).collect()
 }
@@ -102,7 +102,7 @@ if os.fork() == 0:
     let mut command = home.command("python3");
     command.args(["-c", script]);
     let (_, seen) = record(&command, &home.root.join("trace"));
-    let found = strangers(&seen, "127.0.0.1:8080", &["/tmp"]);
+    let found = strangers(&seen, &["127.0.0.1:8080"], &["/tmp"]);
     let expected = [
         "ip 127.0.0.1:9",
         "ip 192.0.2.1:443",
@@ -123,7 +123,7 @@ fn what_cannot_be_read_counts_as_a_stranger() {
         "7 connect(5, {sa_family=AF_UNSPEC, sa_data=\"\"}, 16 <unfinished ...>",
         "7 io_uring_setup(8, {flags=0}) = 3",
     ] {
-        assert_eq!(strangers(&seen(line), "127.0.0.1:8080", &["/tmp/a."]).len(), 1, "{line}");
+        assert_eq!(strangers(&seen(line), &["127.0.0.1:8080"], &["/tmp/a."]).len(), 1, "{line}");
     }
     for line in [
         "7 connect(5, {sa_family=AF_UNIX, sun_path=\"/tmp/a.1/s\"}, 110) = 0",
@@ -131,13 +131,13 @@ fn what_cannot_be_read_counts_as_a_stranger() {
         "7 <... connect resumed>) = 0",
         "7 sendto(5, \"\"..., 20, MSG_NOSIGNAL, NULL, 0) = 20",
     ] {
-        assert_eq!(strangers(&seen(line), "127.0.0.1:8080", &["/tmp/a."]), [""; 0], "{line}");
+        assert_eq!(strangers(&seen(line), &["127.0.0.1:8080"], &["/tmp/a."]), [""; 0], "{line}");
     }
 }
 
 #[test]
-fn the_demo_connects_to_its_sandbox_and_to_its_broker_alone() {
-    if !is_root("connections::the_demo_connects_to_its_sandbox_and_to_its_broker_alone") {
+fn the_demo_connects_to_its_sandbox_its_gateway_and_its_broker_alone() {
+    if !is_root("connections::the_demo_connects_to_its_sandbox_its_gateway_and_its_broker_alone") {
         return;
     }
     let home = Home::new();
@@ -154,14 +154,18 @@ fn the_demo_connects_to_its_sandbox_and_to_its_broker_alone() {
     }
     let tokens: Vec<&str> = said.lines().filter(|line| line.starts_with("token: ")).collect();
     assert!(tokens.len() >= 2 && tokens.first() != tokens.get(1), "{said}");
-    let host = said.lines().find_map(|line| line.strip_prefix("sandbox: http://")).unwrap_or_else(|| panic!("{said}"));
+    let told = |prefix: &str| {
+        said.lines().find_map(|line| line.strip_prefix(prefix)).unwrap_or_else(|| panic!("{prefix}: {said}"))
+    };
+    let (host, gateway) = (told("sandbox: http://"), told("child: ANTHROPIC_BASE_URL=http://"));
 
     let mut record = String::new();
     seen.iter().for_each(|(to, times)| writeln!(record, "{times:6} {to}").unwrap());
     std::fs::write(Path::new(env!("CARGO_TARGET_TMPDIR")).join("demo-connections.txt"), &record).unwrap();
     let folders = [temporary.to_str().unwrap(), "/dev/shm/keyward-demo."];
-    assert_eq!(strangers(&seen, host, &folders), [""; 0], "\n{record}");
+    assert_eq!(strangers(&seen, &[host, gateway], &folders), [""; 0], "\n{record}");
     assert!(seen.contains_key(&format!("ip {host}")), "the exchanges are seen:\n{record}");
+    assert!(seen.contains_key(&format!("ip {gateway}")), "the calls of the child are seen:\n{record}");
     assert!(seen.keys().any(|to| to.ends_with("/broker.sock")), "the broker is seen:\n{record}");
     assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 0, "the demo leaves files");
 }

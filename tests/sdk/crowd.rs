@@ -1,11 +1,12 @@
 //! Many at once.
 
-use crate::{Sdk, all_went_well, command, federated, newest};
+use crate::{FILES, Sdk, all_went_well, command, federated, newest};
 use std::process::{Command, Stdio};
 
 #[test]
 fn a_hundred_children_and_eight_pythons_make_one_exchange() {
-    let (home, sandbox) = federated(&["--life", "10m", "--assertion-life", "10m", "--one-time", "--rotate", "0s"], "");
+    let (home, sandbox) =
+        federated(&["--life", "10m", "--assertion-life", "10m", "--one-time", "--rotate", "0s"], FILES);
     let start = |mut command: Command| command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut children = Vec::new();
     for n in 0..100 {

@@ -72,6 +72,9 @@ fn node() -> PathBuf {
     found.unwrap_or_else(|| panic!("no node in PATH; `cargo xtask setup` installs it"))
 }
 
+/// Delivery by files that are kept fresh.
+const FILES: &str = "[delivery]\nmode = \"file\"";
+
 /// Delivery by a variable.
 const ENV: &str = "[delivery]\nmode = \"env\"";
 

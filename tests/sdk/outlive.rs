@@ -1,6 +1,6 @@
 //! Children that live longer than their tokens.
 
-use crate::{Sdk, all_went_well, call, command, federated};
+use crate::{FILES, Sdk, all_went_well, call, command, federated};
 use keyward_testkit::{Sandbox, Talk};
 use serde_json::json;
 
@@ -17,7 +17,7 @@ fn tokens(said: &str, sandbox: &Sandbox) -> usize {
 
 #[test]
 fn a_python_client_outlives_its_token_twice_without_an_exchange_of_its_own() {
-    let (home, sandbox) = federated(&["--fast-lives", "--life", "8s", "--one-time", "--rotate", "1s"], "");
+    let (home, sandbox) = federated(&["--fast-lives", "--life", "8s", "--one-time", "--rotate", "1s"], FILES);
     let said = call(&home, Sdk::Python, &["outlive", "17"]).out;
     assert!(tokens(&said, &sandbox) >= 3, "{said}");
     all_went_well(&sandbox);
@@ -27,7 +27,7 @@ fn a_python_client_outlives_its_token_twice_without_an_exchange_of_its_own() {
 /// are left (`lib/credentials/user-oauth.js`), so the file must have been rewritten before.
 #[test]
 fn a_node_client_outlives_two_tokens_of_the_shortest_real_life() {
-    let (home, sandbox) = federated(&["--life", "60s", "--one-time", "--rotate", "5s"], "");
+    let (home, sandbox) = federated(&["--life", "60s", "--one-time", "--rotate", "5s"], FILES);
     let said = call(&home, Sdk::Node, &["outlive", "95"]).out;
     assert!(tokens(&said, &sandbox) >= 3, "{said}");
     all_went_well(&sandbox);
@@ -35,7 +35,7 @@ fn a_node_client_outlives_two_tokens_of_the_shortest_real_life() {
 
 #[test]
 fn the_identity_provider_rotates_its_keys_under_a_client() {
-    let (home, sandbox) = federated(&["--fast-lives", "--life", "6s", "--one-time", "--rotate", "0s"], "");
+    let (home, sandbox) = federated(&["--fast-lives", "--life", "6s", "--one-time", "--rotate", "0s"], FILES);
     let mut child = Talk::start(command(&home, Sdk::Python, &["outlive", "9"]));
     let mut seen = vec![child.line()];
     while seen.len() < 3 {

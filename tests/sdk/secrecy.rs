@@ -1,6 +1,6 @@
-//! The assertion stays with the broker.
+//! The assertion stays with the broker; through the gateway, the credential too.
 
-use crate::{ENV, Sdk, all_went_well, federated};
+use crate::{ENV, FILES, Sdk, all_went_well, federated};
 use keyward_testkit::run;
 
 /// Prints everything of a child that could hold the assertion, then becomes the client.
@@ -16,7 +16,7 @@ exec "$@""#;
 
 #[test]
 fn no_client_sees_the_assertion_or_where_it_comes_from() {
-    for more in ["", ENV] {
+    for more in ["", FILES, ENV] {
         let (mut home, sandbox) = federated(&["--life", "10m", "--rotate", "0s"], more);
         let assertion = std::fs::read_to_string(sandbox.token_file()).unwrap();
         let place = sandbox.token_file();
@@ -28,7 +28,9 @@ fn no_client_sees_the_assertion_or_where_it_comes_from() {
             let words = ["run", "-p", "claude", "--", "sh", "-c", SEARCH, "sh"];
             let words: Vec<&str> = words.into_iter().chain(line.iter().map(String::as_str)).collect();
             let answer = run(home.keyward_command(&words), b"").exits(0);
-            assert!(answer.out.contains("sk-ant-oat01-"), "the search sees what is there: {}", answer.out);
+            let there = if more.is_empty() { "kwr_" } else { "sk-ant-oat01-" };
+            assert!(answer.out.contains(there), "the search sees what is there: {}", answer.out);
+            assert!(!more.is_empty() || !answer.out.contains("sk-ant-oat01-"), "through the gateway: {}", answer.out);
             for text in [&answer.out, &answer.err] {
                 let parts = assertion.trim().split('.').filter(|part| text.contains(part)).count();
                 assert_eq!(parts, 0, "{sdk:?} {more:?}: {text}");

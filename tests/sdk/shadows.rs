@@ -1,6 +1,6 @@
 //! What is left over in the shell and in the home does not win over the credential.
 
-use crate::{ENV, Sdk, all_went_well, call, federated, newest};
+use crate::{ENV, FILES, Sdk, all_went_well, call, federated, newest};
 use keyward_testkit::Home;
 use serde_json::json;
 use std::os::unix::fs::PermissionsExt;
@@ -24,7 +24,7 @@ const STALE: &[(&str, &str)] = &[
 /// Variables that the delivery itself sets, so that they are replaced and not unset.
 fn is_carrier(more: &str, name: &str) -> bool {
     let carriers: &[&str] =
-        if more == ENV { &["ANTHROPIC_AUTH_TOKEN"] } else { &["ANTHROPIC_CONFIG_DIR", "ANTHROPIC_PROFILE"] };
+        if more == FILES { &["ANTHROPIC_CONFIG_DIR", "ANTHROPIC_PROFILE"] } else { &["ANTHROPIC_AUTH_TOKEN"] };
     carriers.contains(&name)
 }
 
@@ -46,7 +46,7 @@ fn leave_a_profile(home: &Home) {
 
 #[test]
 fn stale_variables_and_profiles_do_not_win_and_are_reported() {
-    for more in ["", ENV] {
+    for more in ["", FILES, ENV] {
         let (mut home, sandbox) = federated(&["--life", "10m"], more);
         leave_a_profile(&home);
         for (name, value) in STALE {
@@ -71,7 +71,7 @@ fn stale_variables_and_profiles_do_not_win_and_are_reported() {
 fn each_stale_credential_alone_does_not_win_either() {
     // Some of them hide others, so that all at once would not show each.
     for name in ["ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_CUSTOM_HEADERS"] {
-        let (mut home, sandbox) = federated(&["--life", "10m"], "");
+        let (mut home, sandbox) = federated(&["--life", "10m"], FILES);
         let (_, value) = STALE.iter().find(|(stale, _)| *stale == name).unwrap();
         home.set(name, value);
         for sdk in Sdk::BOTH {

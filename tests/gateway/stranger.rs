@@ -1,0 +1,45 @@
+//! A token is worth nothing outside of its run.
+
+use crate::{ask, call, call_by, entries, home, profile, shell};
+
+#[test]
+fn a_process_outside_of_the_run_is_refused_with_its_token() {
+    let (home, upstream) = home();
+    let mut child = shell(&home, "k");
+    let (base, token) = (ask(&mut child, "echo $ANTHROPIC_BASE_URL"), ask(&mut child, "echo $ANTHROPIC_AUTH_TOKEN"));
+    let refused = call_by(&home, &base, &token);
+    assert!(refused.ends_with(" 403") && refused.contains("gateway.caller_outside"), "{refused}");
+    assert!(upstream.seen().is_empty());
+    let entry = &entries(&home, "gateway.refused", 1)[0];
+    assert_eq!((&entry["profile"], &entry["detail"]["code"]), (&"k".into(), &"gateway.caller_outside".into()));
+    assert_eq!(call(&mut child), r#"{"ok":true} 200"#, "the run itself goes on");
+}
+
+#[test]
+fn a_profile_may_let_containers_in() {
+    let (home, upstream) = home();
+    profile(&home, &upstream, "open", "[gateway]\ncontainers = true\n");
+    let mut child = shell(&home, "open");
+    let (base, token) = (ask(&mut child, "echo $ANTHROPIC_BASE_URL"), ask(&mut child, "echo $ANTHROPIC_AUTH_TOKEN"));
+    assert_eq!(call_by(&home, &base, &token), r#"{"ok":true} 200"#);
+    assert_eq!(entries(&home, "credential.used", 1)[0]["detail"]["process"], "unknown");
+}
+
+#[test]
+fn a_token_that_never_was_is_refused_and_counted() {
+    let (home, upstream) = home();
+    let mut child = shell(&home, "k");
+    let base = ask(&mut child, "echo $ANTHROPIC_BASE_URL");
+    let guess = format!("kwr_{}", "A".repeat(43));
+    for _ in 0..5 {
+        let refused = call_by(&home, &base, &guess);
+        assert!(refused.ends_with(" 401") && refused.contains("gateway.token_unknown"), "{refused}");
+    }
+    assert!(upstream.seen().is_empty());
+    let counted = || {
+        let all = home.audit().into_iter().filter(|e| e["kind"] == "gateway.refused");
+        all.map(|e| e["detail"]["count"].as_u64().unwrap()).collect::<Vec<_>>()
+    };
+    keyward_testkit::wait_for("five refusals", || counted().iter().sum::<u64>() == 5);
+    assert!(counted().len() < 5, "they are counted, not listed: {:?}", counted());
+}

@@ -1,0 +1,105 @@
+//! A stand-in for an API: one thread a connection, HTTP/1.1, and a memory of what it was sent.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// The credential that it takes, and what those begin with that it takes besides.
+pub(crate) const KEY: &str = "sk-ant-api03-REALKEY-0001";
+
+/// Listens until the test is over.
+pub(crate) struct Upstream {
+    pub(crate) port: u16,
+    seen: Arc<Mutex<Vec<String>>>,
+    broken: Arc<AtomicU32>,
+    over: Arc<AtomicBool>,
+}
+
+impl Upstream {
+    pub(crate) fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (seen, broken, over) = (Arc::default(), Arc::default(), Arc::default());
+        let upstream = Self { port, seen, broken, over };
+        let (seen, broken, over) =
+            (Arc::clone(&upstream.seen), Arc::clone(&upstream.broken), Arc::clone(&upstream.over));
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                if over.load(Ordering::Relaxed) {
+                    return;
+                }
+                let (seen, broken, over) = (Arc::clone(&seen), Arc::clone(&broken), Arc::clone(&over));
+                std::thread::spawn(move || {
+                    // A client that goes away ends the conversation.
+                    let _ = converse(&stream.unwrap(), &seen, &broken, &over);
+                });
+            }
+        });
+        upstream
+    }
+
+    /// The heads that it was sent.
+    pub(crate) fn seen(&self) -> Vec<String> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Streams that ended before they were whole.
+    pub(crate) fn broken(&self) -> u32 {
+        self.broken.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        let _ = TcpStream::connect(("127.0.0.1", self.port));
+    }
+}
+
+/// `POST /v1/messages` is answered at once; with `stream` in the body by an event each 20 ms, without an end.
+fn converse(
+    stream: &TcpStream,
+    seen: &Mutex<Vec<String>>,
+    broken: &AtomicU32,
+    over: &AtomicBool,
+) -> std::io::Result<()> {
+    let (mut reader, mut writer) = (BufReader::new(stream), stream);
+    loop {
+        let (mut head, mut length) = (String::new(), 0);
+        loop {
+            let mut line = String::new();
+            if reader.read_line(&mut line)? == 0 {
+                return Ok(());
+            }
+            if let Some(text) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                length = text.trim().parse().unwrap_or(0);
+            }
+            head.push_str(&line);
+            if line == "\r\n" {
+                break;
+            }
+        }
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body)?;
+        let good = head.to_ascii_lowercase().contains(&format!("x-api-key: {}", KEY.to_ascii_lowercase()));
+        seen.lock().unwrap_or_else(PoisonError::into_inner).push(head);
+        if good && String::from_utf8_lossy(&body).contains("stream") {
+            writer.write_all(
+                b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n",
+            )?;
+            while !over.load(Ordering::Relaxed) {
+                if let Err(e) = writer.write_all(b"10\r\ndata: an event\n\n\r\n") {
+                    broken.fetch_add(1, Ordering::Relaxed);
+                    return Err(e);
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            return Ok(());
+        }
+        let (status, text) = if good { ("200 OK", r#"{"ok":true}"#) } else { ("418 I'm a teapot", r#"{"ok":false}"#) };
+        let length = text.len();
+        write!(writer, "HTTP/1.1 {status}\r\nrequest-id: req_77\r\ncontent-length: {length}\r\n\r\n{text}")?;
+    }
+}
