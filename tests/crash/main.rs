@@ -42,7 +42,8 @@ const ARCHIVE: &[&str] = &["archive.written", "rekey.archived", "restore.archive
 
 #[test]
 fn every_point_of_the_source_is_in_a_list() {
-    let listed: BTreeSet<&str> = [COMMIT, DRAFT, DELIVER, CREATE, REKEY, RESTORE, ARCHIVE].concat().into_iter().collect();
+    let listed: BTreeSet<&str> =
+        [COMMIT, DRAFT, DELIVER, CREATE, REKEY, RESTORE, ARCHIVE].concat().into_iter().collect();
     let mut found = BTreeSet::new();
     collect(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates"), &mut found);
     let found: BTreeSet<&str> = found.iter().map(String::as_str).collect();
