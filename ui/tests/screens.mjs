@@ -447,6 +447,25 @@ test('what a person does', async (t) => {
     await until('the end of the run', async () => (await list()).slice(0, 3).some((row) => /terraform[^]*ended|exit/.test(row)));
   });
 
+  await t.test('the log is verified without the file, and with it when asked', DEED, async () => {
+    const next = async () => (await page.waitForRequest((request) => request.url().endsWith('/command/audit_verify'))).postDataJSON();
+    const first = next();
+    await view.show('audit', { fresh: true });
+    assert.deepEqual(await first, { pages: false });
+    await page.getByRole('button', { name: /^Verified/ }).click();
+    await says('pages of the file that hold no entries were not checked').waitFor();
+    const second = next();
+    await button('Check the file too').click();
+    assert.deepEqual(await second, { pages: true });
+    await says(/, with every page of the file/).waitFor();
+    assert.equal(await page.getByText('were not checked').count(), 0);
+    assert.equal(await page.getByText(/^Each of the \d+ entries is as it was written/).count(), 1);
+    const third = next();
+    await button('Verify again').click();
+    assert.deepEqual(await third, { pages: false });
+    await says('were not checked').waitFor();
+  });
+
   await t.test('what is filtered is exported, through native prompts', DEED, async () => {
     const file = join(home.root, 'export.jsonl');
     await view.show('audit?app=terraform', { fresh: true });

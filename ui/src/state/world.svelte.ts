@@ -10,6 +10,8 @@ import { go } from './route.svelte';
 let overview = $state.raw<Msg<'Overview'>>();
 let fault = $state.raw<Fault>();
 let up = $state(true);
+/** Connections gained and lost so far. */
+let turns = 0;
 let agents = $state.raw<Msg<'AgentMsg'>[]>([]);
 // Derived, so that what depends on them is not run anew at each overview.
 const vault = $derived(overview?.status.vault.state);
@@ -46,12 +48,16 @@ export const world = {
 /** Reads the overview anew. At most one reading goes on and one waits. Never rejects. */
 export const refresh: () => Promise<void> = coalesce(async () => {
   const sent = performance.now();
+  const turn = turns;
   try {
     const fresh = await call('overview');
     const received = performance.now();
     overview = fresh;
-    fault = undefined;
-    up = true;
+    // An answer from before the connection was lost does not say that there is one.
+    if (turn === turns) {
+      fault = undefined;
+      up = true;
+    }
     clock.set(Date.parse(fresh.now), (sent + received) / 2);
   } catch (error) {
     fault = faultOf(error);
@@ -91,6 +97,7 @@ function heard(event: DeskEvent): void {
     return;
   }
   if (event.type === 'connection') {
+    turns += 1;
     up = event.up;
     fault = event.up ? undefined : faultOf(event.fault);
     if (event.up) later(reread);

@@ -1,7 +1,7 @@
 import { expect, it } from 'vitest';
 import { appName } from './apps';
 import { folder } from './folder';
-import { count, list, pieces, sentence, visible } from './text';
+import { count, list, pieces, sentence, stretches, visible } from './text';
 
 it('shows what would not be seen', () => {
   expect(visible('a\u0000b\u001b[31m\u007f')).toBe('aU+0000bU+001B[31mU+007F');
@@ -16,6 +16,21 @@ it('leaves what is seen as it is', () => {
     expect(pieces(text)).toEqual([{ text }]);
   }
   expect(pieces('')).toEqual([]);
+});
+
+it('takes as literal what stands between two backticks', () => {
+  const said = (text: string) => stretches(text).map((part) => (part.code ? { code: part.pieces } : part.pieces));
+  const run = { code: [{ text: 'keyward unlock' }] };
+  expect(said('run `keyward unlock`')).toEqual([[{ text: 'run ' }], run]);
+  expect(said('`keyward unlock`: or `keyward unlock`')).toEqual([run, [{ text: ': or ' }], run]);
+  expect(said('`keyward unlock``keyward unlock`')).toEqual([run, run]);
+  expect(said('`pass\u202Egnp`')).toEqual([{ code: [{ text: 'pass' }, { text: 'U+202E', hidden: true }, { text: 'gnp' }] }]);
+  expect(said('`a\nb`')).toEqual([{ code: [{ text: 'a' }, { text: 'U+000A', hidden: true }, { text: 'b' }] }]);
+  expect(said('nothing is named `a`b`')).toEqual([[{ text: 'nothing is named ' }], { code: [{ text: 'a' }] }, [{ text: 'b`' }]]);
+  expect(said('named `` or `a`')).toEqual([[{ text: 'named `` or ' }], { code: [{ text: 'a' }] }]);
+  for (const text of ['it`s', '`', '``', '```', 'the vault is locked']) expect(said(text)).toEqual([[{ text }]]);
+  expect(said('')).toEqual([]);
+  expect(pieces('run `x`')).toEqual([{ text: 'run `x`' }]);
 });
 
 it('counts and lists', () => {

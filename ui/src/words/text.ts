@@ -26,7 +26,28 @@ export function pieces(text: string): Piece[] {
   return out;
 }
 
-/** The same as one string, for titles and labels. */
+/** A stretch of a text of Keyward itself: what is said, or what is literal in it, such as a command. */
+export interface Stretch {
+  pieces: Piece[];
+  /** It stood between two backticks, which are gone. */
+  code?: true;
+}
+
+/** Cuts a text of Keyward itself at its pairs of backticks. A backtick without another, and a pair around nothing, stay. */
+export function stretches(text: string): Stretch[] {
+  const out: Stretch[] = [];
+  let rest = 0;
+  for (const { 0: whole, 1: inside, index } of text.matchAll(/`([^`]*)`/gu)) {
+    if (!inside) continue;
+    if (index > rest) out.push({ pieces: pieces(text.slice(rest, index)) });
+    out.push({ pieces: pieces(inside), code: true });
+    rest = index + whole.length;
+  }
+  if (rest < text.length) out.push({ pieces: pieces(text.slice(rest)) });
+  return out;
+}
+
+/** The pieces of a text as one string, for titles and labels. */
 export function visible(text: string): string {
   return pieces(text)
     .map((piece) => piece.text)
