@@ -54,6 +54,17 @@ pub(crate) fn explain(words: &str) {
     drop(writeln!(std::io::stderr().lock(), "{}", words.trim_end()));
 }
 
+/// Writes why a command ended to a file, in JSON. Nobody reading it is no error.
+pub(crate) fn tell(stop: &Stop, mut file: impl Write) {
+    if let Stop::Fault(fault) = stop {
+        drop(file.write_all(in_json(fault).as_bytes()));
+    }
+}
+
+fn in_json(fault: &Fault) -> String {
+    format!("{}\n", serde_json::json!({ "error": fault }))
+}
+
 /// Prints why a command ended, and gives the exit code for it.
 pub(crate) fn stop(stop: Stop, as_json: bool) -> u8 {
     let fault = match stop {
@@ -62,7 +73,7 @@ pub(crate) fn stop(stop: Stop, as_json: bool) -> u8 {
     };
     let mut stderr = std::io::stderr().lock();
     let written = if as_json {
-        writeln!(stderr, "{}", serde_json::json!({ "error": fault }))
+        stderr.write_all(in_json(&fault).as_bytes())
     } else if stderr.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()) {
         let (head, rest) = (format!("error[{}]", fault.code), fault.to_string());
         writeln!(stderr, "\x1b[1;31m{head}\x1b[0m{}", rest.strip_prefix(head.as_str()).unwrap_or(&rest))

@@ -142,6 +142,14 @@ pub(crate) fn descriptor(number: i32) -> Option<File> {
     (copy >= 0).then(|| unsafe { File::from_raw_fd(copy) })
 }
 
+/// As [`descriptor`]; no program inherits the descriptor itself either.
+pub(crate) fn descriptor_until_exec(number: i32) -> Option<File> {
+    let file = descriptor(number)?;
+    // SAFETY: sets a flag of a descriptor, which stays open.
+    let set = unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+    (set != -1).then_some(file)
+}
+
 /// Becomes `path` with these arguments and this environment, with SIGPIPE and the standard descriptors as they were at the
 /// start. Returns only when that fails.
 pub(crate) fn become_program(path: &CStr, args: &[CString], variables: &[CString]) -> io::Error {

@@ -66,7 +66,7 @@ impl Home {
         })
     }
 
-    /// A stand-in with two launchers of `keyward-test-tool`, of which one starts in the folder `work dir`, and one of `true`.
+    /// A stand-in with launchers that start, one of which says where it is and one what it holds, and two that do not.
     fn with_launchers() -> Self {
         Self::new(|line, _| match line {
             "POST /v1/runs" => {
@@ -85,6 +85,7 @@ impl Home {
                     one("Gone", json!(["sh"]), json!("/no/such/folder")),
                     one("Missing", json!(["no-such-program"]), Value::Null),
                     one("True", json!(["/usr/bin/true"]), Value::Null),
+                    one("Descriptors", json!(["ls", "/proc/self/fd"]), Value::Null),
                 ];
                 (200, json!(list).to_string())
             }
@@ -385,6 +386,43 @@ fn a_launch_that_cannot_start_says_why_as_a_run_does() {
         }
     }
     assert!(home.seen().iter().all(|s| s.line == "GET /v1/launchers"), "nothing was asked for: {:?}", home.seen());
+}
+
+#[test]
+fn a_launch_writes_its_error_to_a_descriptor_that_the_program_does_not_get() {
+    let home = Home::with_launchers();
+    let launch = |name: &str, more: &str| {
+        let script = format!("exec \"$KEYWARD\" launch --error-fd 7 {more} -- \"$0\" 7>said");
+        let output = home.command("sh").args(["-c", &script, name]).env("HOME", &home.root).output().unwrap();
+        (output, fs::read_to_string(home.root.join("said")).unwrap())
+    };
+    for (name, more, exit, code) in [
+        ("Nothing", "", 125, "launcher.unknown"),
+        ("Gone", "--json", 125, "file.unreadable"),
+        ("Missing", "--wait-on-error", 127, "run.not_found"),
+    ] {
+        let (output, said) = launch(name, more);
+        assert_eq!(output.status.code(), Some(exit), "{}", err(&output));
+        let fault: Value = serde_json::from_str(&said).unwrap();
+        assert_eq!((&fault["error"]["code"], &fault["error"]["exit"]), (&json!(code), &json!(exit)), "{said}");
+        assert!(fault["error"]["causes"].is_array() && said.ends_with('\n'), "{said}");
+        assert!(err(&output).contains(code), "it is said as ever: {}", err(&output));
+    }
+    let (output, said) = launch("Descriptors", "");
+    let open = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!((output.status.code(), said.as_str()), (Some(0), ""), "{}", err(&output));
+    assert!(open.lines().any(|fd| fd == "2") && open.lines().all(|fd| fd != "7"), "{open}");
+
+    for (number, cause) in [("99", "not open"), ("2", "--error-fd"), ("x", "--error-fd")] {
+        let output = home.keyward(&["launch", "True", "--error-fd", number]);
+        assert_eq!(output.status.code(), Some(2), "{}", err(&output));
+        assert!(err(&output).contains(cause), "{}", err(&output));
+    }
+    // Nobody reads, and it ends as ever.
+    let script = "exec \"$KEYWARD\" launch --error-fd 7 Nothing 7>&0 </dev/null";
+    let (_, unread) = std::io::pipe().unwrap();
+    let output = home.command("sh").args(["-c", script]).stdin(unread).output().unwrap();
+    assert_eq!(output.status.code(), Some(125), "{}", err(&output));
 }
 
 #[test]

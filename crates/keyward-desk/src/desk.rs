@@ -749,11 +749,6 @@ impl Desk {
         added
     }
 
-    /// The live runs.
-    pub(crate) fn runs(&self) -> Result<Vec<RunMsg>, Fault> {
-        self.get("/v1/runs")
-    }
-
     /// The launcher of this name.
     pub(crate) fn launcher(&self, name: &str) -> Result<Option<LauncherMsg>, Fault> {
         let all: Vec<LauncherMsg> = self.get("/v1/launchers")?;

@@ -15,7 +15,7 @@ use keyward_diag::Code;
 use keyward_secret::SecretText;
 use keyward_testkit::{Home, PASSPHRASE, run, wait_for};
 use serde_json::{Map, Value, json};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -104,6 +104,13 @@ impl Prompter for Script {
         assert!(suggested.starts_with("keyward-audit-") && !suggested.contains('/'), "{suggested}");
         self.next().map(PathBuf::from)
     }
+}
+
+/// The open descriptors of a process.
+fn descriptors(pid: u32) -> BTreeMap<u32, PathBuf> {
+    let listed = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().map(|entry| entry.unwrap());
+    let open = listed.filter_map(|e| Some((e.file_name().to_str()?.parse().ok()?, fs::read_link(e.path()).ok()?)));
+    open.collect()
 }
 
 struct Scene {
@@ -220,7 +227,11 @@ fn story() {
     assert_eq!((live.launcher.as_deref(), live.leases[0].profile.as_str()), (Some("The sleeper"), "pg"));
     assert_eq!(fs::read_link(format!("/proc/{}/cwd", live.pid)).unwrap(), Path::new(&folder));
     assert_eq!(session_of(live.pid), live.pid, "in a session of its own");
-    assert_eq!(fs::read_link(format!("/proc/{}/fd/0", live.pid)).unwrap(), Path::new("/dev/null"));
+    let open = descriptors(live.pid);
+    assert!((0..3).all(|fd| open[&fd] == Path::new("/dev/null")), "{open:?}");
+    // What the test itself was given by who started it is inherited; the pipe for the error is not.
+    let ours: Vec<PathBuf> = descriptors(std::process::id()).into_values().collect();
+    assert!(open.iter().all(|(fd, file)| *fd < 3 || ours.contains(file)), "{open:?}");
     assert_eq!(tray(Some(&state), jiff::Timestamp::now(), &jiff::tz::TimeZone::UTC).glyph, Glyph::Good);
 
     // Wrong once, then by the recovery key.
@@ -524,7 +535,49 @@ fn in_a_terminal() {
     assert!(desk.profile_save(ProfileSave { draft: failing, replace: false }).unwrap().done);
     scene.launcher("Failing", &["sleep", "1"], "failing", false);
     let fault = desk.launch(named("Failing")).unwrap_err();
-    assert!(fault.code == Code::RunNotStarted && fault.help.contains("keyward launch 'Failing'"), "{fault}");
+    assert!(fault.code == Code::IssuerFailed && fault.to_string().contains("/bin/false ended with"), "{fault}");
+}
+
+#[test]
+fn a_launch_without_a_terminal_tells_why_the_program_did_not_start() {
+    at_home("not_started", |_| {});
+}
+
+#[test]
+#[ignore = "run by `a_launch_without_a_terminal_tells_why_the_program_did_not_start` in a home of its own"]
+fn not_started() {
+    let scene = Scene::with_vault();
+    let desk = &scene.desk;
+    scene.profile("p", "hunter2-told");
+    let folder = PathBuf::from(std::env::var("HOME").unwrap());
+    let tool = |name: &str, script: &str| {
+        let path = folder.join(name);
+        fs::write(&path, script).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+
+    // The program is there when the launch begins, and gone when the credential has come.
+    let fleeting = tool("fleeting", "#!/bin/sh\n");
+    let mint = format!("rm '{fleeting}'; echo '{{\"token\":\"hunter2-told\",\"expires_in\":60}}'");
+    let draft = draft("fleeting", "command", json!({"argv": ["/bin/sh", "-c", mint]}), &["T_TOKEN"]);
+    assert!(desk.profile_save(ProfileSave { draft, replace: false }).unwrap().done);
+    scene.launcher("Fleeting", &[&fleeting], "fleeting", false);
+    // It is there, and what it says to run it with is not.
+    let lame = tool("lame", "#!/no/such/interpreter\n");
+    scene.launcher("Lame", &[&lame], "p", false);
+    for (name, code, path) in [("Fleeting", Code::RunNotFound, &fleeting), ("Lame", Code::RunNotExecutable, &lame)] {
+        let fault = desk.launch(named(name)).unwrap_err();
+        assert_eq!(fault.code, code, "{fault}");
+        assert!(fault.causes.iter().any(|c| c.contains(path) && c.contains("No such file")), "{fault}");
+        assert!(!fault.to_string().contains("hunter2"), "{fault}");
+    }
+
+    // What the program itself ends with says nothing about its start.
+    let done = folder.join("done");
+    scene.launcher("Ends", &["sh", "-c", ": >done; exit 127"], "p", false);
+    assert!(desk.launch(named("Ends")).unwrap().done);
+    wait_for("the program", || done.exists());
 }
 
 #[test]

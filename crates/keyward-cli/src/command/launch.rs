@@ -1,16 +1,17 @@
 //! `keyward launch`: become the program of a launcher, in its folder and with its profiles.
 //!
 //! The same way as `run`, from the lookup of the program to exec; only where the command comes from differs. Called by people
-//! and, in a terminal of its own, by the tray menu, which passes nothing but the name of the launcher.
+//! and by the desktop, which passes the name of the launcher and, where there is no terminal, a descriptor for the error.
 
 use super::Outcome;
 use super::launcher::find;
 use super::run::{Order, no_folder, started};
 use crate::args::Context;
 use crate::broker::Broker;
-use crate::{input, out};
+use crate::{input, out, process};
 use keyward_diag::{Code, Fault};
 use std::ffi::OsString;
+use std::fs::File;
 use std::path::PathBuf;
 
 /// Start what a launcher names, as the tray menu does
@@ -30,12 +31,22 @@ pub(crate) struct Args {
     /// Where it does not start, wait for Enter before the terminal closes
     #[arg(long)]
     wait_on_error: bool,
+    /// Where it does not start, also write the error in JSON to descriptor N
+    ///
+    /// The program does not inherit the descriptor: it closes, with nothing written, when the program starts.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(3..))]
+    error_fd: Option<i32>,
 }
 
 impl Args {
     pub(super) fn run(self, context: &Context) -> Outcome {
         let waits = self.wait_on_error;
-        match started(self.start(context)) {
+        let error_file = self.error_fd.map(error_file).transpose()?;
+        let outcome = started(self.start(context));
+        if let (Err(stop), Some(file)) = (&outcome, error_file) {
+            out::tell(stop, file);
+        }
+        match outcome {
             Err(stop) if waits => {
                 let exit = out::stop(stop, context.json);
                 input::wait_for_enter(context);
@@ -64,6 +75,14 @@ impl Args {
         let program = order.program()?;
         order.start(context, &mut broker, &program)
     }
+}
+
+/// The descriptor that an error is written to.
+fn error_file(number: i32) -> Result<File, Fault> {
+    process::descriptor_until_exec(number).ok_or_else(|| {
+        let cause = format!("descriptor {number} is not open");
+        Fault::new(Code::Usage).cause(cause).help("see `keyward launch --help`")
+    })
 }
 
 /// The home folder, where a launcher names no other.
