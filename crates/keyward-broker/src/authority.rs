@@ -13,7 +13,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 /// How long calls are gathered before they are written; what is left of 100 ms is for the commit.
-const GATHER: Duration = Duration::from_millis(75);
+const GATHER: Duration = Duration::from_millis(50);
 /// How long after a write that failed the next one is tried.
 const AGAIN: Duration = Duration::from_millis(500);
 /// How long the ends of calls are waited for that were just cut.

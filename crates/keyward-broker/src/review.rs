@@ -26,6 +26,8 @@ use tokio::sync::mpsc;
 
 const PAGE: u32 = 100;
 const PAGE_MAX: u32 = 1_000;
+/// Bytes of the entries of one page; clients take answers of 8 MiB.
+const PAGE_MAX_BYTES: usize = 4 * 1024 * 1024;
 const BARS: u32 = 120;
 const BARS_MAX: u32 = 500;
 const RUNS: u32 = 50;
@@ -53,10 +55,14 @@ impl Broker {
         let filter = filter(&query)?;
         let patience = if filter.text.is_some() { PATIENCE } else { Duration::MAX };
         let store = self.log().await?;
-        let Found { mut links, looked_to, head } =
+        let Found { mut links, mut looked_to, head } =
             store.search(page, &filter, patience).await.map_err(|e| e.fault())?;
-        let more = links.len() > limit as usize || looked_to.is_some();
-        links.truncate(limit as usize);
+        let fit = fitting(links.iter().map(|link| link.body.len()), limit as usize);
+        if fit < links.len() {
+            looked_to = None;
+        }
+        let more = links.len() > fit || looked_to.is_some();
+        links.truncate(fit);
         Ok(AuditPage { entries: links.iter().map(message).collect(), more, looked_to, head })
     }
 
@@ -324,6 +330,17 @@ fn read_query<T: DeserializeOwned>(query: &str) -> Result<T, Fault> {
     serde_json::from_value(Value::Object(fields)).map_err(|e| invalid(format!("the query: {e}")))
 }
 
+/// How many entries of these lengths make a page: at most `limit`, and no more than clients take in one answer; one at least.
+fn fitting(lengths: impl Iterator<Item = usize>, limit: usize) -> usize {
+    let mut bytes = 0_usize;
+    let fit = lengths.take(limit).take_while(|length| {
+        let first = bytes == 0;
+        bytes += length;
+        first || bytes <= PAGE_MAX_BYTES
+    });
+    fit.count()
+}
+
 fn within(field: &str, asked: Option<u32>, usual: u32, most: u32) -> Result<u32, Fault> {
     let number = asked.unwrap_or(usual);
     if (1..=most).contains(&number) {
@@ -514,6 +531,15 @@ mod tests {
             assert!(read_query::<AuditVerifyQuery>(bad).is_err(), "{bad}");
         }
         assert_eq!(read_query::<PastRunsQuery>("before=9").unwrap().before, Some(9));
+    }
+
+    #[test]
+    fn a_page_is_bounded_by_entries_and_by_bytes_and_never_empty() {
+        let fits = |lengths: &[usize], limit| fitting(lengths.iter().copied(), limit);
+        assert_eq!((fits(&[], 3), fits(&[1; 5], 3), fits(&[1; 2], 3)), (0, 3, 2));
+        let half = PAGE_MAX_BYTES / 2;
+        assert_eq!((fits(&[half; 5], 9), fits(&[half, half + 1, 1], 9)), (2, 1));
+        assert_eq!(fits(&[PAGE_MAX_BYTES + 1, 1], 9), 1);
     }
 
     #[test]
