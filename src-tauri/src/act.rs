@@ -3,9 +3,7 @@
 //! Nothing in here reveals, copies without the passphrase, or approves: [`FromBus`] cannot say it.
 
 use crate::bus::Bus;
-use crate::prompt::{Prompts, QuitAnswer};
 use crate::{log, window};
-use keyward_api::RevokeRequest;
 use keyward_desk::{Desk, FromBus, Notice, NoticeAction, NoticeChange, NoticeKind, Screen};
 use keyward_diag::Fault;
 use std::mem::discriminant;
@@ -22,14 +20,13 @@ const RENEW_PAUSE: Duration = Duration::from_secs(10);
 pub(crate) struct Acts {
     app: AppHandle,
     desk: Arc<Desk>,
-    prompts: Arc<Prompts>,
     bus: OnceLock<Option<Bus>>,
     going: Mutex<Vec<FromBus>>,
 }
 
 impl Acts {
-    pub(crate) fn new(app: AppHandle, desk: Arc<Desk>, prompts: Arc<Prompts>) -> Arc<Self> {
-        Arc::new(Self { app, desk, prompts, bus: OnceLock::new(), going: Mutex::default() })
+    pub(crate) fn new(app: AppHandle, desk: Arc<Desk>) -> Arc<Self> {
+        Arc::new(Self { app, desk, bus: OnceLock::new(), going: Mutex::default() })
     }
 
     /// By which failures are told.
@@ -57,11 +54,7 @@ impl Acts {
         let acts = Arc::clone(self);
         let act = asked.clone();
         let begun = std::thread::Builder::new().name("act".into()).spawn(move || {
-            let ended = match &act {
-                FromBus::Quit => acts.quit(),
-                other => acts.desk.act(other),
-            };
-            if let Err(fault) = ended {
+            if let Err(fault) = acts.desk.act(&act) {
                 acts.failed(&act, &fault);
                 if matches!(act, FromBus::Renew(_)) {
                     std::thread::sleep(RENEW_PAUSE);
@@ -77,20 +70,6 @@ impl Acts {
 
     fn over(&self, act: &FromBus) {
         self.going.lock().unwrap_or_else(PoisonError::into_inner).retain(|other| other != act);
-    }
-
-    /// Ends the program; asks first when runs are live. A broker that does not answer has none to ask about.
-    fn quit(&self) -> Result<(), Fault> {
-        let live = self.desk.overview().map_or(0, |overview| overview.runs.len());
-        let answer = if live == 0 { QuitAnswer::Leave } else { self.prompts.quit(live) };
-        match answer {
-            QuitAnswer::Cancel => return Ok(()),
-            QuitAnswer::Leave => {}
-            // What could not be taken back is a reason to stay.
-            QuitAnswer::Revoke => drop(self.desk.revoke(RevokeRequest::All)?),
-        }
-        self.app.exit(0);
-        Ok(())
     }
 
     /// Tells the person, who sees no window.

@@ -36,8 +36,8 @@ Usage: keyward-desktop [--hidden]
       --version  Print the version
   -h, --help     Print this
 
-Closing the window leaves the tray; Quit in its menu ends the program, and asks about programs that run. Starting it again
-opens the window of the one that runs. KEYWARD_HOME names another vault than the usual one.
+Closing the window leaves the tray; Quit in its menu or in Settings ends the program, and asks about programs that run.
+Starting it again opens the window of the one that runs. KEYWARD_HOME names another vault than the usual one.
 ";
 
 fn main() -> ExitCode {
@@ -107,12 +107,12 @@ fn run(places: Places, instance: &instance::Instance, hidden: bool) -> Result<Ex
         || "Keyward".to_owned(),
         |home| format!("Keyward — {}", keyward_diag::plain(&home.display().to_string(), 200)),
     );
-    let prompts = Arc::new(prompt::Prompts::new(places.home.clone()));
     let app = command::add(tauri::Builder::default()).build(context()).map_err(failed)?;
     let handle = app.handle().clone();
+    let prompts = prompt::Prompts::new(handle.clone(), places.home.clone());
     let heard = handle.clone();
     let environment = std::env::vars_os().collect();
-    let desk = Desk::new(places, environment, Arc::clone(&prompts) as _, move |event| window::tell(&heard, &event))?;
+    let desk = Desk::new(places, environment, Arc::new(prompts), move |event| window::tell(&heard, &event))?;
     let desk = Arc::new(desk);
     app.manage(Arc::clone(&desk));
     app.manage(window::Title(title));
@@ -123,7 +123,7 @@ fn run(places: Places, instance: &instance::Instance, hidden: bool) -> Result<Ex
     if !hidden {
         window::open(&handle, None);
     }
-    let acts = act::Acts::new(handle.clone(), Arc::clone(&desk), prompts);
+    let acts = act::Acts::new(handle.clone(), Arc::clone(&desk));
     let second = handle.clone();
     instance.serve(move || window::open(&second, None))?;
     around(&desk, acts, colours)?;

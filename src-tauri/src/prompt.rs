@@ -12,19 +12,19 @@ mod recovery;
 mod reveal;
 mod save;
 
-pub(crate) use quit::QuitAnswer;
-
 use crate::{clipboard, guard, log};
 use frame::{Answer, Frame};
 use gtk::glib::MainContext;
-use keyward_desk::{Ask, Prompter};
+use keyward_desk::{Ask, Prompter, QuitAnswer};
 use keyward_secret::SecretText;
 use std::path::PathBuf;
 use std::sync::mpsc::sync_channel;
 use std::sync::{Mutex, PoisonError};
+use tauri::AppHandle;
 
 /// The prompts of this process.
 pub(crate) struct Prompts {
+    app: AppHandle,
     /// Where the vault is, when that is not the usual place: shown in each window.
     home: Option<PathBuf>,
     turn: Mutex<()>,
@@ -32,14 +32,8 @@ pub(crate) struct Prompts {
 
 impl Prompts {
     /// Prompts that name `home`, the folder of `KEYWARD_HOME`, if there is one.
-    pub(crate) fn new(home: Option<PathBuf>) -> Self {
-        Self { home, turn: Mutex::default() }
-    }
-
-    /// Asks what becomes of `live` runs when the program ends.
-    pub(crate) fn quit(&self, live: usize) -> QuitAnswer {
-        self.show("quit", "Quit Keyward", move |frame, answer| quit::fill(frame, answer, live))
-            .unwrap_or(QuitAnswer::Cancel)
+    pub(crate) fn new(app: AppHandle, home: Option<PathBuf>) -> Self {
+        Self { app, home, turn: Mutex::default() }
     }
 
     /// Shows the window that `fill` makes, and waits until it is answered or closed.
@@ -108,6 +102,14 @@ impl Prompter for Prompts {
     fn save_path(&self, title: &str, suggested: &str) -> Option<PathBuf> {
         let (asked, suggested) = (title.to_owned(), suggested.to_owned());
         self.ask(move |answer| save::fill(answer, &asked, &suggested))
+    }
+
+    fn quit(&self, live: usize) -> Option<QuitAnswer> {
+        self.show("quit", "Quit Keyward", move |frame, answer| quit::fill(frame, answer, live))
+    }
+
+    fn end(&self) {
+        self.app.exit(0);
     }
 }
 

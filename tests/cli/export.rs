@@ -145,4 +145,14 @@ fn an_export_needs_the_passphrase_each_time() {
     let file = home.root.join("none");
     home.keyward_in(&["audit", "export", "--passphrase-stdin", "--out", file.to_str().unwrap()], "wrong").exits(1);
     assert!(!file.exists(), "a refused export leaves no file");
+    std::fs::write(&file, "mine").unwrap();
+    let there = home
+        .keyward_in(&["audit", "export", "--passphrase-stdin", "--out", file.to_str().unwrap()], PASSPHRASE)
+        .exits(1);
+    assert!(
+        there.err.contains("there is a file already: ") && there.err.contains("name another file"),
+        "{}",
+        there.err
+    );
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "mine");
 }

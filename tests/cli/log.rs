@@ -109,8 +109,13 @@ fn a_limit_keeps_the_newest_and_the_order() {
     let newest = home.keyward(&["audit", "list", "--json", "--limit", "1", "--profile", "two"]).exits(0).json();
     let want = all.iter().rfind(|e| e["entry"]["profile"] == "two").unwrap();
     assert_eq!(&newest[0], want, "the limit counts what fits");
-    let table = home.keyward(&["audit", "list", "--limit", "2"]).exits(0).out;
-    assert!(table.starts_with("SEQ ") && table.lines().count() == 3, "{table}");
+    let table = home.keyward(&["audit", "list", "--limit", "2"]).exits(0);
+    assert!(table.out.starts_with("SEQ ") && table.out.lines().count() == 3, "{}", table.out);
+    assert!(table.err.contains("these are the newest 2; `--limit N` shows more"), "{}", table.err);
+    let whole = home.keyward(&["audit", "list", "--limit", "1000"]).exits(0);
+    assert!(!whole.err.contains("newest"), "{}", whole.err);
+    let ats: Vec<_> = all.iter().take(2).map(|e| e["entry"]["at"].as_str().unwrap()).collect();
+    assert!(ats[0] <= ats[1], "the log begins with the vault: {ats:?}");
     let none = home.keyward(&["audit", "list", "--app", "nobody"]).exits(0);
     assert!(none.out.is_empty() && none.err.contains("no entry fits"), "{none:?}");
 }

@@ -44,6 +44,33 @@ fn three_pairs_that_differ_make_no_vault() {
 }
 
 #[test]
+fn a_weak_passphrase_and_an_empty_one_may_be_typed_again() {
+    for command in ["init", "setup"] {
+        let home = Home::new();
+        let mut talk = Talk::on_terminal(&home, &["keyward", command], &[]);
+        for (first, second, said) in [
+            ("too short", Some("too short"), "too weak: it has 9 characters; once more"),
+            ("", None, "it is empty; once more"),
+            (PASSPHRASE, Some(""), "the two are not the same; once more"),
+        ] {
+            talk.until("New passphrase: ");
+            talk.send(&typed(first));
+            if let Some(second) = second {
+                talk.until("The same again: ");
+                talk.send(&typed(second));
+            }
+            talk.until(said);
+        }
+        talk.until("New passphrase: ");
+        talk.send(&typed(PASSPHRASE));
+        talk.until("The same again: ");
+        talk.send(&typed(PASSPHRASE));
+        talk.until("the vault is made and open");
+        talk.end().exits(0);
+    }
+}
+
+#[test]
 fn a_run_on_a_locked_vault_opens_it_in_place_and_names_the_home() {
     let home = Home::with_vault();
     home.static_profile("p", "s3cret", "T");

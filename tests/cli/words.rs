@@ -35,6 +35,9 @@ fn exit_codes_are_those_of_the_table_in_words_and_in_json() {
         (&["no-such-command"], 2, "usage"),
         (&["run"], 2, "usage"),
         (&["audit", "list", "--limit", "0"], 2, "usage"),
+        (&["audit", "show", "x"], 2, "usage"),
+        (&["profile", "add", "q", "--secret", "p", "--env", "A-B"], 1, "profile.invalid"),
+        (&["man", "--dir", "/no/such/folder"], 1, "file.unreadable"),
         (&["audit", "verify", "--file", "x"], 2, "usage"),
         (&["secret", "reveal", "p"], 4, "passphrase.needed"),
         (&["audit", "export"], 4, "passphrase.needed"),
@@ -53,6 +56,7 @@ fn exit_codes_are_those_of_the_table_in_words_and_in_json() {
         let words = home.keyward(args).exits(*exit);
         assert!(words.err.starts_with(&format!("error[{code}]: ")), "{args:?}: {}", words.err);
         assert!(words.err.contains("\n  help:  ") && !words.err.contains("s3cret"), "{}", words.err);
+        assert!(!words.err.contains("in string"), "the words of a parser: {}", words.err);
     }
     let answer = home.keyward(&["--json", "audit", "verify", "--file", &torn, "--pubkey", &key]);
     assert!(answer.exit == 7 && answer.json()["ok"] == false, "{answer:?}");
@@ -82,7 +86,11 @@ fn a_broker_that_cannot_be_had_is_5() {
     for args in [&["profile", "kinds"][..], &["audit", "list"], &["unlock", "--keyring"], &["broker", "restart"]] {
         assert_eq!(error(&home, args, 5)["code"], "broker.start", "{args:?}");
     }
-    assert_eq!(error(&home, &["run", "--", "true"], 125)["code"], "broker.start");
+    let absent = error(&home, &["run", "--", "true"], 125);
+    assert_eq!(
+        (&absent["code"], &absent["help"]),
+        (&"broker.start".into(), &"put keyward-broker beside keyward".into())
+    );
     // What needs none still works.
     for args in
         [&["status"][..], &["ps"], &["lock"], &["broker", "stop"], &["man"], &["completion", "bash"], &["--help"]]

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use zbus::blocking::fdo::DBusProxy;
 use zbus::blocking::{Connection, Proxy, connection};
 use zbus::message::Header;
 use zbus::object_server::SignalEmitter;
@@ -136,6 +137,14 @@ impl Tray {
     #[track_caller]
     pub(crate) fn wait(&self) {
         wait_for("an icon in the tray", || !locked(&self.items).is_empty());
+    }
+
+    /// Waits until the program of the icon has left the bus.
+    #[track_caller]
+    pub(crate) fn gone(&self) {
+        let (name, _) = locked(&self.items).last().cloned().unwrap();
+        let names = DBusProxy::new(&self.connection).unwrap();
+        wait_for("the end of the icon", || !names.name_has_owner(name.as_str().try_into().unwrap()).unwrap());
     }
 
     #[track_caller]

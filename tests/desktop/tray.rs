@@ -91,6 +91,30 @@ fn quit_asks_and_leaves_runs_alive() {
 }
 
 #[test]
+fn quit_in_the_settings_asks_as_the_tray_does() {
+    let stage = Stage::with_vault();
+    stage.home.static_profile("pg", "kw-secret-78", "DATABASE_URL");
+    let mut run = stage.home.keyward_command(&["run", "-p", "pg", "--", "sleep", "600"]);
+    let mut run = run.spawn().unwrap();
+    let screen = stage.screen();
+    screen.wait("keeps the value");
+    screen.click("Settings");
+    screen.click("Quit Keyward…");
+    stage.display.focus(&stage.home, "Quit Keyward");
+    stage.display.press(&stage.home, "Escape");
+    stage.display.gone(&stage.home, "Quit Keyward");
+    assert!(stage.tray.find(&["Quit"]).is_some(), "closing the question is no yes");
+    screen.click("Quit Keyward…");
+    stage.display.focus(&stage.home, "Quit Keyward");
+    stage.display.press(&stage.home, "alt+l");
+    stage.tray.gone();
+    let lease = stage.home.keyward(&["ps", "--json"]).exits(0).json()[0]["leases"][0].clone();
+    assert_eq!(lease["state"], "live", "{lease}");
+    run.kill().unwrap();
+    run.wait().unwrap();
+}
+
+#[test]
 fn copy_from_the_tray_asks_for_the_passphrase_and_is_recorded() {
     let stage = Stage::with_vault();
     stage.home.static_profile("pg", "kw-secret-74", "DATABASE_URL");

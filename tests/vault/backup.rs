@@ -26,7 +26,8 @@ fn a_vault_moves_to_another_home() {
     let home = with_profile("s3cret");
     let file = backup(&home, "backup");
     let elsewhere = Home::new();
-    restore(&elsewhere, &file, &[], OTHER).exits(1).says("vault.wrong_passphrase");
+    let wrong = restore(&elsewhere, &file, &[], OTHER).exits(1).says("vault.wrong_passphrase");
+    assert!(wrong.err.contains("does not open the backup\n  help:  use the one of the day"), "{}", wrong.err);
     assert_eq!(elsewhere.keyward(&["status", "--json"]).exits(0).json()["vault"]["state"], "absent");
     restore(&elsewhere, &file, &[], PASSPHRASE).exits(0);
     is_whole(&elsewhere, "s3cret");
@@ -129,7 +130,9 @@ fn a_backup_never_replaces_a_file_and_is_no_plain_text() {
     let file = backup(&home, "backup");
     let bytes = std::fs::read(&file).unwrap();
     assert!(!bytes.windows(19).any(|w| w == b"s3cret-of-this-test"));
-    home.keyward(&["vault", "backup", &file]).exits(1);
+    let there = home.keyward(&["vault", "backup", &file]).exits(1).says("vault.io");
+    let words = format!("cause: there is a file already: {file}\n  help:  name another file");
+    assert!(there.err.contains(&words), "{}", there.err);
     assert_eq!(std::fs::read(&file).unwrap(), bytes);
     home.keyward(&["vault", "backup", "/nonexistent/file"]).exits(1).says("vault.io");
     let mut command = home.keyward_command(&["vault", "backup", "relative"]);

@@ -52,6 +52,11 @@ fn a_lock_says_in_words_how_many_runs_lose_what() {
     for child in &children {
         assert!(text.contains(&format!("(pid {})", child.pid())), "{text}");
     }
+    home.unlock();
+    let alone = shell(&home, &["-p", "p"]);
+    let text = home.keyward(&["lock"]).exits(0).out;
+    assert!(text.contains("1 run lost its credentials"), "{text}");
+    drop(alone);
     let again = home.keyward(&["lock"]).exits(0).out;
     assert!(again.contains("no run was alive"), "{again}");
 }

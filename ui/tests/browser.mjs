@@ -227,6 +227,7 @@ async function hold({ root }) {
     [new RegExp(`((Mon|Tue|Wed|Thu|Fri|Sat|Sun), )?\\b\\d{1,2} (${month})( \\d{4},?)?`, 'g'), '1 Jan'],
     [/\b\d\d:\d\d:\d\d\b/g, '12:00:00'],
     [/\b\d\d:\d\d\b/g, '12:00'],
+    [/\b(tomorrow|yesterday) 12:00\b/g, '12:00'],
     [/\banchor (fresh|.* old)/g, 'anchor 5 min old'],
     [/\b(\d+ d( \d+ h)?|\d+ h( \d+ min)?|\d+ min( \d\d s)?|\d+ s)\b/g, '5 min'],
     [/just now/g, '5 min ago'],

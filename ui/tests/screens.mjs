@@ -364,7 +364,7 @@ test('what a person does', async (t) => {
       () =>
         new Promise((resolve) => {
           const observer = new MutationObserver(() => {
-            if (!document.body.innerText.includes('Taken back')) return;
+            if (!document.body.innerText.includes('Stays in the process')) return;
             observer.disconnect();
             resolve(Date.now());
           });

@@ -75,8 +75,9 @@ impl Places {
     /// `XDG_RUNTIME_DIR`, else under `/run/user/UID` if that is ours, else in `/dev/shm/keyward-UID`. Makes nothing.
     ///
     /// # Errors
-    /// [`Code::VaultFolderUnsafe`] for a home that others can change, [`Code::BrokerSocket`] for a runtime folder that
-    /// others can write or a socket path that is too long, [`Code::FileUnreadable`] without any home.
+    /// [`Code::VaultFolderUnsafe`] for a home that others can change, [`Code::ConfigInvalid`] for one that is relative or
+    /// not UTF-8, [`Code::BrokerSocket`] for a runtime folder that others can write or a socket path that is too long,
+    /// [`Code::FileUnreadable`] without any home or for one that is no folder.
     pub fn find(env: &dyn Fn(&str) -> Option<OsString>, uid: u32) -> Result<Self, Fault> {
         let set = |name: &str| env(name).filter(|v| !v.is_empty()).map(PathBuf::from);
         let xdg = |name: &str| set(name).filter(|p| p.is_absolute());
@@ -96,6 +97,10 @@ impl Places {
                 or("XDG_CONFIG_HOME", ".config")?,
             )
         };
+        if data.to_str().is_none() {
+            let fault = Fault::new(Code::ConfigInvalid).cause(format!("{} is not UTF-8 text", data.display()));
+            return Err(fault.help("set KEYWARD_HOME to a folder whose path is UTF-8 text"));
+        }
         let key = home.as_deref().map(unix::key);
         let all = match xdg("XDG_RUNTIME_DIR") {
             Some(base) => unix::closed(&base, uid).map_err(socket_fault)?.join("keyward"),
@@ -159,7 +164,8 @@ impl Places {
     /// Makes the folders of the vault and of the socket where there are none, mode 0700, and checks them.
     ///
     /// # Errors
-    /// [`Code::VaultFolderUnsafe`] and those of [`Places::make_runtime`].
+    /// [`Code::VaultFolderUnsafe`], [`Code::FileUnreadable`] for one that cannot be made, and those of
+    /// [`Places::make_runtime`].
     pub fn make_all(&self) -> Result<(), Fault> {
         for folder in [&self.data, &self.state, &self.config] {
             unix::make_private(folder, self.uid).map_err(vault_fault)?;
@@ -184,7 +190,7 @@ impl Places {
             }
             self.key.as_ref().map_or_else(|| shared.clone(), |key| shared.join(key)).join("files")
         };
-        unix::make_private(&folder, self.uid).map_err(fault)?;
+        unix::make_private(&folder, self.uid).map_err(|flaw| fault(flaw.into_cause()))?;
         Ok(folder)
     }
 }
@@ -195,7 +201,13 @@ impl Places {
 /// # Errors
 /// [`Code::BrokerStart`], with what is wrong.
 pub fn trusted_program(path: &Path, uid: u32) -> Result<PathBuf, Fault> {
-    unix::program(path, uid).map_err(|cause| Fault::new(Code::BrokerStart).cause(cause))
+    unix::program(path, uid).map_err(|flaw| {
+        let fault = Fault::new(Code::BrokerStart).cause(flaw.into_cause());
+        match path.file_name() {
+            Some(name) if !path.exists() => fault.help(format!("put {} beside keyward", name.display())),
+            _ => fault,
+        }
+    })
 }
 
 fn shared_memory(uid: u32) -> PathBuf {
@@ -203,22 +215,48 @@ fn shared_memory(uid: u32) -> PathBuf {
 }
 
 fn real_home(given: &Path, uid: u32) -> Result<PathBuf, Fault> {
-    let full = std::path::absolute(given).map_err(|e| vault_fault(format!("{}: {e}", given.display())))?;
-    let real = unix::resolve(&full, uid).map_err(vault_fault)?;
+    if !given.is_absolute() {
+        let fault = Fault::new(Code::ConfigInvalid);
+        return Err(fault
+            .cause(format!("KEYWARD_HOME is `{}`, which is another folder wherever it is read", given.display()))
+            .help("set KEYWARD_HOME to a path that begins with /"));
+    }
+    let real = unix::resolve(given, uid).map_err(vault_fault)?;
     if real.exists() { unix::closed(&real, uid).map_err(vault_fault) } else { Ok(real) }
 }
 
-fn socket_fault(cause: String) -> Fault {
-    Fault::new(Code::BrokerSocket).cause(cause)
+/// Why a path is not taken, in one sentence that names it.
+#[derive(Debug)]
+enum Flaw {
+    /// Somebody else can change or enter it, or owns it.
+    Open(String),
+    /// It is not there, cannot be read or made, or is something else.
+    Unusable(String),
 }
 
-fn vault_fault(cause: String) -> Fault {
-    Fault::new(Code::VaultFolderUnsafe).cause(cause)
+impl Flaw {
+    fn into_cause(self) -> String {
+        match self {
+            Self::Open(cause) | Self::Unusable(cause) => cause,
+        }
+    }
 }
 
-/// The checks themselves. Errors are causes: one sentence that names the path and, where there is one, the command.
+fn socket_fault(flaw: Flaw) -> Fault {
+    Fault::new(Code::BrokerSocket).cause(flaw.into_cause())
+}
+
+fn vault_fault(flaw: Flaw) -> Fault {
+    match flaw {
+        Flaw::Open(cause) => Fault::new(Code::VaultFolderUnsafe).cause(cause),
+        Flaw::Unusable(cause) => Fault::new(Code::FileUnreadable).cause(cause),
+    }
+}
+
+/// The checks themselves. A [`Flaw`] names the path and, where there is one, the command.
 #[cfg(unix)]
 mod unix {
+    use super::Flaw::{self, Open, Unusable};
     use sha2::{Digest, Sha256};
     use std::collections::VecDeque;
     use std::ffi::OsString;
@@ -242,7 +280,7 @@ mod unix {
 
     /// The real path. Each component that exists must belong to root or to `uid`, links included, and must be writable
     /// by its owner alone or be sticky; what does not exist yet is added as it stands.
-    pub(super) fn resolve(path: &Path, uid: u32) -> Result<PathBuf, String> {
+    pub(super) fn resolve(path: &Path, uid: u32) -> Result<PathBuf, Flaw> {
         let mut real = PathBuf::from("/");
         let mut todo: VecDeque<OsString> = parts(path)?.into();
         let mut links = 0;
@@ -257,23 +295,23 @@ mod unix {
                 Ok(meta) => meta,
                 Err(e) if e.kind() == ErrorKind::NotFound => {
                     if todo.iter().any(|n| n == "..") {
-                        return Err(format!("{} does not exist", next.display()));
+                        return Err(Unusable(format!("{} does not exist", next.display())));
                     }
                     real = next;
                     real.extend(todo);
                     return Ok(real);
                 }
-                Err(e) => return Err(format!("{}: {e}", next.display())),
+                Err(e) => return Err(Unusable(format!("{}: {e}", next.display()))),
             };
             if meta.is_symlink() {
                 links += 1;
                 if links > LINKS_MAX {
-                    return Err(format!("{} passes too many symbolic links", path.display()));
+                    return Err(Unusable(format!("{} passes too many symbolic links", path.display())));
                 }
                 if meta.uid() != 0 && meta.uid() != uid {
-                    return Err(format!("{} is a symbolic link of user {}", next.display(), meta.uid()));
+                    return Err(Open(format!("{} is a symbolic link of user {}", next.display(), meta.uid())));
                 }
-                let target = std::fs::read_link(&next).map_err(|e| format!("{}: {e}", next.display()))?;
+                let target = std::fs::read_link(&next).map_err(|e| Unusable(format!("{}: {e}", next.display())))?;
                 if target.is_absolute() {
                     real = PathBuf::from("/");
                 }
@@ -289,58 +327,64 @@ mod unix {
     }
 
     /// A folder of ours which nobody else can write; others may read it. Gives its real path.
-    pub(super) fn closed(folder: &Path, uid: u32) -> Result<PathBuf, String> {
+    pub(super) fn closed(folder: &Path, uid: u32) -> Result<PathBuf, Flaw> {
         let real = resolve(folder, uid)?;
         let meta = look(&real)?;
-        if !meta.is_dir() || meta.uid() != uid {
-            return Err(format!("{} is not a folder of user {uid}", real.display()));
+        if !meta.is_dir() {
+            return Err(Unusable(format!("{} is no folder", real.display())));
+        }
+        if meta.uid() != uid {
+            return Err(Open(format!("{} belongs to user {}", real.display(), meta.uid())));
         }
         if meta.mode() & 0o022 != 0 {
-            return Err(format!("others can write {}: chmod go-w {}", real.display(), real.display()));
+            return Err(Open(format!("others can write {}: chmod go-w {}", real.display(), real.display())));
         }
         Ok(real)
     }
 
     /// A folder of ours which nobody else can enter, and not reached through a link at its end. `Ok(false)`: there is
     /// none.
-    pub(super) fn private(folder: &Path, uid: u32) -> Result<bool, String> {
+    pub(super) fn private(folder: &Path, uid: u32) -> Result<bool, Flaw> {
         if let Some(parent) = folder.parent() {
             resolve(parent, uid)?;
         }
         let meta = match folder.symlink_metadata() {
             Ok(meta) => meta,
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(false),
-            Err(e) => return Err(format!("{}: {e}", folder.display())),
+            Err(e) => return Err(Unusable(format!("{}: {e}", folder.display()))),
         };
-        if !meta.is_dir() || meta.uid() != uid {
-            return Err(format!("{} is not a folder of user {uid}", folder.display()));
+        if !meta.is_dir() && !meta.is_symlink() {
+            return Err(Unusable(format!("{} is no folder", folder.display())));
+        }
+        if meta.is_symlink() || meta.uid() != uid {
+            return Err(Open(format!("{} is not a folder of user {uid}", folder.display())));
         }
         if meta.mode() & 0o077 != 0 {
-            return Err(format!("others can enter {}: chmod 700 {}", folder.display(), folder.display()));
+            return Err(Open(format!("others can enter {}: chmod 700 {}", folder.display(), folder.display())));
         }
         Ok(true)
     }
 
     /// Makes the folder and its parents with mode 0700 where they are missing, then checks it as [`private`] does.
-    pub(super) fn make_private(folder: &Path, uid: u32) -> Result<(), String> {
+    pub(super) fn make_private(folder: &Path, uid: u32) -> Result<(), Flaw> {
         if private(folder, uid)? {
             return Ok(());
         }
         let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
-        made.map_err(|e| format!("{} cannot be made: {e}", folder.display()))?;
-        private(folder, uid)?.then_some(()).ok_or_else(|| format!("{} went away", folder.display()))
+        made.map_err(|e| Unusable(format!("{} cannot be made: {e}", folder.display())))?;
+        private(folder, uid)?.then_some(()).ok_or_else(|| Unusable(format!("{} went away", folder.display())))
     }
 
     /// A program of ours or of root which nobody else can change or replace. Gives its real path.
-    pub(super) fn program(path: &Path, uid: u32) -> Result<PathBuf, String> {
+    pub(super) fn program(path: &Path, uid: u32) -> Result<PathBuf, Flaw> {
         let real = resolve(path, uid)?;
         let meta = look(&real)?;
         let Some(folder) = real.parent().filter(|_| meta.is_file()) else {
-            return Err(format!("{} is not a program", real.display()));
+            return Err(Unusable(format!("{} is not a program", real.display())));
         };
         for (path, meta) in [(real.as_path(), &meta), (folder, &look(folder)?)] {
             if meta.mode() & others(meta, uid) != 0 {
-                return Err(format!("others can write {}: chmod go-w {}", path.display(), path.display()));
+                return Err(Open(format!("others can write {}: chmod go-w {}", path.display(), path.display())));
             }
         }
         Ok(real)
@@ -362,12 +406,12 @@ mod unix {
         }
     }
 
-    fn ancestor(path: &Path, meta: &Metadata, uid: u32) -> Result<(), String> {
+    fn ancestor(path: &Path, meta: &Metadata, uid: u32) -> Result<(), Flaw> {
         if meta.uid() != 0 && meta.uid() != uid {
-            return Err(format!("{} belongs to user {}", path.display(), meta.uid()));
+            return Err(Open(format!("{} belongs to user {}", path.display(), meta.uid())));
         }
         if meta.is_dir() && meta.mode() & others(meta, uid) != 0 && meta.mode() & 0o1000 == 0 {
-            return Err(format!("others can write {}: chmod go-w {}", path.display(), path.display()));
+            return Err(Open(format!("others can write {}: chmod go-w {}", path.display(), path.display())));
         }
         Ok(())
     }
@@ -378,18 +422,20 @@ mod unix {
         if uid != 0 && meta.gid() == uid { 0o002 } else { 0o022 }
     }
 
-    fn look(path: &Path) -> Result<Metadata, String> {
-        path.symlink_metadata().map_err(|e| format!("{}: {e}", path.display()))
+    fn look(path: &Path) -> Result<Metadata, Flaw> {
+        path.symlink_metadata().map_err(|e| Unusable(format!("{}: {e}", path.display())))
     }
 
-    fn parts(path: &Path) -> Result<Vec<OsString>, String> {
+    fn parts(path: &Path) -> Result<Vec<OsString>, Flaw> {
         let mut out = Vec::new();
         for part in path.components() {
             match part {
                 Component::RootDir | Component::CurDir => {}
                 Component::ParentDir => out.push("..".into()),
                 Component::Normal(name) => out.push(name.to_owned()),
-                Component::Prefix(_) => return Err(format!("{} is not a path of this system", path.display())),
+                Component::Prefix(_) => {
+                    return Err(Unusable(format!("{} is not a path of this system", path.display())));
+                }
             }
         }
         Ok(out)
@@ -399,10 +445,11 @@ mod unix {
 /// Other systems: every check fails, so that nothing is trusted.
 #[cfg(not(unix))]
 mod unix {
+    use super::Flaw;
     use std::path::{Path, PathBuf};
 
-    fn none<T>() -> Result<T, String> {
-        Err("folders cannot be checked on this system yet".to_owned())
+    fn none<T>() -> Result<T, Flaw> {
+        Err(Flaw::Unusable("folders cannot be checked on this system yet".to_owned()))
     }
 
     pub(super) fn uid() -> u32 {
@@ -411,19 +458,19 @@ mod unix {
     pub(super) fn key(_home: &Path) -> String {
         String::new()
     }
-    pub(super) fn resolve(_path: &Path, _uid: u32) -> Result<PathBuf, String> {
+    pub(super) fn resolve(_path: &Path, _uid: u32) -> Result<PathBuf, Flaw> {
         none()
     }
-    pub(super) fn closed(_folder: &Path, _uid: u32) -> Result<PathBuf, String> {
+    pub(super) fn closed(_folder: &Path, _uid: u32) -> Result<PathBuf, Flaw> {
         none()
     }
-    pub(super) fn private(_folder: &Path, _uid: u32) -> Result<bool, String> {
+    pub(super) fn private(_folder: &Path, _uid: u32) -> Result<bool, Flaw> {
         none()
     }
-    pub(super) fn make_private(_folder: &Path, _uid: u32) -> Result<(), String> {
+    pub(super) fn make_private(_folder: &Path, _uid: u32) -> Result<(), Flaw> {
         none()
     }
-    pub(super) fn program(_path: &Path, _uid: u32) -> Result<PathBuf, String> {
+    pub(super) fn program(_path: &Path, _uid: u32) -> Result<PathBuf, Flaw> {
         none()
     }
     pub(super) fn in_memory(_folder: &Path) -> bool {
@@ -633,13 +680,38 @@ mod tests {
         let run = s.folder("run", 0o700);
         symlink(s.0.join("b"), s.0.join("a")).unwrap();
         symlink(s.0.join("a"), s.0.join("b")).unwrap();
-        assert_eq!(
-            code(find(&[("KEYWARD_HOME", &s.0.join("a/x")), ("XDG_RUNTIME_DIR", &run)])),
-            Code::VaultFolderUnsafe
-        );
+        assert_eq!(code(find(&[("KEYWARD_HOME", &s.0.join("a/x")), ("XDG_RUNTIME_DIR", &run)])), Code::FileUnreadable);
         let long = s.folder(&"x".repeat(100), 0o700);
         let fault = find(&[("HOME", &s.0), ("XDG_RUNTIME_DIR", &long)]).unwrap_err();
         assert!(fault.code == Code::BrokerSocket && fault.causes[0].contains("107"), "{fault}");
+    }
+
+    #[test]
+    fn a_home_that_cannot_be_is_told_apart_from_one_that_is_open_to_others() {
+        use std::os::unix::ffi::OsStrExt;
+        let s = Scratch::new("unfit");
+        let run = s.folder("run", 0o700);
+        let home = |home: &Path| find(&[("KEYWARD_HOME", home), ("XDG_RUNTIME_DIR", &run)]);
+        let file = s.0.join("file");
+        fs::write(&file, "").unwrap();
+        for place in [file.clone(), file.join("below")] {
+            let fault = home(&place).unwrap_err();
+            assert!(fault.code == Code::FileUnreadable && fault.causes[0].contains("file"), "{fault}");
+        }
+        let fault = home(Path::new("here/or/there")).unwrap_err();
+        assert!(fault.code == Code::ConfigInvalid && fault.help.contains("begins with /"), "{fault}");
+        let odd = s.0.join(std::ffi::OsStr::from_bytes(b"od\xffd"));
+        let fault = home(&odd).unwrap_err();
+        assert!(fault.code == Code::ConfigInvalid && fault.causes[0].contains("UTF-8"), "{fault}");
+        let places = home(&s.0.join("h")).unwrap();
+        fs::create_dir(s.0.join("h")).unwrap();
+        fs::write(&places.state, "").unwrap();
+        assert_eq!(code(places.make_all()), Code::FileUnreadable, "a file in the place of a folder");
+        fs::remove_file(&places.state).unwrap();
+        // Where nobody can make a folder, root included.
+        let sealed = home(Path::new("/proc/keyward")).unwrap();
+        let fault = sealed.make_all().unwrap_err();
+        assert!(fault.code == Code::FileUnreadable && fault.causes[0].contains("cannot be made"), "{fault}");
     }
 
     #[test]

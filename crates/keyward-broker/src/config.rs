@@ -30,25 +30,28 @@ impl Config {
     /// Reads `config.toml` in `folder`: `auto_lock = "15m"`, one minute to one day.
     ///
     /// # Errors
-    /// [`Code::ConfigInvalid`], with the field or line.
+    /// [`Code::ConfigInvalid`], with the file and what is wrong in it.
     pub(crate) fn load(folder: &Path) -> Result<Self, Fault> {
         let path = folder.join("config.toml");
         match std::fs::read_to_string(&path) {
-            Ok(text) => Self::parse(&text),
+            Ok(text) => Self::parse_file(&path, &text),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
             Err(e) => Err(Fault::new(Code::ConfigInvalid).cause(format!("{}: {e}", path.display()))),
         }
     }
 
-    fn parse(text: &str) -> Result<Self, Fault> {
-        let wrong = |cause: String| Fault::new(Code::ConfigInvalid).cause(cause);
-        let file: File = toml::from_str(text).map_err(|e| wrong(e.message().to_owned()))?;
+    fn parse_file(path: &Path, text: &str) -> Result<Self, Fault> {
+        Self::parse(text).map_err(|wrong| Fault::new(Code::ConfigInvalid).cause(format!("{}: {wrong}", path.display())))
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let file: File = toml::from_str(text).map_err(|e| e.message().to_owned())?;
         let auto_lock = match file.auto_lock {
             None => Self::default().auto_lock,
-            Some(text) => parse_duration(&text).map_err(|e| wrong(format!("auto_lock: {e}")))?,
+            Some(text) => parse_duration(&text).map_err(|e| format!("auto_lock: {e}"))?,
         };
         let config = Self { auto_lock };
-        config.check().map_err(wrong)?;
+        config.check()?;
         Ok(config)
     }
 
@@ -77,7 +80,7 @@ impl Config {
             Err(e) if e.kind() == io::ErrorKind::NotFound => String::new(),
             Err(e) => return Err(fault(e)),
         };
-        Self::parse(&former)?;
+        Self::parse_file(&path, &former)?;
         // A link stays one, as of those who keep their settings elsewhere.
         let target = path.canonicalize().unwrap_or_else(|_| path.clone());
         let mut draft = target.clone().into_os_string();
@@ -192,7 +195,8 @@ mod tests {
         assert_eq!(Config::parse(""), Ok(Config::default()));
         assert_eq!(Config::parse("auto_lock = \"2h\"").map(|c| c.auto_lock), Ok(Duration::from_secs(7200)));
         for text in ["auto_lock = \"5s\"", "auto_lock = 5", "autolock = \"5m\"", "auto_lock = \"30h\"", "auto_lock"] {
-            assert_eq!(Config::parse(text).map_err(|f| f.code), Err(Code::ConfigInvalid), "{text}");
+            let fault = Config::parse_file(Path::new("/c/config.toml"), text).unwrap_err();
+            assert!(fault.code == Code::ConfigInvalid && fault.causes[0].starts_with("/c/config.toml: "), "{fault}");
         }
     }
 }

@@ -100,6 +100,10 @@ fn fault(error: &Error) -> Fault {
     match error {
         Error::NoEntry => Fault::new(Code::KeyringMissing),
         Error::NoStorageAccess(_) => Fault::new(Code::KeyringLocked),
+        // Its words are those of the bus, which help nobody here.
+        Error::PlatformFailure(_) => {
+            Fault::new(Code::KeyringAbsent).cause("nothing on the session bus answers as org.freedesktop.secrets")
+        }
         other => Fault::new(Code::KeyringAbsent).cause(other),
     }
 }

@@ -17,7 +17,8 @@ use std::process::ExitCode;
 #[global_allocator]
 static WIPING: keyward_secret::WipingAllocator = keyward_secret::WipingAllocator;
 
-fn main() -> ExitCode {
+/// Starts the parent or the worker, and gives the exit code of what failed.
+pub(crate) fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(fault) => ExitCode::from(fault.exit),

@@ -113,7 +113,7 @@ impl Broker {
         let at = now();
         let open = self.unlocked(&mut state)?;
         open.last_action = at.boot;
-        let item = open.secrets.get(name.as_str()).cloned().ok_or_else(|| unknown(&name))?;
+        let item = open.secrets.get(name.as_str()).cloned().ok_or_else(|| no_secret(&name))?;
         let users = users(open, &name);
         if !users.is_empty() {
             let list = users.iter().map(Name::as_str).collect::<Vec<_>>().join(", ");
@@ -138,7 +138,7 @@ impl Broker {
         let at = now();
         let open = self.delivering(&mut state)?;
         open.last_action = at.boot;
-        let item = open.secrets.get(name.as_str()).cloned().ok_or_else(|| unknown(&name))?;
+        let item = open.secrets.get(name.as_str()).cloned().ok_or_else(|| no_secret(&name))?;
         let seal = open.seal.as_ref().ok_or(Fault::new(Code::VaultLocked))?;
         let reference = ItemRef { id: item.info.id, generation: item.info.generation, kind: &item.info.kind };
         let secret = keyward_crypto::open(seal, &reference, &item.sealed).map_err(|e| StoreError::from(e).fault())?;
@@ -366,16 +366,15 @@ fn users(open: &Open, secret: &Name) -> Vec<Name> {
 fn check_secrets(open: &Open, profile: &Profile) -> Result<(), Fault> {
     for reference in profile.secrets() {
         if !open.secrets.contains_key(reference.0.as_str()) {
-            return Err(unknown(&reference.0));
+            let name = &reference.0;
+            return Err(no_secret(name).help(format!("store it with `keyward secret set {name}`")));
         }
     }
     Ok(())
 }
 
-fn unknown(name: &Name) -> Fault {
-    Fault::new(Code::SecretUnknown)
-        .cause(format!("no secret is named `{name}`"))
-        .help(format!("store it with `keyward secret set {name}`"))
+fn no_secret(name: &Name) -> Fault {
+    Fault::new(Code::SecretUnknown).cause(format!("no secret is named `{name}`"))
 }
 
 fn no_profile(name: &Name) -> Fault {

@@ -185,7 +185,12 @@ impl Broker {
         self.load_secrets(&mut open).await?;
         let mut entries = state.owed.clone();
         if !state.opened {
-            let started = entry(Kind::BrokerStarted, self.started).detail("version", env!("CARGO_PKG_VERSION"));
+            let started = match by {
+                Some(_) => entry(Kind::BrokerStarted, self.started),
+                // The vault was made a moment ago, and its log has no time before that.
+                None => entry(Kind::BrokerStarted, at).detail("started_at", self.started.wall.to_rfc3339()),
+            };
+            let started = started.detail("version", env!("CARGO_PKG_VERSION"));
             entries.push(started.detail("pid", std::process::id()));
         }
         let wrong = self.wrong_proofs();
@@ -612,7 +617,7 @@ impl Broker {
         }
         let read = tokio::task::spawn_blocking(move || Backup::read(&path)).await;
         let backup = read.map_err(|_| Fault::new(Code::Internal))?.map_err(|e| e.fault())?;
-        let key = self.prove_with(backup.slots().clone(), request.proof).await?;
+        let key = self.prove_with(backup.slots().clone(), request.proof).await.map_err(of_backup)?;
         let mut state = self.state().await;
         if state.open().is_some() {
             self.lock_now(&mut state, Some(peer)).await?;
@@ -629,6 +634,16 @@ impl Broker {
         self.publish_vault("unlocked");
         Ok(answer)
     }
+}
+
+/// The fault of a wrong proof, in words about the backup instead of the vault.
+fn of_backup(fault: Fault) -> Fault {
+    let message = match fault.code {
+        Code::VaultWrongPassphrase => "the passphrase does not open the backup",
+        Code::VaultWrongRecovery => "the recovery key does not open the backup",
+        _ => return fault,
+    };
+    Fault { message: message.to_owned(), ..fault }.help("use the one of the day on which the backup was made")
 }
 
 /// The backups that the log knows of and that still exist.

@@ -3,7 +3,7 @@
 //! Puts the parts in their order: descriptors from the parent, folders, log, runtime, broker. Never decides anything
 //! about a request. Called by `main`.
 
-use crate::supervise::Inherited;
+use super::supervise::Inherited;
 use keyward_api::place::Places;
 use keyward_diag::{Code, Fault};
 use std::io;
@@ -43,7 +43,7 @@ pub(crate) fn run() -> Result<(), Fault> {
 
 fn start(places: &Places) -> Result<Runtime, Fault> {
     places.make_all()?;
-    crate::log::start(places, std::env::var("KEYWARD_LOG").ok().as_deref())?;
+    super::log::start(places, std::env::var("KEYWARD_LOG").ok().as_deref())?;
     Builder::new_current_thread().enable_all().build().map_err(|e| start_fault(&e))
 }
 

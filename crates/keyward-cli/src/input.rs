@@ -131,7 +131,7 @@ impl ProofArgs {
         refused_anyway(context)?;
         must_ask(context)?;
         let backup = passphrase(ask("Passphrase of the backup: ")?)?;
-        let present = ask(&prompt("Passphrase of the vault that is there, or enter if it is the same", places))?;
+        let present = ask(&prompt("Passphrase of the vault that is there, or Enter if it is the same", places))?;
         let present = if present.is_empty() { None } else { Some(self.wrap(passphrase(present)?)) };
         Ok((self.wrap(backup), present))
     }
@@ -203,16 +203,29 @@ pub(crate) fn ask_passphrase(places: &Places) -> Result<Proof, Fault> {
     passphrase(ask(&prompt("Passphrase", places))?).map(Proof::Passphrase)
 }
 
-/// Reads the passphrase of a vault that is to be made, or asks for it twice.
+/// Makes a vault by `make` with the passphrase that was given, or with one that is asked for twice; one that is too weak may be
+/// typed again.
 ///
 /// # Errors
-/// [`Code::PassphraseNeeded`] when nothing was given and nobody can be asked.
-pub(crate) fn new_passphrase(context: &Context, args: &PassphraseArgs) -> Result<SecretText, Fault> {
+/// [`Code::PassphraseNeeded`] when nothing was given and nobody can be asked; those of `make`.
+pub(crate) fn with_new_passphrase<T>(
+    context: &Context,
+    args: &PassphraseArgs,
+    mut make: impl FnMut(SecretText) -> Result<T, Fault>,
+) -> Result<T, Fault> {
     if let Some([text]) = args.given()? {
-        return Ok(text);
+        return make(text);
     }
     must_ask(context)?;
-    ask_new()
+    for _ in 1..ATTEMPTS {
+        match make(ask_new()?) {
+            Err(fault) if fault.code == Code::VaultWeakPassphrase => {
+                out::say(&format!("{}: {}; once more", fault.message, fault.causes.join("; ")));
+            }
+            made => return made,
+        }
+    }
+    make(ask_new()?)
 }
 
 /// Reads a secret that is to be stored: standard input as it is, or a hidden prompt where that is a terminal. The second
@@ -304,18 +317,23 @@ fn ask(prompt: &str) -> Result<Vec<u8>, Fault> {
 
 fn ask_new() -> Result<SecretText, Fault> {
     out::say(&format!("for the new passphrase, {}", Code::VaultWeakPassphrase.help()));
+    let mut why = "";
     for attempt in 1..=ATTEMPTS {
-        let first = Passphrase::new(ask("New passphrase: ")?).map_err(|e| invalid_passphrase(&e))?;
-        let second = Passphrase::new(ask("The same again: ")?).map_err(|e| invalid_passphrase(&e))?;
-        // EXPOSE: compared by the person who typed both.
-        if first.expose(|a| second.expose(|b| a == b)) {
-            return to_text(&first);
-        }
+        let first = Passphrase::new(ask("New passphrase: ")?);
+        let second = if first.is_ok() { Passphrase::new(ask("The same again: ")?) } else { Err(SecretError::Empty) };
+        // EXPOSE: compared for the person who typed both.
+        let same = |a: &Passphrase, b: &Passphrase| a.expose(|a| b.expose(|b| a == b));
+        why = match (first, second) {
+            (Ok(first), Ok(second)) if same(&first, &second) => return to_text(&first),
+            (Err(SecretError::Empty), _) => "it is empty",
+            (Ok(_), Ok(_) | Err(SecretError::Empty)) => "the two are not the same",
+            (Err(error), _) | (_, Err(error)) => return Err(invalid_passphrase(&error)),
+        };
         if attempt < ATTEMPTS {
-            out::say("the two are not the same; once more");
+            out::say(&format!("{why}; once more"));
         }
     }
-    Err(Fault::new(Code::RequestInvalid).cause("the new passphrase and its repetition differ"))
+    Err(Fault::new(Code::RequestInvalid).cause(format!("the new passphrase: {why}")))
 }
 
 fn passphrase(bytes: Vec<u8>) -> Result<SecretText, Fault> {

@@ -45,12 +45,12 @@ fn moment_at(text: &str, now: Timestamp) -> Result<String, String> {
     now.checked_sub(SignedDuration::from_secs(ago)).map(|at| at.to_string()).map_err(|_| wrong())
 }
 
-/// `in 12 min`, `ended`; the text itself when it is no time.
+/// `12 min`, `ended`; the text itself when it is no time.
 pub(crate) fn left(at: &str) -> String {
     match seconds_from_now(at) {
         None => at.to_owned(),
         Some(..=0) => "ended".to_owned(),
-        Some(s) => format!("in {}", words(s.unsigned_abs())),
+        Some(s) => words(s.unsigned_abs()),
     }
 }
 
@@ -119,7 +119,7 @@ mod tests {
         let told: Vec<_> = [59, 119, 120, 7_199, 7_200, 172_800].map(words).into();
         assert_eq!(told, ["59 s", "119 s", "2 min", "119 min", "2 h", "2 d"]);
         assert_eq!((left("1970-01-01T00:00:00Z").as_str(), left("soon").as_str()), ("ended", "soon"));
-        assert!(left("2999-01-01T00:00:00Z").starts_with("in "));
+        assert!(left("2999-01-01T00:00:00Z").ends_with(" d"));
         assert_eq!(clock("2026-11-21T08:00:00.123456Z"), "2026-11-21 08:00:00");
     }
 }

@@ -185,6 +185,9 @@ impl ProfileError {
                     None => fault,
                 }
             }
+            Self::Variable(e @ VariableError::NotAName(_)) => Fault::new(Code::ProfileInvalid)
+                .cause(e)
+                .help("use letters, digits and '_', and no digit at the beginning"),
             Self::Variable(e) => Fault::new(Code::DeliveryVariable).cause(e),
         }
     }
@@ -930,6 +933,10 @@ mod tests {
             (
                 "[issuer]\nkind = \"static\"\nsecret = \"secret:a\"\n[delivery]\nenv = { PATH = \"token\" }",
                 "delivery.variable_refused",
+            ),
+            (
+                "[issuer]\nkind = \"static\"\nsecret = \"secret:a\"\n[delivery]\nenv = { A-B = \"token\" }",
+                "profile.invalid: `A-B` is not a variable name",
             ),
             (
                 "[issuer]\nkind = \"static\"\nsecret = \"secret:a\"\n[delivery]\nenv = { A = \"tok\" }",

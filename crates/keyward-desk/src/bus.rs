@@ -23,6 +23,6 @@ pub enum FromBus {
     Lock,
     /// Take everything back.
     RevokeAll,
-    /// Quit; with live runs the host asks first.
+    /// Quit; asks first when runs are live.
     Quit,
 }

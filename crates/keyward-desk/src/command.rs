@@ -59,12 +59,13 @@ macro_rules! each_command {
             "Ask for the passphrase and open the vault" vault_unlock() -> Done;
             "Take everything back and wipe the keys" vault_lock() -> LockAnswer;
             "Ask for the old passphrase and a new one" passphrase_change() -> Done;
-            "The ways to open the vault" slots() -> Vec<SlotMsg>;
-            "Ask for the passphrase and add a way to open the vault" slot_add(SlotAdd) -> Done;
-            "Ask for the passphrase and remove a way to open the vault" slot_remove(SlotNamed) -> Done;
+            "The unlock methods" slots() -> Vec<SlotMsg>;
+            "Ask for the passphrase and add an unlock method" slot_add(SlotAdd) -> Done;
+            "Ask for the passphrase and remove an unlock method" slot_remove(SlotNamed) -> Done;
             "The settings" settings() -> SettingsView;
             "Change the settings" settings_save(SettingsView) -> Done;
             "Start or find the broker anew" connect() -> Connection;
+            "End the desktop; asks first when runs are live" quit() -> Done;
         }
     };
 }

@@ -7,7 +7,7 @@
 use crate::bus::FromBus;
 use crate::follow::Bell;
 use crate::pool::Pool;
-use crate::prompt::{Ask, Prompter};
+use crate::prompt::{Ask, Prompter, QuitAnswer};
 use crate::types::*;
 use crate::{draft, look, settings, tile};
 use keyward_api::place::Places;
@@ -98,13 +98,13 @@ impl Desk {
         })
     }
 
-    /// Carries out what came over the session bus. [`FromBus::Open`] and [`FromBus::Quit`] are the host's and do nothing here.
+    /// Carries out what came over the session bus. [`FromBus::Open`] is the host's and does nothing here.
     ///
     /// # Errors
     /// Those of the command; [`Code::RunUnknown`] for a profile that is to be renewed and is not live.
     pub fn act(&self, asked: &FromBus) -> Result<(), Fault> {
         match asked {
-            FromBus::Open(_) | FromBus::Quit => Ok(()),
+            FromBus::Open(_) => Ok(()),
             FromBus::Launch(name) => self.launch(named(name)).map(drop),
             FromBus::StopRun(run) => self.revoke(RevokeRequest::Target(run.clone())).map(drop),
             FromBus::Renew(profile) => {
@@ -117,7 +117,27 @@ impl Desk {
             FromBus::AskToCopy(profile) => self.profile_copy(named(profile)).map(drop),
             FromBus::Lock => self.vault_lock().map(drop),
             FromBus::RevokeAll => self.revoke(RevokeRequest::All).map(drop),
+            FromBus::Quit => self.quit().map(drop),
         }
+    }
+
+    /// Ends the desktop; asks first what becomes of live runs. A broker that does not answer has none to ask about.
+    ///
+    /// # Errors
+    /// [`Code::DesktopPrompt`] while another prompt is open; those of the broker when what is held could not be taken back,
+    /// which is a reason to stay.
+    pub fn quit(&self) -> Result<Done, Fault> {
+        let live = self.overview().map_or(0, |overview| overview.runs.len());
+        if live > 0 {
+            let _turn = self.turn()?;
+            match self.prompter.quit(live) {
+                None => return Ok(closed()),
+                Some(QuitAnswer::Leave) => {}
+                Some(QuitAnswer::Revoke) => drop(self.revoke(RevokeRequest::All)?),
+            }
+        }
+        self.prompter.end();
+        Ok(done())
     }
 
     // What is going on.
@@ -535,7 +555,7 @@ impl Desk {
         Ok(Done { notes, ..ended })
     }
 
-    /// The ways to open the vault.
+    /// The unlock methods.
     ///
     /// # Errors
     /// Those of the broker.
@@ -543,7 +563,7 @@ impl Desk {
         self.get("/v1/vault/slots")
     }
 
-    /// Adds a way to open the vault.
+    /// Adds an unlock method.
     ///
     /// # Errors
     /// Those of the broker.
@@ -571,13 +591,13 @@ impl Desk {
         Ok(ended)
     }
 
-    /// Removes a way to open the vault.
+    /// Removes an unlock method.
     ///
     /// # Errors
     /// Those of the broker.
     pub fn slot_remove(&self, request: SlotNamed) -> Result<Done, Fault> {
         let _turn = self.turn()?;
-        let ask = ask("Remove a way to open the vault", &format!("Which one: {}", look::name(&request.slot, 64)));
+        let ask = ask("Remove an unlock method", &format!("Which one: {}", look::name(&request.slot, 64)));
         self.proven(ask, |proof| {
             let body = SlotRemoveRequest { slot: request.slot.clone(), proof };
             self.post::<_, ()>("/v1/vault/slots/remove", &body)

@@ -26,7 +26,7 @@ pub use command::{COMMANDS, Command, document};
 pub use desk::Desk;
 pub use look::next_due;
 pub use notice::{Notice, NoticeAction, NoticeChange, NoticeKind, Notices};
-pub use prompt::{Ask, Prompter, Strength, strength};
+pub use prompt::{Ask, Prompter, QuitAnswer, Strength, strength};
 pub use tray::{Glyph, Tray, TrayItem, tray};
 pub use types::{
     AgentMsg, AuditEntryQuery, BreakReason, Connection, DeskEvent, Done, Exported, IdentityDraft, LauncherDraft,

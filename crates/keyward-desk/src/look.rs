@@ -5,7 +5,7 @@
 use crate::types::Overview;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
-use keyward_api::{LeaseMsg, Outlook, RunMsg, VaultState};
+use keyward_api::{DeliveryMode, LeaseMsg, Outlook, RunMsg, VaultState};
 use keyward_diag::plain;
 
 /// A lease that ends by itself is near its end from so long before on, or from the last tenth of its life if that is later.
@@ -50,6 +50,11 @@ pub fn next_due(overview: Option<&Overview>, now: Timestamp) -> Option<Timestamp
 /// When the app loses what the lease gives it: the limit where it is renewed until then.
 pub(crate) fn end(lease: &LeaseMsg) -> Option<Timestamp> {
     time(if lease.outlook.kind == Outlook::Renews { &lease.limit_at } else { &lease.outlook.at })
+}
+
+/// What the lease gave stays with the app when it ends: the lease reaches its limit, and the variable holds what it held.
+pub(crate) fn keeps(lease: &LeaseMsg) -> bool {
+    lease.delivery == DeliveryMode::Env && lease.outlook.kind == Outlook::Ends && end(lease) >= time(&lease.limit_at)
 }
 
 /// A time of the LocalAPI.

@@ -5,7 +5,7 @@
 //! and hands answers back as [`FromBus`].
 
 use crate::bus::FromBus;
-use crate::look::{app, clock, end, fails, is_open, live, name, near_from};
+use crate::look::{app, clock, end, fails, is_open, keeps, live, name, near_from};
 use crate::types::{NotificationSettings, Overview, Screen};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -154,7 +154,13 @@ fn expires_soon(overview: &Overview, run: &RunMsg, lease: &LeaseMsg, now: Timest
     let mut actions = vec![open(Screen::Now)];
     // A stored secret is the same however often it is fetched.
     let stored = overview.profiles.iter().any(|p| p.name == lease.profile && p.issuer == "static");
-    let mut body = sentence(&lease.outlook.why);
+    let profile = name(&lease.profile, NAME_MAX);
+    let (title, mut body) = if keeps(lease) {
+        let kept = format!("{} keeps what is in its variable.", app(run));
+        (format!("The lease of {profile} ends at {at}"), format!("{} {kept}", sentence(&lease.outlook.why)))
+    } else {
+        (format!("{} loses {profile} at {at}", app(run)), sentence(&lease.outlook.why))
+    };
     if !stored {
         body.push_str(" Renew makes a fresh credential for its next start.");
         actions.insert(0, NoticeAction { key: "renew", label: "Renew", act: FromBus::Renew(lease.profile.clone()) });
@@ -162,7 +168,7 @@ fn expires_soon(overview: &Overview, run: &RunMsg, lease: &LeaseMsg, now: Timest
     Notice {
         id: format!("expires-soon/{}", lease.lease),
         kind: NoticeKind::ExpiresSoon,
-        title: format!("{} loses {} at {at}", app(run), name(&lease.profile, NAME_MAX)),
+        title,
         body: escaped(&body),
         actions,
     }
@@ -267,6 +273,13 @@ mod tests {
         let mut stored = with(vec![lease("1", "p", "ends", 4)]);
         stored.profiles[0].issuer = "static".into();
         assert_eq!(keys(&only(&stored)), [("open", FromBus::Open(Screen::Now))], "nothing would be fresh");
+
+        let mut limited = lease("1", "p", "ends", 4);
+        (limited["delivery"], limited["limit_at"]) = (json!("env"), limited["outlook"]["at"].clone());
+        limited["outlook"]["why"] = json!("the lease reaches its limit of 1 h");
+        let kept = only(&with(vec![limited]));
+        assert_eq!(kept.title, "The lease of p ends at 12:04");
+        assert!(kept.body.starts_with("The lease reaches its limit of 1 h. codex keeps what is in its variable."));
 
         let mut failing = lease("1", "p", "fails", 4);
         failing["outlook"]["why"] = json!("the issuer refuses: <b>invalid_grant</b> & more.");

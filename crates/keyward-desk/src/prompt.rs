@@ -23,6 +23,15 @@ pub struct Ask {
     pub error: Option<String>,
 }
 
+/// What becomes of the runs when the desktop ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QuitAnswer {
+    /// They keep their credentials.
+    Leave,
+    /// Everything is taken back first.
+    Revoke,
+}
+
 /// Shows native prompts. Each call blocks until the person has answered; `None` when the prompt was closed.
 ///
 /// Called from many threads; one prompt is shown at a time. Texts in it were bounded and escaped by the caller. The host names the
@@ -42,6 +51,10 @@ pub trait Prompter: Send + Sync {
     fn copy(&self, secret: SecretText);
     /// Asks where to save a file; `suggested` is a file name without a folder.
     fn save_path(&self, title: &str, suggested: &str) -> Option<PathBuf>;
+    /// Asks what becomes of `live` runs when the desktop ends; `None` lets it go on.
+    fn quit(&self, live: usize) -> Option<QuitAnswer>;
+    /// Ends the desktop. Asks nothing, and may return before the end.
+    fn end(&self);
 }
 
 /// How good a new passphrase is.

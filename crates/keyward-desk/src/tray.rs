@@ -4,7 +4,7 @@
 //! redrawn while nothing happens; the glyph alone changes at [`crate::next_due`]. Called by the host, which shows it.
 
 use crate::bus::FromBus;
-use crate::look::{app, clock, end, fails, folder, is_open, live, name, near_from};
+use crate::look::{app, clock, end, fails, folder, is_open, keeps, live, name, near_from};
 use crate::types::{Overview, Screen};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -106,7 +106,8 @@ fn state(overview: Option<&Overview>, now: Timestamp, zone: &TimeZone) -> (Glyph
     let near = live(overview).filter(|(_, lease)| near_from(lease).is_some_and(|from| from <= now));
     if let Some((run, lease)) = near.min_by_key(|(_, lease)| end(lease)) {
         let at = end(lease).map(|at| format!(" ends at {}", clock(at, now, zone))).unwrap_or_default();
-        return (Glyph::Soon, format!("{} of {}{at}", name(&lease.profile, NAME_MAX), app(run)));
+        let what = if keeps(lease) { "lease of " } else { "" };
+        return (Glyph::Soon, format!("{what}{} of {}{at}", name(&lease.profile, NAME_MAX), app(run)));
     }
     match overview.runs.len() {
         0 => (Glyph::Good, "nothing is running".to_owned()),
@@ -188,7 +189,8 @@ fn profiles(overview: &Overview) -> Option<TrayItem> {
         .into_iter()
         .take(ENTRIES_MAX)
         .map(|p| {
-            let live = p.leases > 0 || p.held.is_some();
+            // A stored secret is the same however often it is fetched.
+            let live = (p.leases > 0 || p.held.is_some()) && p.issuer != "static";
             let items = vec![
                 entry_if(live, &format!("renew/{}", p.name), "Renew", FromBus::Renew(p.name.clone())),
                 entry(&format!("copy/{}", p.name), "Copy…", FromBus::AskToCopy(p.name.clone())),

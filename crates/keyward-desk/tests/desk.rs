@@ -8,8 +8,8 @@ use keyward_api::{
 };
 use keyward_desk::{
     Ask, AuditEntryQuery, BreakReason, COMMANDS, Desk, DeskEvent, FromBus, Glyph, IdentityDraft, LauncherDraft,
-    LauncherSave, LoginAdopt, Named, Overview, ProfileDraft, ProfileSave, Prompter, SlotAdd, SlotNamed, Theme,
-    strength, tray,
+    LauncherSave, LoginAdopt, Named, Overview, ProfileDraft, ProfileSave, Prompter, QuitAnswer, SlotAdd, SlotNamed,
+    Theme, strength, tray,
 };
 use keyward_diag::Code;
 use keyward_secret::SecretText;
@@ -103,6 +103,17 @@ impl Prompter for Script {
     fn save_path(&self, _title: &str, suggested: &str) -> Option<PathBuf> {
         assert!(suggested.starts_with("keyward-audit-") && !suggested.contains('/'), "{suggested}");
         self.next().map(PathBuf::from)
+    }
+
+    fn quit(&self, live: usize) -> Option<QuitAnswer> {
+        match self.next()?.as_str() {
+            "leave" => Some(QuitAnswer::Leave),
+            other => (other == format!("revoke {live}")).then_some(QuitAnswer::Revoke),
+        }
+    }
+
+    fn end(&self) {
+        self.shown.lock().unwrap().push("end".to_owned());
     }
 }
 
@@ -273,6 +284,7 @@ fn story() {
     assert_eq!(desk.runs_past(PastRunsQuery::default()).unwrap().runs[0].app, "The sleeper");
     wait_for("the end of the zombie", || !Path::new(&format!("/proc/{pid}")).exists());
 
+    quit(&scene);
     desk.act(&FromBus::Lock).unwrap();
     let locked = scene.overview();
     assert_eq!((locked.status.vault.state, locked.profiles.len()), (VaultState::Locked, 0));
@@ -285,6 +297,26 @@ fn story() {
 fn session_of(pid: u32) -> u32 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     stat.rsplit(") ").next().unwrap().split(' ').nth(3).unwrap().parse().unwrap()
+}
+
+/// Launches and quits, with each answer.
+fn quit(scene: &Scene) {
+    let (desk, script) = (&scene.desk, &scene.script);
+    let held = || scene.overview().runs.iter().flat_map(|r| r.leases.clone()).filter(|l| l.state == "live").count();
+    assert!(desk.launch(named("The sleeper")).unwrap().done);
+    assert_eq!(held(), 1);
+    script.lay(&[None]);
+    assert!(!desk.quit().unwrap().done);
+    assert_ne!(script.last_shown(), "end", "closing the question is no yes");
+    script.lay(&[Some("leave")]);
+    desk.act(&FromBus::Quit).unwrap();
+    assert_eq!((script.last_shown().as_str(), held()), ("end", 1));
+    script.shown.lock().unwrap().clear();
+    script.lay(&[Some("revoke 1")]);
+    assert!(desk.quit().unwrap().done);
+    assert_eq!((script.last_shown().as_str(), held()), ("end", 0));
+    let pid = i32::try_from(scene.overview().runs[0].pid).unwrap();
+    keyward_testkit::signal(pid, rustix::process::Signal::KILL);
 }
 
 /// An export is whole and private, replaces a link instead of what it points to, and leaves nothing behind when it fails.

@@ -36,7 +36,7 @@ macro_rules! codes {
 
 codes! {
     // The vault.
-    VaultAbsent "vault.absent" 1 "there is no vault yet" "make one with `keyward init`"
+    VaultAbsent "vault.absent" 1 "there is no vault yet" "make one with `keyward setup`, which also moves in the credentials that it finds, or with `keyward init` alone"
     VaultExists "vault.exists" 1 "there is a vault already" "use it, or name another home with KEYWARD_HOME"
     VaultLocked "vault.locked" 3 "the vault is locked" "run `keyward unlock`"
     VaultWrongPassphrase "vault.wrong_passphrase" 1 "the passphrase does not open the vault" "try again; with a recovery key: `keyward unlock --recovery`"
@@ -76,7 +76,7 @@ codes! {
     ProfileInvalid "profile.invalid" 1 "the profile is not valid" "mend what the cause names"
     ProfileInUse "profile.in_use" 1 "a launcher uses the profile" "change or remove the launcher first; what the profile gave can be taken back with `keyward revoke NAME`"
     ProfileNotNamed "profile.not_named" 1 "which profile is not clear" "name one with -p PROFILE"
-    SecretUnknown "secret.unknown" 1 "there is no such secret" "store it with `keyward secret set NAME`"
+    SecretUnknown "secret.unknown" 1 "there is no such secret" "see them with `keyward secret list`"
     SecretInvalid "secret.invalid" 1 "the secret cannot be stored" "mend what the cause names"
     SecretInUse "secret.in_use" 1 "a profile uses the secret" "remove or change the profile first"
     LauncherUnknown "launcher.unknown" 1 "there is no such launcher" "see them with `keyward launcher list`"
@@ -140,7 +140,7 @@ codes! {
     RequestTooLarge "request.too_large" 1 "the request is too large" "send less than 64 KiB"
     InputNeeded "input.needed" 1 "an answer is needed, and there is nobody to ask" "run it in a terminal, or give the answer on standard input as `--help` says"
     Usage "usage" 2 "the command line is not understood" "see `keyward --help`"
-    ConfigInvalid "config.invalid" 1 "a settings file is not valid" "mend what the cause names"
+    ConfigInvalid "config.invalid" 1 "a setting is not valid" "mend what the cause names"
     DesktopEnvironment "desktop.environment" 1 "the environment would let other programs into the desktop" "start it without the variables that the causes name"
     DesktopPrompt "desktop.prompt" 1 "another prompt of Keyward is open" "answer or close it, then try again"
     DesktopDisplay "desktop.display" 1 "there is no display to show a window on" "start it in a graphical session, where WAYLAND_DISPLAY or DISPLAY is set; without one use `keyward`"

@@ -86,6 +86,11 @@ impl StoreError {
             Self::Exists(_) => Code::VaultExists,
             Self::Folder(_) => Code::VaultFolderUnsafe,
             Self::InUse(_) => Code::VaultInUse,
+            Self::Io { source, path, .. } if source.kind() == io::ErrorKind::AlreadyExists => {
+                return Fault::new(Code::VaultIo)
+                    .cause(format!("there is a file already: {}", path.display()))
+                    .help("name another file");
+            }
             Self::Io { source, path, .. } => {
                 return Fault::new(Code::VaultIo)
                     .cause(self)
@@ -131,5 +136,7 @@ pub fn slot_fault(error: &SlotError) -> Fault {
         SlotError::Kdf(KdfError::Bounds(_) | KdfError::Salt(_)) => Code::VaultKdfBounds,
         _ => Code::Internal,
     };
-    Fault::new(code).cause(error)
+    let (fault, cause) = (Fault::new(code), error.to_string());
+    // Said once is enough.
+    if cause == fault.message { fault } else { fault.cause(cause) }
 }

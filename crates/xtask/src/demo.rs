@@ -142,12 +142,13 @@ fn story(home: &Home, desktop: Option<&Path>, keep: bool) -> Result<(), String> 
     put_back(home, &older)?;
     println!("\nan older copy of the database is in place");
     unlock(home)?;
+    show(home, &["audit", "verify"], "", 7)?;
     let verdict = home.keyward(&["audit", "verify", "--json"], "", 7)?.json()?;
     if verdict["ok"] != Value::Bool(false) {
         return Err(format!("audit verify: \"ok\": false expected, seen: {verdict}"));
     }
     home.keyward(&["run", "-p", "demo-static", "--", sandbox, "show", "DEMO_KEY"], "", 125)?;
-    println!("tamper: found");
+    println!("\ntamper: found");
 
     if keep {
         step(home, &["broker", "stop"], "")?;
@@ -339,10 +340,21 @@ fn holds(folder: &Path, name: &str) -> bool {
 
 /// Runs `keyward` with `args`, shows the line and what it prints, and gives the latter back.
 pub(crate) fn step(home: &Home, args: &[&str], input: &str) -> Result<String, String> {
-    println!("\n$ keyward {}", args.join(" "));
-    let answer = home.keyward(args, input, 0)?;
-    print!("{}", answer.out);
+    show(home, args, input, 0)
+}
+
+/// As [`step`], for a line that ends with the exit code `exit`.
+fn show(home: &Home, args: &[&str], input: &str, exit: i32) -> Result<String, String> {
+    println!("\n$ keyward {}", args.iter().map(|arg| quoted(arg)).collect::<Vec<_>>().join(" "));
+    let answer = home.keyward(args, input, exit)?;
+    print!("{}{}", answer.out, answer.err);
     Ok(answer.out)
+}
+
+/// An argument as a shell takes it.
+fn quoted(arg: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./:=@%+,".contains(&b);
+    if !arg.is_empty() && arg.bytes().all(plain) { arg.to_owned() } else { format!("'{}'", arg.replace('\'', "'\\''")) }
 }
 
 fn unlock(home: &Home) -> Result<(), String> {
@@ -350,11 +362,11 @@ fn unlock(home: &Home) -> Result<(), String> {
 }
 
 fn verify(home: &Home) -> Result<(), String> {
-    println!("\n$ keyward audit verify");
+    step(home, &["audit", "verify"], "")?;
     let verdict = home.keyward(&["audit", "verify", "--json"], "", 0)?.json()?;
     match (verdict["ok"].as_bool(), verdict["entries"].as_u64()) {
         (Some(true), Some(entries)) if entries > 0 => {
-            println!("verify: ok {entries} entries");
+            println!("\nverify: ok {entries} entries");
             Ok(())
         }
         _ => Err(format!("audit verify: \"ok\": true expected, seen: {verdict}")),

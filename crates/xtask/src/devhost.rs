@@ -19,7 +19,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use keyward_api::place::Places;
-use keyward_desk::{Ask, Desk, DeskEvent, Prompter};
+use keyward_desk::{Ask, Desk, DeskEvent, Prompter, QuitAnswer};
 use keyward_diag::{Code, Fault};
 use keyward_secret::SecretText;
 use serde_json::{Value, json};
@@ -452,6 +452,15 @@ impl Prompter for Prompts {
             Laid::Path(path) => Some(path),
             Laid::Text(_) | Laid::Confirm | Laid::Cancel => None,
         }
+    }
+
+    fn quit(&self, live: usize) -> Option<QuitAnswer> {
+        self.ask("quit", "Quit Keyward", json!({"live": live})).map(|_| QuitAnswer::Leave)
+    }
+
+    /// Told alone: the host serves on.
+    fn end(&self) {
+        self.show("end", "The desktop ends");
     }
 }
 

@@ -4,17 +4,7 @@ use super::frame::{Answer, Frame};
 use gtk::glib;
 use gtk::glib::clone;
 use gtk::prelude::*;
-
-/// What becomes of the runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum QuitAnswer {
-    /// Nothing: the program does not end.
-    Cancel,
-    /// They keep their credentials.
-    Leave,
-    /// Everything is taken back first.
-    Revoke,
-}
+use keyward_desk::QuitAnswer;
 
 /// Asks, with `live` runs.
 pub(super) fn fill(frame: &Frame, answer: Answer<QuitAnswer>, live: usize) {

@@ -429,6 +429,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/command/quit": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** End the desktop; asks first when runs are live */
+        post: operations["quit"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/command/revoke": {
         parameters: {
             query?: never;
@@ -574,7 +591,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** Ask for the passphrase and add a way to open the vault */
+        /** Ask for the passphrase and add an unlock method */
         post: operations["slot_add"];
         delete?: never;
         options?: never;
@@ -591,7 +608,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** Ask for the passphrase and remove a way to open the vault */
+        /** Ask for the passphrase and remove an unlock method */
         post: operations["slot_remove"];
         delete?: never;
         options?: never;
@@ -608,7 +625,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** The ways to open the vault */
+        /** The unlock methods */
         post: operations["slots"];
         delete?: never;
         options?: never;
@@ -2408,6 +2425,35 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["ProviderTile"][];
+                };
+            };
+            /** @description An error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Fault"];
+                };
+            };
+        };
+    };
+    quit: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Done"];
                 };
             };
             /** @description An error */

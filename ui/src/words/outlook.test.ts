@@ -15,7 +15,7 @@ function lease(over: Partial<Msg<'LeaseMsg'>> = {}): Msg<'LeaseMsg'> {
     issued_at: time(-600),
     received_at: time(-600),
     expires_at: time(600),
-    limit_at: time(600),
+    limit_at: time(7200),
     renewals: 0,
     uses: null,
     outlook: { kind: 'ends', at: time(725), why: 'a variable cannot be renewed' },
@@ -42,7 +42,7 @@ describe('the words of an outlook', () => {
     expect(plain(outlookWords(lapsed, 'codex', NOW))).toBe(
       'codex has been without bedrock for 30 s: the network is away; next try at once',
     );
-    const over = lease({ state: 'revoked', outlook: { kind: 'ends', at: time(-130), why: 'it was taken back' } });
+    const over = lease({ delivery: 'file', state: 'revoked', outlook: { kind: 'ends', at: time(-130), why: 'it was taken back' } });
     expect(plain(outlookWords(over, 'codex', NOW))).toBe('codex lost bedrock 2 min ago: it was taken back');
   });
 
@@ -55,6 +55,22 @@ describe('the words of an outlook', () => {
       'claude lost bedrock 2 min ago: it was taken back',
     );
     expect(renews({ outlook: { kind: 'fails', at: time(65), why: 'the issuer refused' } })).toMatch(/^claude loses bedrock in 1 min 05 s/);
+  });
+
+  it('do not say that a variable is lost with its lease', () => {
+    const limited = { expires_at: time(3540), limit_at: time(3540) };
+    const live = lease({ ...limited, outlook: { kind: 'ends', at: time(3540), why: 'the lease reaches its limit of 1h' } });
+    expect(plain(outlookWords(live, 'sh', NOW))).toBe('the lease of bedrock ends in 59 min; sh keeps the value: the lease reaches its limit of 1h');
+    expect(plain(outlookWords(live, 'sh', NOW + 3_600_000))).toMatch(/^the lease of bedrock is ending; sh keeps/);
+    expect([leaseState(live, NOW).word, leaseState(live, NOW + 3_000_000).word]).toEqual(['Lease ends', 'Lease ends soon']);
+    const taken = { state: 'revoked', outlook: { kind: 'ends' as const, at: time(-130), why: 'it was taken back' } };
+    expect(plain(outlookWords(lease({ ...limited, ...taken }), 'sh', NOW))).toBe(
+      'the lease of bedrock ended 2 min ago; sh keeps the value: it was taken back',
+    );
+    // Until its credential ends too.
+    expect(leaseState(lease(taken), NOW).word).toBe('Stays in the process');
+    expect(leaseState(lease(taken), NOW + 800_000).word).toBe('Taken back');
+    expect(leaseState(lease({ ...limited, ...taken, delivery: 'file' }), NOW).word).toBe('Taken back');
   });
 
   it('never promise time that is over', () => {
@@ -85,7 +101,7 @@ describe('a bar', () => {
     expect(bar(file, NOW + 600_000)).toMatchObject({ left: 0 });
     expect(bar(file, NOW + 900_000)).toMatchObject({ left: 0 });
     expect(bar(file, NOW - 900_000)).toMatchObject({ left: 1 });
-    expect(bar(lease(), NOW)).toEqual({ left: 0.5, limitEnds: true });
+    expect(bar(lease({ limit_at: time(600) }), NOW)).toEqual({ left: 0.5, limitEnds: true });
   });
 
   it('is that of the lease through the gateway, whatever its credentials do', () => {
@@ -102,15 +118,15 @@ describe('a bar', () => {
 });
 
 describe('leases', () => {
-  it('are sorted by what ends first; what is lost already leads, what renews counts to its limit', () => {
-    const renews = lease({ lease: 'r', outlook: { kind: 'renews', at: time(5), why: '' }, limit_at: time(7200) });
-    const ends = lease({ lease: 'e', outlook: { kind: 'ends', at: time(3600), why: '' } });
-    const fails = lease({ lease: 'f', state: 'renew_failed', outlook: { kind: 'fails', at: time(60), why: '' } });
+  it('are sorted by the time that is left; what is lost already leads', () => {
+    const renews = lease({ lease: 'r', expires_at: time(264), outlook: { kind: 'renews', at: time(5), why: '' } });
+    const ends = lease({ lease: 'e', expires_at: time(3540), outlook: { kind: 'ends', at: time(3540), why: '' } });
+    const fails = lease({ lease: 'f', expires_at: time(60), state: 'renew_failed', outlook: { kind: 'fails', at: time(60), why: '' } });
     const lapsed = lease({ lease: 'l', state: 'lapsed', outlook: { kind: 'lapsed', at: time(-60), why: '' } });
     const old = lease({ lease: 'o', state: 'expired', outlook: { kind: 'ends', at: time(-90), why: '' } });
     const older = lease({ lease: 'p', state: 'revoked', outlook: { kind: 'ends', at: time(-99), why: '' } });
     const { live, over } = heldLeases([run('a', [renews, older, ends]), run('b', [old, fails, lapsed])]);
-    expect(live.map((h) => h.lease.lease)).toEqual(['l', 'f', 'e', 'r']);
+    expect(live.map((h) => h.lease.lease)).toEqual(['l', 'f', 'r', 'e']);
     expect(over.map((h) => h.lease.lease)).toEqual(['o', 'p']);
   });
 
@@ -124,7 +140,7 @@ describe('leases', () => {
     const gateway = lease({ delivery: 'gateway' });
     expect(takenWords([gateway, gateway])).toBe('Through the gateway nothing goes from that moment on, and calls under way are cut.');
     expect(takenWords([gateway])).not.toMatch(/stays/);
-    expect(takenWords([lease(), gateway])).toMatch(/^Through the gateway .* A variable stays/);
+    expect(takenWords([lease(), gateway])).toMatch(/^Through the gateway .* What is in a variable stays/);
     expect(takenWords([])).toBe('');
     expect(DELIVERY.gateway.gives).not.toMatch(/cannot be/);
   });

@@ -22,16 +22,20 @@ export function isLive(lease: Lease): boolean {
   return LIVE.has(lease.state);
 }
 
-/** When the app is without a credential, as far as it can be told. */
-function loss(lease: Lease): number {
-  switch (lease.outlook.kind) {
-    case 'lapsed':
-      return -Infinity;
-    case 'renews':
-      return at(lease.limit_at);
-    default:
-      return at(lease.outlook.at);
-  }
+/** The lease ends what it holds: its credential does not end sooner, if at all. */
+function endsByLimit(lease: Lease): boolean {
+  return at(lease.limit_at) - at(lease.expires_at) < 1000;
+}
+
+/** When the lease ends, or ended, the program keeps what was put into its variable, and it may be good for longer. */
+export function stays(lease: Lease, now: number): boolean {
+  if (lease.delivery !== 'env' || lease.state === 'released') return false;
+  return isLive(lease) ? lease.outlook.kind === 'ends' && endsByLimit(lease) : endsByLimit(lease) || at(lease.expires_at) > now;
+}
+
+/** When the time that is shown as left is up. */
+function end(lease: Lease): number {
+  return lease.outlook.kind === 'lapsed' ? -Infinity : at(lease.expires_at);
 }
 
 /** The leases of live runs, what ends first before the others, apart from those that are over, last ended first. */
@@ -42,7 +46,7 @@ export function heldLeases(runs: readonly Msg<'RunMsg'>[]): { live: Held[]; over
   return {
     live: all
       .filter(({ lease }) => isLive(lease))
-      .sort((a, b) => order(loss(a.lease), loss(b.lease)) || byName(a, b)),
+      .sort((a, b) => order(end(a.lease), end(b.lease)) || byName(a, b)),
     over: all
       .filter(({ lease }) => !isLive(lease))
       .sort((a, b) => order(at(b.lease.outlook.at), at(a.lease.outlook.at)) || byName(a, b)),
@@ -71,13 +75,13 @@ export function bar(lease: Lease, now: number): Bar {
   return {
     left: part(now),
     ...(lease.renew_at ? { renew: part(at(lease.renew_at)) } : {}),
-    limitEnds: at(lease.limit_at) - to < 1000,
+    limitEnds: endsByLimit(lease),
   };
 }
 
 /** The state of a lease: which way it leans and its word. */
 export function leaseState(lease: Lease, now: number): { lean: 'good' | 'warn' | 'bad' | 'idle'; word: string } {
-  if (!isLive(lease)) return { lean: 'idle', word: ENDED[lease.state] ?? lease.state };
+  if (!isLive(lease)) return { lean: 'idle', word: stays(lease, now) ? 'Stays in the process' : (ENDED[lease.state] ?? lease.state) };
   switch (lease.outlook.kind) {
     case 'lapsed':
       return { lean: 'bad', word: 'Without credential' };
@@ -87,8 +91,8 @@ export function leaseState(lease: Lease, now: number): { lean: 'good' | 'warn' |
       return { lean: 'good', word: 'Renewed by itself' };
     default:
       return at(lease.outlook.at) - now < SOON_MS
-        ? { lean: 'warn', word: 'Ends soon' }
-        : { lean: 'idle', word: 'Ends by itself' };
+        ? { lean: 'warn', word: stays(lease, now) ? 'Lease ends soon' : 'Ends soon' }
+        : { lean: 'idle', word: stays(lease, now) ? 'Lease ends' : 'Ends by itself' };
   }
 }
 
@@ -115,6 +119,10 @@ export function outlookWords(lease: Lease, app: string, now: number, coarse = fa
   const what = name(lease.profile);
   const because = why ? `: ${visible(why)}` : '';
   const again = next_try_at && !coarse ? `; next try ${tryWords(at(next_try_at) - now)}` : '';
+  if (stays(lease, now)) {
+    const when = !isLive(lease) ? `ended ${short(now - time)} ago` : time <= now ? 'is ending' : `ends in ${said(time - now)}`;
+    return `the lease of ${what} ${when}; ${who} keeps the value${because}`;
+  }
   if (!isLive(lease)) return `${who} lost ${what} ${short(now - time)} ago${because}`;
   if (lease.delivery === 'gateway' && kind === 'renews') {
     const limit = at(lease.limit_at);
@@ -148,8 +156,8 @@ export function takenWords(leases: readonly Lease[]): string {
   const by = (mode: Msg<'DeliveryMode'>): boolean => leases.some((lease) => lease.delivery === mode);
   return [
     ...(by('gateway') ? ['Through the gateway nothing goes from that moment on, and calls under way are cut.'] : []),
-    ...(by('file') ? ['A file is removed; what was read from it before stays with the program until it ends by itself.'] : []),
-    ...(by('env') ? ['A variable stays with the program until the credential in it ends by itself.'] : []),
+    ...(by('file') ? ['A file is removed; what was read from it before stays with the program, for as long as it is good.'] : []),
+    ...(by('env') ? ['What is in a variable stays there, for as long as the credential is good.'] : []),
   ].join(' ');
 }
 

@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { ago, coarseSpan, short, span } from './time';
+import { ago, coarseSpan, hours, short, span } from './time';
 
 const S = 1000;
 const M = 60 * S;
@@ -18,6 +18,8 @@ it('rounds time left down, to the second below ten minutes', () => {
     [H, '1 h'],
     [H + 12 * M + 59 * S, '1 h 12 min'],
     [D - 1, '23 h 59 min'],
+    [D, '24 h'],
+    [2 * D, '2 d'],
     [3 * D + 4 * H, '3 d 4 h'],
     [NaN, 'unknown'],
   ];
@@ -34,6 +36,12 @@ it('says how long ago, beyond a week the date', () => {
   expect(ago(now - 18 * D, now)).toBe('3 Nov');
   expect(ago(now - 400 * D, now)).toMatch(/^\d+ Oct 2025$/);
   expect(ago(NaN, now)).toBe('unknown');
+});
+
+it('names the day of a time of day that is not today', () => {
+  const day = (n: number): number => new Date(2026, 10, n, 14, 34).getTime();
+  expect([21, 22, 20, 25].map((n) => hours(day(n), day(21)))).toEqual(['14:34', 'tomorrow 14:34', 'yesterday 14:34', '25 Nov 14:34']);
+  expect(hours(NaN, day(21))).toBe('unknown');
 });
 
 it('has one unit in short and changes by the minute for voices', () => {

@@ -12,7 +12,7 @@ export function at(time: string): number {
 
 /**
  * A span in at most two units, rounded down so that time left is never overstated: `9 s`, `4 min 05 s` (below ten minutes),
- * `12 min`, `1 h 12 min`, `3 d 4 h`.
+ * `12 min`, `1 h 12 min`, `24 h`, `3 d 4 h` (from two days on).
  */
 export function span(ms: number): string {
   if (!Number.isFinite(ms)) return 'unknown';
@@ -22,7 +22,7 @@ export function span(ms: number): string {
     return `${Math.floor(left / MINUTE)} min ${String(Math.floor((left % MINUTE) / SECOND)).padStart(2, '0')} s`;
   }
   if (left < HOUR) return `${Math.floor(left / MINUTE)} min`;
-  if (left < DAY) {
+  if (left < 2 * DAY) {
     const minutes = Math.floor((left % HOUR) / MINUTE);
     return minutes ? `${Math.floor(left / HOUR)} h ${minutes} min` : `${Math.floor(left / HOUR)} h`;
   }
@@ -88,6 +88,18 @@ export function exact(time: number): string {
 }
 
 const CLOCK = new Intl.DateTimeFormat('en-GB', { hour: '2-digit', minute: '2-digit' });
+
+/** The time of day, with the day where that is another one: `14:05`, `tomorrow 14:05`, `3 Nov 14:05`. */
+export function hours(time: number, now: number): string {
+  if (!Number.isFinite(time)) return 'unknown';
+  const day = (ahead: number): string => {
+    const other = new Date(now);
+    other.setDate(other.getDate() + ahead);
+    return other.toDateString();
+  };
+  const names: Readonly<Record<string, string>> = { [day(0)]: '', [day(1)]: 'tomorrow ', [day(-1)]: 'yesterday ' };
+  return `${names[new Date(time).toDateString()] ?? `${date(time, now)} `}${clock(time)}`;
+}
 
 /** Hours and minutes: `14:05`. */
 export function clock(time: number): string {

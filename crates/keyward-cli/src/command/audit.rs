@@ -15,7 +15,7 @@ use keyward_client::{Client, Start};
 use keyward_diag::{Code, Fault, plain};
 use serde_json::Value;
 use std::fs::{File, OpenOptions};
-use std::io::{BufReader, Write};
+use std::io::{BufReader, ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -36,12 +36,13 @@ pub(crate) enum Command {
         #[command(flatten)]
         filter: Box<Filter>,
         /// At most so many entries
-        #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+        #[arg(long, value_name = "N", default_value_t = 50, value_parser = limit)]
         limit: u32,
     },
     /// Show one entry
     Show {
         /// Number of the entry
+        #[arg(value_parser = entry_number)]
         seq: u64,
     },
     /// Print new entries as they come
@@ -115,6 +116,16 @@ pub(crate) struct Filter {
     text: Option<String>,
 }
 
+/// The number of an entry, whether there is one or not.
+fn entry_number(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| "write the number of an entry, such as 7".to_owned())
+}
+
+/// How many entries, at least one.
+fn limit(text: &str) -> Result<u32, String> {
+    text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "write a number that is at least 1".to_owned())
+}
+
 /// Words to search for; what cannot be found is told before anything is asked.
 fn words(text: &str) -> Result<String, String> {
     match text.trim() {
@@ -159,7 +170,7 @@ impl Command {
 fn list(context: &Context, mut query: AuditQuery, limit: u32) -> Outcome {
     let mut broker = Broker::open(context)?;
     let mut entries: Vec<AuditEntryMsg> = Vec::new();
-    loop {
+    let older = loop {
         let left = limit - u32::try_from(entries.len()).unwrap_or(limit).min(limit);
         query.limit = Some(left.min(PAGE));
         let path = page_path(&query);
@@ -169,9 +180,9 @@ fn list(context: &Context, mut query: AuditQuery, limit: u32) -> Outcome {
         let goes_on = reached.is_some_and(|seq| query.before.is_none_or(|before| seq < before));
         query.before = reached;
         if !page.more || !goes_on || entries.len() >= limit as usize {
-            break;
+            break page.more;
         }
-    }
+    };
     entries.truncate(limit as usize);
     entries.reverse();
     if context.json {
@@ -181,6 +192,9 @@ fn list(context: &Context, mut query: AuditQuery, limit: u32) -> Outcome {
     } else {
         let header = ["seq", "time (utc)", "kind", "outcome", "app", "profile", "detail"];
         out::text(&table(&header, &entries.iter().map(row).collect::<Vec<_>>()))?;
+        if older {
+            out::say(&format!("these are the newest {}; `--limit N` shows more", entries.len()));
+        }
     }
     Ok(0)
 }
@@ -418,6 +432,10 @@ impl<'p> Sink<'p> {
 }
 
 fn unwritable(path: &Path, error: &std::io::Error) -> Fault {
+    if error.kind() == ErrorKind::AlreadyExists {
+        let fault = Fault::new(Code::FileUnreadable).cause(format!("there is a file already: {}", path.display()));
+        return fault.help("name another file");
+    }
     Fault::new(Code::FileUnreadable).cause(format!("{}: {error}", path.display()))
 }
 

@@ -3,7 +3,7 @@
 use super::Outcome;
 use crate::args::Context;
 use crate::broker::Broker;
-use crate::input::{PassphraseArgs, new_passphrase};
+use crate::input::{PassphraseArgs, with_new_passphrase};
 use crate::out;
 use keyward_api::place::Places;
 use keyward_api::{InitRequest, RecoveryAnswer};
@@ -27,9 +27,10 @@ impl Args {
         if places.data.join("vault.slots").exists() {
             return Err(Fault::new(Code::VaultExists).cause(format!("it is in {}", places.data.display())).into());
         }
-        let passphrase = new_passphrase(context, &self.passphrase)?;
-        let request = InitRequest { passphrase, recovery: self.recovery };
-        let answer: RecoveryAnswer = Broker::open(context)?.client().post("/v1/vault/init", &request)?;
+        let recovery = self.recovery;
+        let answer: RecoveryAnswer = with_new_passphrase(context, &self.passphrase, |passphrase| {
+            Broker::open(context)?.client().post("/v1/vault/init", &InitRequest { passphrase, recovery })
+        })?;
         out::say("the vault is made and open; store a secret with `keyward secret set NAME`");
         show_recovery(context, &answer)
     }

@@ -23,7 +23,7 @@ pub(crate) enum Command {
     /// Add a launcher
     ///
     /// The program is looked up at once and saved by its path. The command is stored as it is and shown to all who may see launchers:
-    /// no place for a secret, which the profiles hand over.
+    /// no place for a secret, which the profiles hand over. Without --folder it starts in the home folder.
     Add {
         /// Name, as the tray menu shows it
         name: String,
@@ -80,7 +80,7 @@ pub(crate) enum Command {
 /// Where and how a launcher starts.
 #[derive(Debug, clap::Args)]
 pub(crate) struct How {
-    /// Working folder; the home folder where none is given
+    /// Working folder
     #[arg(long, value_name = "DIR")]
     folder: Option<PathBuf>,
     /// It needs a terminal; taken for granted unless it is known to need none

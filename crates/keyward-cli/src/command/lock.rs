@@ -28,7 +28,8 @@ impl Args {
             out::text("locked; no run was alive")?;
         } else {
             let lost = count(answer.runs.len(), "run");
-            out::text(&format!("locked; {lost} lost their credentials:\n{}", lost_runs(&answer.runs)))?;
+            let whose = if answer.runs.len() == 1 { "its" } else { "their" };
+            out::text(&format!("locked; {lost} lost {whose} credentials:\n{}", lost_runs(&answer.runs)))?;
         }
         Ok(0)
     }

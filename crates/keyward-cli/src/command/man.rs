@@ -15,8 +15,11 @@ pub(crate) struct Args {
 
 impl Args {
     pub(super) fn run(self) -> Outcome {
-        let unwritable = |e: std::io::Error| Fault::new(Code::FileUnreadable).cause(e);
-        match self.dir {
+        let unwritable = |e: std::io::Error| {
+            let place = self.dir.as_ref().map_or("standard output".into(), |dir| dir.display().to_string());
+            Fault::new(Code::FileUnreadable).cause(format!("{place}: {e}"))
+        };
+        match &self.dir {
             Some(dir) => clap_mangen::generate_to(args::definition(), dir).map_err(unwritable)?,
             None => {
                 let mut page = Vec::new();

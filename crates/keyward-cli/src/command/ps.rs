@@ -118,7 +118,7 @@ mod tests {
         };
         let shown = rows(&run);
         assert_eq!((shown[0][0].as_str(), shown[0][5].as_str()), ("abcdefgh", "a"));
-        assert!(shown[0][7].starts_with("in ") && shown[1][7] == "revoked" && shown[1][0] == " ");
+        assert!(shown[0][7].ends_with(" d") && shown[1][7] == "revoked" && shown[1][0] == " ");
         assert_eq!(shown[0][2], "Claude Code (claude)");
         assert!(shown[0][8].is_empty());
         (run.leases[0].uses, run.leases[1].uses) = (Some(0), Some(12));

@@ -8,7 +8,7 @@ use super::add::{add, add_with_secret};
 use crate::args::Context;
 use crate::broker::{Broker, warn};
 use crate::federation::Federation;
-use crate::input::{PassphraseArgs, confirm, may_ask, new_passphrase};
+use crate::input::{PassphraseArgs, confirm, may_ask, with_new_passphrase};
 use crate::order::are;
 use crate::{out, process};
 use keyward_api::{
@@ -137,9 +137,10 @@ impl Args {
     /// Makes or opens the vault; says which it was.
     fn open(&self, context: &Context, broker: &mut Broker<'_>) -> Result<&'static str, Fault> {
         if !broker.places().data.join("vault.slots").exists() {
-            let request = InitRequest { passphrase: new_passphrase(context, &self.passphrase)?, recovery: false };
-            let RecoveryAnswer { .. } = broker.client().post("/v1/vault/init", &request)?;
-            out::say("the vault is made and open; a recovery key is made with `keyward vault slot add recovery`");
+            let RecoveryAnswer { .. } = with_new_passphrase(context, &self.passphrase, |passphrase| {
+                broker.client().post("/v1/vault/init", &InitRequest { passphrase, recovery: false })
+            })?;
+            out::say("the vault is made and open; to have a recovery key: `keyward vault slot add recovery`");
             return Ok("made");
         }
         let status: StatusAnswer = broker.client().get("/v1/status")?;

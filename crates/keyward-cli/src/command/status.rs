@@ -53,7 +53,7 @@ fn without_broker(places: &Places) -> StatusAnswer {
 
 fn screen(status: &StatusAnswer, live: &[RunMsg]) -> String {
     let vault = match (status.vault.state, status.vault.auto_lock_in_s) {
-        (VaultState::Absent, _) => "there is none yet: make it with `keyward init`".to_owned(),
+        (VaultState::Absent, _) => "there is none yet: make it with `keyward setup`".to_owned(),
         (VaultState::Locked, _) if status.vault.auto_locked => {
             "locked by itself; live leases go on: open it with `keyward unlock`".to_owned()
         }

@@ -9,7 +9,7 @@ use crate::out;
 use crate::table::table;
 use clap::ValueEnum;
 use keyward_api::{
-    BackupRequest, RecoveryAnswer, RekeyAnswer, RekeyRequest, RestoreRequest, SlotAddRequest, SlotKind, SlotMsg,
+    BackupRequest, Proof, RecoveryAnswer, RekeyAnswer, RekeyRequest, RestoreRequest, SlotAddRequest, SlotKind, SlotMsg,
     SlotRemoveRequest, UnlockAnswer,
 };
 use keyward_diag::{Code, Fault, plain};
@@ -93,12 +93,27 @@ impl Command {
 fn rekey(context: &Context, proof: &ProofArgs) -> Outcome {
     let places = keyward_api::place::Places::current()?;
     let (proof, new_passphrase) = proof.proof_and_new(context, &places)?;
+    // EXPOSE: compared for the person who typed both.
+    let same = matches!(&proof, Proof::Passphrase(old) if old.expose(|a| new_passphrase.expose(|b| a == b)));
     let request = RekeyRequest { proof, new_passphrase };
     let answer: RekeyAnswer = Broker::open(context)?.unlocked(|client| client.post("/v1/vault/rekey", &request))?;
-    out::say("the vault has a new key and a new passphrase");
-    out::say("backups made before still open with the old one; if it leaked, replace the secrets as well");
+    let (made, before, copies) = if same {
+        (
+            "the vault has a new key, and its passphrase is the one that it had",
+            "backups made before open with it too; if it leaked, take another one and replace the secrets as well",
+            "under the same passphrase",
+        )
+    } else {
+        (
+            "the vault has a new key and a new passphrase",
+            "backups made before still open with the old one; if it leaked, replace the secrets as well",
+            "still under the old passphrase",
+        )
+    };
+    out::say(made);
+    out::say(before);
     for copy in &answer.older_copies {
-        out::say(&plain(&format!("still under the old passphrase: {copy}"), 400));
+        out::say(&plain(&format!("{copies}: {copy}"), 400));
     }
     if context.json {
         out::json(&answer)?;

@@ -239,6 +239,10 @@ async fn absent_damaged_and_edited_slot_files_are_told_apart() {
     ] {
         assert_eq!(StoreError::Slots(error).fault().code, code);
     }
+    for error in [SlotError::WrongPassphrase, SlotError::WrongRecovery, SlotError::Needed] {
+        let fault = StoreError::Slots(error).fault();
+        assert_eq!(fault.causes, [""; 0], "a cause that repeats the message: {fault}");
+    }
 }
 
 #[tokio::test]

@@ -19,7 +19,13 @@ describe('the range', () => {
   });
 
   it('is what there is where nothing is asked', () => {
-    expect(extent(bars, H, undefined, undefined, now)).toEqual([T, T + 2.5 * H]);
+    const long = [bar('2026-11-19T10:00:00Z', 1), ...bars];
+    expect(extent(long, H, undefined, undefined, now)).toEqual([T - 48 * H, T + 2.5 * H]);
+  });
+
+  it('has room for more than the bars of a young log', () => {
+    expect(extent(bars, H, undefined, undefined, now)).toEqual([T - 21.5 * H, T + 2.5 * H]);
+    expect(extent([], H, undefined, undefined, now)).toEqual([T - 21.5 * H, T + 2.5 * H]);
   });
 
   it('is never empty or turned round', () => {
@@ -39,7 +45,7 @@ it('a brush covers whole hours', () => {
 
 it('the chart has words', () => {
   const bars = [bar('2026-11-21T10:00:00Z', 1000, 2, 1), bar('2026-11-21T11:00:00Z', 1)];
-  expect(spoken({ bars, total: 1004 }, () => '21 Nov')).toBe('Entries over time: 1,001 done, 2 refused, 1 failed; most on 21 Nov');
+  expect(spoken({ bars, total: 1004 }, () => '21 Nov')).toBe('Entries over time: 1,001 ok, 2 refused, 1 failed; most on 21 Nov');
   expect(spoken({ bars: [], total: 0 }, () => '')).toBe('No entries in this time');
 });
 

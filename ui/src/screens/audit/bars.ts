@@ -20,6 +20,9 @@ export function columns(bars: readonly Msg<'BarMsg'>[]): Columns {
   return out;
 }
 
+/** Bars for which there is room at least: those of a young log stand at the end of it. */
+const BARS_MIN = 24;
+
 /** The range that the chart shows, in seconds: what is asked for, so that empty time is seen, else what there is. */
 export function extent(
   bars: readonly Msg<'BarMsg'>[],
@@ -31,8 +34,8 @@ export function extent(
   const first = Date.parse(bars[0]?.at ?? '') / 1000;
   const last = Date.parse(bars.at(-1)?.at ?? '') / 1000 + barSeconds;
   const end = until === undefined ? now / 1000 : until / 1000;
-  const from = since === undefined ? (Number.isFinite(first) ? first : end - 86_400) : since / 1000;
   const to = Math.max(Number.isFinite(last) && until === undefined ? last : -Infinity, end);
+  const from = since === undefined ? Math.min(Number.isFinite(first) ? first : Infinity, to - BARS_MIN * barSeconds) : since / 1000;
   return to > from ? [from, to] : [from, from + Math.max(barSeconds, 3600)];
 }
 
@@ -53,7 +56,7 @@ export function spoken(summary: Pick<Msg<'AuditSummary'>, 'bars' | 'total'>, day
   const busiest = summary.bars.reduce((most, bar) => (size(bar) > size(most) ? bar : most));
   const of = (pick: 'ok' | 'refused' | 'failed'): string =>
     summary.bars.reduce((sum, bar) => sum + bar[pick], 0).toLocaleString('en-GB');
-  return `Entries over time: ${of('ok')} done, ${of('refused')} refused, ${of('failed')} failed; most on ${day(Date.parse(busiest.at))}`;
+  return `Entries over time: ${of('ok')} ok, ${of('refused')} refused, ${of('failed')} failed; most on ${day(Date.parse(busiest.at))}`;
 }
 
 /** When a bar begins and ends: `3 Nov 14:00–15:00`, `3 Nov 22:00 – 4 Nov 16:00`. */

@@ -123,7 +123,7 @@ describe('the chain', () => {
   });
 
   it('has a word for each outcome', () => {
-    expect(named('Outcome').map(outcomeWord)).toEqual(['Done', 'Refused', 'Failed']);
+    expect(named('Outcome').map(outcomeWord)).toEqual(['OK', 'Refused', 'Failed']);
   });
 
   it('says what the anchor says', () => {

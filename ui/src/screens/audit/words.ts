@@ -338,7 +338,7 @@ export function plain(parts: readonly Part[], near?: string): string {
 
 /** How an entry ended, in one word for people. */
 export function outcomeWord(outcome: string): string {
-  return { ok: 'Done', refused: 'Refused', failed: 'Failed' }[outcome] ?? (outcome || 'Unknown');
+  return { ok: 'OK', refused: 'Refused', failed: 'Failed' }[outcome] ?? (outcome || 'Unknown');
 }
 
 const PROBLEMS: Readonly<Record<string, string>> = {

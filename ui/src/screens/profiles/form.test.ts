@@ -129,6 +129,14 @@ describe('errors of the broker', () => {
     });
   });
 
+  it('that all stand at fields are looked for there', () => {
+    const two = { ...fault(['`issuer.secret` is missing', 'the profile is too long']), help: 'h' };
+    expect(remaining(two, new Set(['issuer.secret']))).toMatchObject({ causes: ['the profile is too long'], help: 'h' });
+    const all = remaining({ ...two, causes: two.causes.slice(0, 1) }, new Set(['issuer.secret']));
+    expect(all).toMatchObject({ causes: [], help: 'mend what is marked below' });
+    expect(remaining(fault([]), new Set()).help).toBe('');
+  });
+
   it('stand at fields that were not filled in', () => {
     expect(at(['`issuer.identity.path` is missing', '`issuer.secret` is missing', '`delivery.env` is missing'])).toEqual({
       'issuer.identity.path': ['This is needed'],

@@ -115,9 +115,11 @@ export function faultsByField(fault: Fault | undefined): Map<string, string[]> {
   return out;
 }
 
-/** The fault without the causes that stand at one of the fields. */
+/** The fault without the causes that stand at one of the fields; where that is all of them, what helps is marked there. */
 export function remaining(fault: Fault, shown: ReadonlySet<string>): Fault {
-  return { ...fault, causes: fault.causes.filter((cause) => !shown.has(fieldIn(cause) ?? '')) };
+  const causes = fault.causes.filter((cause) => !shown.has(fieldIn(cause) ?? ''));
+  const below = causes.length === 0 && fault.causes.length > 0;
+  return { ...fault, causes, ...(below ? { help: 'mend what is marked below' } : {}) };
 }
 
 /** The input that a cause names: a setting of the issuer or of the identity source, `delivery.…`, `gateway.…` or `limits.…`. */
