@@ -249,9 +249,11 @@ async function past(args, folder) {
   await until('the end of the run', async () => (await ended()) > before);
 }
 
-/** Waits until the broker has seen the program, and until the next one starts in another second: runs are told apart by it. */
+/** Waits until the broker has seen the program and the log says so, and until the next one starts in another second: runs are told apart
+ * by it. */
 async function live(app) {
   const started = await until(`the run of ${app}`, async () => (await home.json('ps')).find((run) => run.app === app && run.app_verified)?.started_at);
+  await until(`the start of ${app} in the log`, async () => (await home.json('audit', 'list', '--kind', 'run.started', '--app', app)).length > 0);
   await until('the next second', () => Math.round(Date.now() / 1000) * 1000 > Date.parse(started));
 }
 
