@@ -125,6 +125,6 @@ fn what_was_moved_in_is_not_offered_again() {
     assert_eq!(text().matches("can be moved in").count(), 2, "{}", text());
     home.keyward(&["profile", "add", "work", "--from-env", "--variable", "ANTHROPIC_API_KEY"]).exits(0);
     let after = text();
-    assert!(after.contains("profile work hands over ANTHROPIC_API_KEY already"), "{after}");
+    assert!(after.contains("profile work stands for ANTHROPIC_API_KEY already"), "{after}");
     assert_eq!(after.matches("can be moved in").count(), 1, "{after}");
 }

@@ -59,8 +59,11 @@ fn a_person_gets_from_a_key_in_the_shell_to_a_run() {
     assert!(answer.out.contains("moved in as profile anthropic"), "{}", answer.out);
     assert!(answer.out.contains(&format!("still in {bashrc}:2: ")), "{}", answer.out);
     assert_eq!((names(&home, "secret"), names(&home, "profile")), (vec!["anthropic".into()], vec!["anthropic".into()]));
-    let given = home.keyward(&["run", "--", "sh", "-c", "printf %s \"$ANTHROPIC_API_KEY\""]).exits(0);
-    assert_eq!(given.out, KEY);
+    let print = "printf '%s %s' \"$ANTHROPIC_API_KEY\" \"$ANTHROPIC_AUTH_TOKEN\"";
+    let given = home.keyward(&["run", "--", "sh", "-c", print]).exits(0);
+    assert!(given.out.starts_with(" kwr_"), "{}", given.out);
+    let given = home.keyward(&["run", "--deliver", "env", "--", "sh", "-c", print]).exits(0);
+    assert_eq!(given.out.trim_end(), KEY);
     assert_eq!(std::fs::read_to_string(&bashrc).unwrap().lines().count(), 2, "the file is not edited");
 }
 

@@ -44,7 +44,9 @@ fn a_federated_profile_is_made_tested_and_renews_on_the_screen() {
     screen.click("Save");
     screen.click("Test");
     screen.wait("Subject of the assertion");
-    let mut run = home.keyward_command(&["run", "-p", "claude", "--", "sleep", "600"]).spawn().unwrap();
+    // By file, so that what is shown ends with the credential.
+    let mut run =
+        home.keyward_command(&["run", "-p", "claude", "--deliver", "file", "--", "sleep", "600"]).spawn().unwrap();
     screen.click("Now");
     screen.wait("claude");
     // Counted as the broker counts.

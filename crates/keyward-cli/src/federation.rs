@@ -3,6 +3,7 @@
 //! The profile is written by a TOML writer, so that no value can add a line to it. Checks nothing that the broker checks.
 //! Called by `profile add`, `setup` and `doctor`.
 
+use keyward_api::ProfileMsg;
 use keyward_find::find::Around;
 use std::path::PathBuf;
 use toml::{Table, Value};
@@ -142,6 +143,18 @@ pub(crate) fn static_toml(secret: &str, variable: &str, mode: Option<&str>, max_
         file.insert("limits".to_owned(), Value::Table(limits));
     }
     file.to_string()
+}
+
+/// Whether a profile has the stored key that programs take from `variable`: it hands it over there, or has it of the
+/// provider whose usual variable that is, also where programs get a run token instead.
+pub(crate) fn stands_for(profile: &ProfileMsg, variable: &str) -> bool {
+    let provider = || {
+        let file: toml::Table = toml::from_str(&profile.toml).ok()?;
+        Some(file.get("issuer")?.get("provider")?.as_str()?.to_owned())
+    };
+    let usual = keyward_find::find::known::provider_of(variable);
+    profile.issuer == "static"
+        && (profile.variables.iter().any(|v| v == variable) || usual.is_some() && provider().as_deref() == usual)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use super::Outcome;
 use crate::args::Context;
 use crate::broker::Broker;
-use crate::federation::Federation;
+use crate::federation::{Federation, stands_for};
 use crate::migration::{Step, steps};
 use crate::order::{Client, Contender, clients};
 use crate::table::table;
@@ -21,9 +21,6 @@ use serde::Serialize;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {}
 
-/// Kind of the issuer that hands over stored secrets.
-const STATIC: &str = "static";
-
 /// What `--json` prints.
 #[derive(Serialize)]
 struct Report<'a> {
@@ -31,7 +28,7 @@ struct Report<'a> {
     findings: &'a [Finding],
     unread: &'a [Unread],
     profiles: Vec<Profile>,
-    /// Per finding, the profile that hands over the same variable already.
+    /// Per finding, the profile that stands for the same variable already.
     #[serde(skip)]
     held: Vec<Option<String>>,
     /// `open`, `locked`, `none`, or why it was not asked.
@@ -64,7 +61,7 @@ impl Args {
         let federation = Federation::from_environment(&around);
         let migration = steps(&found, &federation, profiles.as_deref(), &workflows);
         let holder = |f: &Finding| {
-            let holds = |p: &&ProfileMsg| p.issuer == STATIC && p.variables.iter().any(|v| v == f.hands_over());
+            let holds = |p: &&ProfileMsg| stands_for(p, f.hands_over());
             profiles.iter().flatten().find(holds).map(|p| p.name.clone()).filter(|_| f.state == State::Usable)
         };
         let report = Report {
@@ -186,13 +183,13 @@ fn line(word: &str, contender: &Contender) -> String {
 }
 
 /// A finding and its place on one line, what can be done with it below: a path is not cut, as it would be in a table. The
-/// vault gives nothing out to be compared, so that it cannot be said whether what `holder` hands over is the same key.
+/// vault gives nothing out to be compared, so that it cannot be said whether what `holder` has is the same key.
 fn finding_lines(finding: &Finding, holder: Option<&str>) -> String {
     let todo = match (finding.state.why(), holder) {
         (Some(why), _) => why.to_owned(),
         (None, Some(profile)) => {
             let variable = plain(finding.hands_over(), 100);
-            format!("profile {profile} hands over {variable} already: if it is the same key, remove it here")
+            format!("profile {profile} stands for {variable} already: if it is the same key, remove it here")
         }
         (None, None) => "can be moved in: `keyward setup`".to_owned(),
     };

@@ -7,7 +7,7 @@ use super::Outcome;
 use super::add::{add, add_with_secret};
 use crate::args::Context;
 use crate::broker::{Broker, warn};
-use crate::federation::Federation;
+use crate::federation::{Federation, stands_for};
 use crate::input::{PassphraseArgs, confirm, may_ask, with_new_passphrase};
 use crate::order::are;
 use crate::{out, process};
@@ -164,10 +164,10 @@ impl Stock {
         Ok(Self { profiles: client.get("/v1/profiles")?, secrets })
     }
 
-    /// The profile that hands over what the offer is about already.
+    /// The profile that stands for what the offer is about already.
     fn holds(&self, offer: &Offer) -> Option<&ProfileMsg> {
         self.profiles.iter().find(|profile| match &offer.what {
-            What::Key(_) => profile.issuer == "static" && profile.variables.contains(&offer.variable),
+            What::Key(_) => stands_for(profile, &offer.variable),
             What::Federation(rule, _) => {
                 let file: Option<toml::Table> = toml::from_str(&profile.toml).ok();
                 let known = file.as_ref().and_then(|f| f.get("issuer")?.get("federation_rule_id")?.as_str());
@@ -215,7 +215,7 @@ fn move_in(client: &mut Client, offer: Offer, takes: bool, asks: bool, before: &
             // What the vault holds is not taken out to be compared.
             (What::Key(_), None) => {
                 format!(
-                    "profile {name} hands over {} already; see that it is this key before you remove it",
+                    "profile {name} stands for {} already; see that it is this key before you remove it",
                     offer.variable
                 )
             }
