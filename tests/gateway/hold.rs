@@ -57,10 +57,14 @@ fn each_call_is_in_the_log_with_the_process_that_made_it() {
         }
     }
     // One that was written before its end has an entry of that besides.
-    let ends: Vec<_> = home.audit().into_iter().filter(|e| e["kind"] == "credential.use_ended").collect();
-    let ended = used.iter().chain(&ends).flat_map(|e| e["detail"]["uses"].as_array().unwrap());
-    let ended: Vec<_> = ended.filter(|one| one["status"] == 200).collect();
-    assert_eq!(ended.len(), 3);
+    let mut ended = Vec::new();
+    wait_for("the ends of three uses", || {
+        let entries = home.audit().into_iter();
+        let of_uses = entries.filter(|e| e["kind"] == "credential.used" || e["kind"] == "credential.use_ended");
+        let uses = of_uses.flat_map(|e| e["detail"]["uses"].as_array().unwrap().clone());
+        ended = uses.filter(|one| one["status"] == 200).collect();
+        ended.len() == 3
+    });
     assert!(ended.iter().all(|one| one["request_id"] == "req_77" && one["sent"] == 2 && one["received"] == 11));
     let seen = lease(&home);
     assert_eq!((&seen["delivery"], &seen["uses"]), (&"gateway".into(), &3.into()), "{seen}");
