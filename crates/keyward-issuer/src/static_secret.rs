@@ -3,7 +3,8 @@
 //! The weakest issuer: the credential does not end by itself. What Keyward adds is the seal at rest, the grant, the lease
 //! and the log.
 
-use keyward_core::{Credential, FieldSpec, IssueError, Issuer, Issuing, KindRole, KindSpec, Order, Shape, Usual};
+use crate::{field, secret_field};
+use keyward_core::{Credential, IssueError, Issuer, Issuing, KindRole, KindSpec, Order, Shape, Usual};
 use keyward_diag::Code;
 use std::collections::BTreeMap;
 
@@ -15,27 +16,14 @@ static SPEC: KindSpec = KindSpec {
     role: KindRole::Issuer,
     about: "a stored secret, handed over as it is",
     fields: &[
-        FieldSpec {
-            name: "secret",
-            shape: Shape::Text,
-            required: true,
-            secret: true,
-            about: "the stored secret, as \"secret:NAME\"",
-        },
-        FieldSpec {
-            name: "provider",
-            shape: Shape::Text,
-            required: false,
-            secret: false,
-            about: "whose key it is (anthropic, openai, github, …): gives the usual variable",
-        },
-        FieldSpec {
-            name: "base_url",
-            shape: Shape::Url,
-            required: false,
-            secret: false,
-            about: "the API that the key is for, that of the provider when left out",
-        },
+        secret_field("secret", true, "the stored secret, as \"secret:NAME\""),
+        field(
+            "provider",
+            Shape::Text,
+            false,
+            "whose key it is (anthropic, openai, github, …): gives the usual variable",
+        ),
+        field("base_url", Shape::Url, false, "the API that the key is for, that of the provider when left out"),
     ],
     usual: Usual::NONE,
 };

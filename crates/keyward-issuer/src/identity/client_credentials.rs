@@ -6,16 +6,16 @@
 
 use super::{Reading, Source};
 use crate::answer::{Granted, Refusal};
-use crate::field;
 use crate::http::{self, Answer};
 use crate::json;
 use crate::jwt::Assertion;
 use crate::program;
+use crate::{field, secret_field};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use form_urlencoded::Serializer;
-use keyward_core::{Failure, FieldSpec, Identity, IssueError, KindRole, KindSpec, Order, Shape, Usual, check_url};
+use keyward_core::{Failure, Identity, IssueError, KindRole, KindSpec, Order, Shape, Usual, check_url};
 use keyward_diag::{Code, Fault};
 use reqwest::header::{self, HeaderMap, HeaderValue};
 use std::time::Duration;
@@ -37,13 +37,7 @@ static SPEC: KindSpec = KindSpec {
     fields: &[
         field("token_url", Shape::Url, true, "token endpoint of the identity provider"),
         field("client_id", Shape::Text, true, "who the client is"),
-        FieldSpec {
-            name: "client_secret",
-            shape: Shape::Text,
-            required: true,
-            secret: true,
-            about: "its secret, as \"secret:NAME\"",
-        },
+        secret_field("client_secret", true, "its secret, as \"secret:NAME\""),
         field(
             "auth",
             Shape::OneOf(&[BASIC, POST]),

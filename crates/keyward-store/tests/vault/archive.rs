@@ -1,6 +1,7 @@
 //! Old entries in archive segments: they are read, verified, moved along, and nobody changes them unseen.
 
 use crate::home::{Home, draft, files, material, passphrase, raw};
+use crate::moving::{damage_is_found, refused};
 use crate::review::{adds_up, everything, filters, fits, found, odd, page, paged};
 use keyward_core::audit::{Draft, Kind, ProblemKind};
 use keyward_crypto::{KdfParams, VaultKey};
@@ -480,17 +481,8 @@ async fn damaged_backups_with_an_archive_are_refused() {
     store.backup(&material().1, &file).await.unwrap();
     let whole = fs::read(&file).unwrap();
     assert!(whole.starts_with(b"keyward backup 2\n"));
-    let bad = home.root.join("bad");
-    let code = |bytes: &[u8]| {
-        fs::write(&bad, bytes).unwrap();
-        Backup::read(&bad).map(|_| ()).unwrap_err().fault().code
-    };
-    for at in (0..whole.len()).step_by(whole.len() / 61) {
-        let mut bytes = whole.clone();
-        bytes[at] ^= 1 << (at % 8);
-        assert_eq!(code(&bytes), Code::VaultBackupDamaged, "byte {at}");
-        assert_eq!(code(&whole[..at]), Code::VaultBackupDamaged, "cut at {at}");
-    }
+    let code = |bytes: &[u8]| refused(&home, bytes);
+    damage_is_found(&whole, code);
     // Every byte of the list of segments, where a wrong length leads anywhere.
     let name = whole.windows(6).position(|part| part == b"1.200.").unwrap();
     for at in name - 16..name + 60 {

@@ -99,6 +99,24 @@ async fn a_break_survives_a_rekey() {
 }
 
 /// A vault with a backup of its state at entry 2, and four entries in all.
+/// Why a backup of these bytes is not read.
+pub(crate) fn refused(home: &Home, bytes: &[u8]) -> Code {
+    let bad = home.root.join("bad");
+    fs::write(&bad, bytes).unwrap();
+    Backup::read(&bad).map(|_| ()).unwrap_err().fault().code
+}
+
+/// One bit changed, and the rest cut off, all over the file: each is found.
+#[track_caller]
+pub(crate) fn damage_is_found(whole: &[u8], code: impl Fn(&[u8]) -> Code) {
+    for at in (0..whole.len()).step_by(whole.len() / 61) {
+        let mut bytes = whole.to_vec();
+        bytes[at] ^= 1 << (at % 8);
+        assert_eq!(code(&bytes), Code::VaultBackupDamaged, "byte {at}");
+        assert_eq!(code(&whole[..at]), Code::VaultBackupDamaged, "cut at {at}");
+    }
+}
+
 async fn backed_up() -> (Home, std::path::PathBuf) {
     let (home, (key, slots)) = (Home::new(), material());
     let store = home.create().await;
@@ -183,22 +201,14 @@ async fn a_restore_from_before_a_rekey_opens_with_the_passphrase_of_that_time_an
 async fn damaged_backups_are_refused_and_no_file_is_overwritten() {
     let (home, file) = backed_up().await;
     let whole = fs::read(&file).unwrap();
-    let bad = home.root.join("bad");
-    let code = |bytes: &[u8]| {
-        fs::write(&bad, bytes).unwrap();
-        Backup::read(&bad).map(|_| ()).unwrap_err().fault().code
-    };
-    for at in (0..whole.len()).step_by(whole.len() / 61) {
-        let mut bytes = whole.clone();
-        bytes[at] ^= 1 << (at % 8);
-        assert_eq!(code(&bytes), Code::VaultBackupDamaged, "byte {at}");
-        assert_eq!(code(&whole[..at]), Code::VaultBackupDamaged, "cut at {at}");
-    }
+    let code = |bytes: &[u8]| refused(&home, bytes);
+    damage_is_found(&whole, code);
     assert_eq!(code(&[&whole[..], b"x"].concat()), Code::VaultBackupDamaged);
     assert_eq!(code(&[&whole[..17], &[0xff; 8], &whole[25..]].concat()), Code::VaultBackupDamaged);
     assert!(matches!(Backup::read(Path::new("/nonexistent/backup")), Err(StoreError::Io { .. })));
 
     let (store, _) = home.open().await.unwrap();
+    let bad = home.root.join("bad");
     fs::write(&bad, b"precious").unwrap();
     assert!(store.backup(&material().1, &bad).await.is_err());
     assert_eq!(fs::read(&bad).unwrap(), b"precious");
