@@ -56,6 +56,9 @@ pub struct LauncherPutRequest {
 pub struct LaunchExpectRequest {
     /// Absolute path of the program, as it was found.
     pub path: String,
+    /// The person asked for it in the operator's window: on the connection of an operator the run needs no other grant.
+    #[serde(default)]
+    pub by_operator: bool,
 }
 
 /// Answer of `POST /v1/launchers/{name}/expect`.

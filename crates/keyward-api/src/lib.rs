@@ -6,6 +6,7 @@
 //! Rules of the wire: requests refuse unknown fields; answers may gain fields and never rename one; times are RFC 3339 in
 //! UTC; an error is a [`keyward_diag::Fault`] whatever the route.
 
+mod approval;
 mod audit;
 mod launcher;
 mod openapi;
@@ -16,6 +17,10 @@ mod run;
 mod status;
 mod vault;
 
+pub use approval::{
+    ApprovalAnswerRequest, ApprovalKind, ApprovalMsg, ApprovalState, Decision, GrantMsg, GrantPutRequest, GrantSpan,
+    MeAnswer, OperatorAnswer, ProcessMsg, ProjectFileMsg, RoleMsg, WantedMsg,
+};
 pub use audit::{
     AcceptBreakRequest, AnchorMsg, AppUseMsg, AuditEntryMsg, AuditPage, AuditQuery, AuditSummary, AuditSummaryQuery,
     AuditVerifyQuery, BarMsg, CountMsg, ExportRequest, GapMsg, HeadMsg, ProblemMsg, SpanMsg, VerifyAnswer,

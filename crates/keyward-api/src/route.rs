@@ -1,8 +1,9 @@
 //! The list of routes: the only one. The broker dispatches by it, the OpenAPI document is made from it.
 
 use crate::{
-    AcceptBreakRequest, AppUseMsg, AuditEntryMsg, AuditPage, AuditSummary, BackupRequest, ExportRequest, InitRequest,
-    KindMsg, LaunchExpectAnswer, LaunchExpectRequest, LauncherMsg, LauncherPutRequest, LockAnswer, PastRunsPage,
+    AcceptBreakRequest, AppUseMsg, ApprovalAnswerRequest, ApprovalMsg, AuditEntryMsg, AuditPage, AuditSummary,
+    BackupRequest, ExportRequest, GrantMsg, GrantPutRequest, InitRequest, KindMsg, LaunchExpectAnswer,
+    LaunchExpectRequest, LauncherMsg, LauncherPutRequest, LockAnswer, MeAnswer, OperatorAnswer, PastRunsPage,
     ProfileMsg, ProfilePutRequest, ProfileTestAnswer, ProfileTestRequest, Proof, RecoveryAnswer, RekeyAnswer,
     RekeyRequest, RenewAnswer, RestoreRequest, RevokeAnswer, RevokeRequest, RunAnswer, RunMsg, RunRequest, SecretMsg,
     SecretPutRequest, SecretRevealAnswer, SettingsMsg, SettingsPutRequest, SlotAddRequest, SlotMsg, SlotRemoveRequest,
@@ -93,6 +94,14 @@ macro_rules! routes {
 
 routes! {
     Status Get "/v1/status" none (json StatusAnswer) "What is going on"
+    Me Get "/v1/me" none (json MeAnswer) "What the caller may do"
+    Operator Post "/v1/operator" Proof (json OperatorAnswer) "Prove on this connection that a person is there"
+    Approvals Get "/v1/approvals" none (json Vec<ApprovalMsg>) "List what waits for a person, then the last hundred answers"
+    ApprovalAnswer Post "/v1/approvals/{id}" ApprovalAnswerRequest empty "Answer a request"
+    Grants Get "/v1/grants" none (json Vec<GrantMsg>) "List what is allowed without asking"
+    GrantAdd Post "/v1/grants" GrantPutRequest (json GrantMsg) "Allow something ahead of its request"
+    GrantEdit Put "/v1/grants/{id}" GrantPutRequest (json GrantMsg) "Change a grant"
+    GrantRevoke Delete "/v1/grants/{id}" none empty "Take a grant back"
     Init Post "/v1/vault/init" InitRequest (json RecoveryAnswer) "Make the vault and leave it unlocked"
     Unlock Post "/v1/vault/unlock" UnlockRequest (json UnlockAnswer) "Open the vault"
     Lock Post "/v1/vault/lock" none (json LockAnswer) "Take everything back and wipe the keys"

@@ -71,6 +71,15 @@ pub struct RunRequest {
     /// its name as app.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub launcher: Option<String>,
+    /// Wait for a person, at most 120 s, where nobody has granted it; otherwise the answer is `approval.needed` at once.
+    #[serde(default)]
+    pub wait: bool,
+    /// Proof of the person, for a profile that asks for it at each use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<crate::Proof>,
+    /// What the project asks for. Its profiles stand instead of `profiles`, which is empty then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project_file: Option<crate::ProjectFileMsg>,
 }
 
 /// A variable that the child must have.
@@ -311,6 +320,15 @@ pub struct TokenRequest {
     /// The caller saw the credential refused: one that was made before is dropped and exchanged anew, once.
     #[serde(default)]
     pub refresh: bool,
+    /// Wait for a person, as in [`RunRequest`].
+    #[serde(default)]
+    pub wait: bool,
+    /// Proof of the person, for a profile that asks for it at each use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<crate::Proof>,
+    /// Why, in the words of the requester.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// Assertions that only the caller has.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub assertions: Vec<crate::SuppliedAssertion>,

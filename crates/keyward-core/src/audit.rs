@@ -116,6 +116,26 @@ named! {
         RunEnded "run.ended"
         /// A run could not be watched any longer.
         RunUnwatched "run.unwatched"
+        /// A request waits for a person.
+        ApprovalAsked "approval.asked"
+        /// A person answered a request, or nobody did in time.
+        ApprovalAnswered "approval.answered"
+        /// All who had asked were gone before an answer.
+        ApprovalWithdrawn "approval.withdrawn"
+        /// A person proved the passphrase, and has the rights of an operator from then on.
+        OperatorProven "operator.proven"
+        /// A grant was made.
+        GrantAdded "grant.added"
+        /// A grant was changed.
+        GrantChanged "grant.changed"
+        /// A grant was taken back.
+        GrantRevoked "grant.revoked"
+        /// A grant reached its end.
+        GrantExpired "grant.expired"
+        /// A run came to a fence of its profile.
+        FenceReached "fence.reached"
+        /// A `keyward.toml` was looked at by a person and counts from then on.
+        ProjectReviewed "project.reviewed"
         /// An assertion that may be presented once is about to be.
         AssertionPresented "assertion.presented"
         /// It was not: there was no connection over which it could have been sent.

@@ -113,6 +113,19 @@ codes! {
     // Who may do what.
     PolicyDenied "policy.denied" 4 "this is not allowed here" "ask the person at the keyboard to do it, outside of the run"
     PassphraseNeeded "passphrase.needed" 4 "this needs the passphrase, and there is nobody to ask" "run it in a terminal, or give --passphrase-stdin or --passphrase-fd N"
+    ApprovalNeeded "approval.needed" 4 "a person must allow this first" "answer in Keyward's window, or in a terminal of yours with the command that the cause names; `--wait` waits for the answer"
+    ApprovalDenied "approval.denied" 4 "a person said no" "ask the person; the same request is not shown again for a while"
+    ApprovalUnanswered "approval.unanswered" 4 "nobody answered in time, which is a no" "ask again when somebody is there"
+    ApprovalUnknown "approval.unknown" 1 "there is no such request" "see them with `keyward approvals`"
+    ApprovalOver "approval.over" 1 "the request is answered already, or nobody waits for it" "see it with `keyward approvals`"
+    ApprovalChanged "approval.changed" 1 "the request is another one than was shown" "look at it again with `keyward approvals`, then answer"
+    ApprovalEarly "approval.too_early" 1 "the answer came sooner than anybody can read" "read the request, then answer"
+    ApprovalFlood "approval.flood" 4 "too many requests wait for a person" "wait until some are answered: `keyward approvals` lists them"
+    GrantUnknown "grant.unknown" 1 "there is no such grant" "see them with `keyward grant list`"
+    GrantInvalid "grant.invalid" 1 "the grant is not valid" "mend what the cause names"
+    FenceReached "fence.reached" 4 "a limit of the profile is reached" "let a person allow more: `keyward approvals` shows the request"
+    ProjectInvalid "project.invalid" 1 "the keyward.toml of the project is not valid" "mend what the cause names"
+    ProjectUnreviewed "project.unreviewed" 4 "the keyward.toml of the project is new or was changed" "look at what changed and allow it: run the command in a terminal, or answer in Keyward's window"
     PeerRefused "peer.refused" 4 "the broker does not know who is asking" "run the command directly, not through a descriptor or process of another program"
 
     // The gateway.
