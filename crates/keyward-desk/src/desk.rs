@@ -752,7 +752,7 @@ impl Desk {
 
     /// Tells the broker that a launch of `path` is about to be made.
     pub(crate) fn expect(&self, launcher: &str, path: String) -> Result<LaunchExpectAnswer, Fault> {
-        self.post(&format!("/v1/launchers/{}/expect", part(launcher)), &LaunchExpectRequest { path })
+        self.post(&format!("/v1/launchers/{}/expect", part(launcher)), &LaunchExpectRequest { path, by_operator: false })
     }
 
     /// Stores a secret under a new name, with a static profile for it. Takes the secret out again if the profile is refused.

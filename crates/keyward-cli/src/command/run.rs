@@ -223,6 +223,9 @@ impl Order {
             allow_privileged: self.allow_privileged,
             assertions: Vec::new(),
             launcher: self.launcher.clone(),
+            wait: false,
+            proof: None,
+            project_file: None,
         })
     }
 }

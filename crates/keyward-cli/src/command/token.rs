@@ -34,7 +34,14 @@ pub(crate) enum Format {
 
 impl Args {
     pub(super) fn run(self, context: &Context) -> Outcome {
-        let mut request = TokenRequest { profile: self.profile, refresh: self.refresh, assertions: Vec::new() };
+        let mut request = TokenRequest {
+            profile: self.profile,
+            refresh: self.refresh,
+            wait: false,
+            proof: None,
+            reason: None,
+            assertions: Vec::new(),
+        };
         let named = [request.profile.clone()];
         let answer: TokenAnswer = Broker::open(context)?.supplying(&named, |client, assertions| {
             request.assertions = assertions;
