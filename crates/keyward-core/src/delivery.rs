@@ -109,6 +109,7 @@ fn possible(profile: &Profile, takes: Option<&Takes>) -> Vec<DeliveryMode> {
     let order = takes.map_or(&[Gateway, Env, File][..], |takes| &takes.takes);
     let known = |mode: DeliveryMode| own || takes.is_none() || order.contains(&mode);
     let works = |mode: &DeliveryMode| match mode {
+        Env | File if profile.fence().is_some() => false,
         Gateway => profile.gateway.is_some() && known(Gateway),
         Env => !profile.delivery.variables.is_empty() && known(Env),
         File if profile.kind.usual.sdk_files => known(File),
@@ -153,6 +154,9 @@ fn impossible(
     match wanted {
         Some(DeliveryMode::Gateway) if profile.gateway.is_none() => {
             fault = fault.cause("nothing says where its requests go: neither a provider nor a section [gateway]");
+        }
+        Some(DeliveryMode::Env | DeliveryMode::File) if profile.fence().is_some() => {
+            fault = fault.cause("the profile has a fence, which the gateway alone keeps");
         }
         _ => {
             if let Some(why) = takes.and_then(|takes| takes.why.as_deref()) {
@@ -324,6 +328,24 @@ mod tests {
             "[issuer]\nkind = \"static\"\nsecret = \"secret:s\"\n[delivery]\nenv = {{ {variable} = \"token\" }}\n[limits]\nmax_ttl = \"1h\""
         );
         read(name, &text)
+    }
+
+    #[test]
+    fn a_profile_with_a_fence_never_falls_back_to_a_weaker_delivery() {
+        let fenced = |provider: &str| format!("{}[fence]\nrequests = 5\n", key_of(provider));
+        let given = for_program("x", &fenced("anthropic"), None).unwrap();
+        assert_eq!((given.hand_over.mode, given.weaker), (DeliveryMode::Gateway, None));
+        for (program, provider, deliver) in [
+            ("x", "anthropic", Some(DeliveryMode::Env)),
+            ("x", "anthropic", Some(DeliveryMode::File)),
+            // It takes nothing but the credential itself.
+            ("gh", "github", None),
+        ] {
+            let fault = for_program(program, &fenced(provider), deliver).unwrap_err();
+            assert_eq!(fault.code, Code::DeliveryImpossible, "{program}");
+        }
+        let fault = for_program("x", &fenced("anthropic"), Some(DeliveryMode::Env)).unwrap_err();
+        assert!(fault.causes.iter().any(|cause| cause.contains("fence")), "{fault:?}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Pure: a profile and the facts of its provider in, a [`Target`] out. Nothing here asks a host. Called when a profile is
 //! read; used by the broker, which tells the gateway.
 
-use crate::check_url;
+use crate::{Fence, check_url};
 use keyward_secret::{SecretBytes, SecretError, SecretText};
 use serde_json::json;
 use url::{Host, Url};
@@ -78,8 +78,11 @@ pub struct Target {
     pub placement: Placement,
     /// The calls that the profile limits itself to, as `METHOD /path` patterns; empty for all that the API's list allows.
     pub only: Vec<String>,
-    /// Connections of processes that are not in the tree of the run are let in.
+    /// Connections of processes that are not in the tree of the run are let in, as long as they are of this user: one of another
+    /// user, as that of a container whose user is mapped, is closed unread all the same.
     pub containers: bool,
+    /// Limits of each lease.
+    pub fence: Option<Fence>,
 }
 
 impl Upstream {

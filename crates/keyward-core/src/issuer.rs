@@ -97,6 +97,9 @@ impl IssueError {
 /// An exchange under way.
 pub type Issuing<'a> = Pin<Box<dyn Future<Output = Result<Credential, IssueError>> + Send + 'a>>;
 
+/// A look at what stands beside the credentials under way.
+pub type Beside<'a> = Pin<Box<dyn Future<Output = BTreeMap<&'static str, String>> + Send + 'a>>;
+
 /// A look at an identity source under way.
 pub type Looking<'a> = Pin<Box<dyn Future<Output = Option<[u8; 32]>> + Send + 'a>>;
 
@@ -136,6 +139,13 @@ pub trait Issuer: Send + Sync {
     /// Whether `issue` asks something outside of the vault, so that its answer is worth keeping and renewing.
     fn exchanges(&self) -> bool {
         true
+    }
+
+    /// What files of this machine say about settings that the profile leaves out, by the name of the field: a region, a
+    /// project. It is written into the profile when that is stored, so that where requests go stands there. Asks no host; what
+    /// cannot be read says nothing.
+    fn beside<'a>(&'a self, _order: &'a Order) -> Beside<'a> {
+        Box::pin(std::future::ready(BTreeMap::new()))
     }
 
     /// A digest of what the identity source holds, where looking at it costs nothing and asks nobody: when it changes, an

@@ -3,6 +3,7 @@
 //! Never looks at a file: programs and folders come as the numbers that the kernel gives them. Called by the broker.
 
 use crate::{Boot, Name};
+pub(crate) use keyward_diag::unseen;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
@@ -112,12 +113,6 @@ fn check_name(name: &str) -> Result<(), String> {
     if !(1..=NAME_MAX_CHARS).contains(&chars) {
         return Err(format!("the name has 1 to {NAME_MAX_CHARS} characters"));
     }
-    // What nobody sees makes two names look alike, and what turns the line makes one look like another.
-    let unseen = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-                | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
-    };
     if name.chars().any(unseen) {
         return Err("the name holds a control character or one that nobody sees".to_owned());
     }
@@ -148,28 +143,42 @@ pub struct Expected(Vec<Announced>);
 #[derive(Debug)]
 struct Announced {
     launch: Launch,
-    /// Process that announced it.
-    by: u32,
+    by: Announcer,
     until: Boot,
+}
+
+/// Who announced a launch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Announcer {
+    /// The process.
+    pub pid: u32,
+    /// It was an operator: the launch needs no other grant.
+    pub operator: bool,
 }
 
 impl Expected {
     /// How long a run is waited for.
     pub const PATIENCE: Duration = Duration::from_secs(10);
 
-    /// Announces a launch by process `by`; gives the moment until which a run is taken for it, or `None` when too many wait.
-    pub fn announce(&mut self, launch: Launch, by: u32, now: Boot) -> Option<Boot> {
+    /// Announces a launch; gives the moment until which a run is taken for it, or `None` when too many wait.
+    pub fn announce(&mut self, launch: Launch, by: Announcer, now: Boot) -> Option<Boot> {
         self.0.retain(|a| now < a.until);
         let until = now.after(Self::PATIENCE);
         (self.0.len() < WAITING_MAX).then(|| self.0.push(Announced { launch, by, until }))?;
         Some(until)
     }
 
-    /// Takes a run for a launch that was announced, the oldest first: gives the process that announced it. Each is taken
-    /// once.
-    pub fn take(&mut self, launch: &Launch, now: Boot) -> Option<u32> {
+    /// Whether an operator has announced this launch, and no run was taken for it yet.
+    pub fn is_granted(&self, launch: &Launch, now: Boot) -> bool {
+        self.0.iter().any(|a| a.launch == *launch && a.by.operator && now < a.until)
+    }
+
+    /// Takes a run for a launch that was announced, by an operator first, then the oldest first. Each is taken once.
+    pub fn take(&mut self, launch: &Launch, now: Boot) -> Option<Announcer> {
         self.0.retain(|a| now < a.until);
-        let at = self.0.iter().position(|a| a.launch == *launch)?;
+        let own = |a: &Announced| a.launch == *launch;
+        let granted = self.0.iter().position(|a| own(a) && a.by.operator);
+        let at = granted.or_else(|| self.0.iter().position(own))?;
         Some(self.0.remove(at).by)
     }
 
@@ -256,6 +265,10 @@ mod tests {
         assert_eq!(launcher.fits("/usr/bin/claude", &own, &both), Err("the program differs"));
     }
 
+    fn by(pid: u32) -> Announcer {
+        Announcer { pid, operator: false }
+    }
+
     fn at(ms: u64) -> Boot {
         Boot(Duration::from_millis(ms))
     }
@@ -271,14 +284,18 @@ mod tests {
             Launch { folder: (3, 5), ..LAUNCH },
         ] {
             let mut expected = Expected::default();
-            assert_eq!(expected.announce(LAUNCH, 7, at(0)), Some(at(10_000)));
+            assert_eq!(expected.announce(LAUNCH, by(7), at(0)), Some(at(10_000)));
             assert_eq!(expected.take(&other, at(1)), None, "{other:?}");
-            assert_eq!(expected.take(&LAUNCH, at(2)), Some(7), "what another run did not match is still waited for");
+            assert_eq!(
+                expected.take(&LAUNCH, at(2)),
+                Some(by(7)),
+                "what another run did not match is still waited for"
+            );
             assert_eq!(expected.take(&LAUNCH, at(3)), None, "once");
         }
         for (when, taken) in [(0, true), (9_999, true), (10_000, false), (60_000, false)] {
             let mut expected = Expected::default();
-            expected.announce(LAUNCH, 7, at(0));
+            expected.announce(LAUNCH, by(7), at(0));
             assert_eq!(expected.take(&LAUNCH, at(when)).is_some(), taken, "{when}");
         }
     }
@@ -286,11 +303,11 @@ mod tests {
     #[test]
     fn two_announcements_are_two_launches_and_a_changed_launcher_has_none() {
         let mut expected = Expected::default();
-        expected.announce(LAUNCH, 7, at(0));
-        expected.announce(LAUNCH, 8, at(5_000));
-        assert_eq!(expected.take(&LAUNCH, at(5_001)), Some(7), "the oldest first");
-        assert_eq!(expected.take(&LAUNCH, at(12_000)), Some(8));
-        expected.announce(LAUNCH, 7, at(20_000));
+        expected.announce(LAUNCH, by(7), at(0));
+        expected.announce(LAUNCH, by(8), at(5_000));
+        assert_eq!(expected.take(&LAUNCH, at(5_001)), Some(by(7)), "the oldest first");
+        assert_eq!(expected.take(&LAUNCH, at(12_000)), Some(by(8)));
+        expected.announce(LAUNCH, by(7), at(20_000));
         expected.forget([2; 16]);
         expected.forget([1; 16]);
         assert_eq!(expected.take(&LAUNCH, at(20_001)), None);
@@ -300,10 +317,25 @@ mod tests {
     fn sixteen_wait_and_those_whose_time_is_over_make_room() {
         let mut expected = Expected::default();
         for n in 0..16 {
-            assert!(expected.announce(LAUNCH, n, at(u64::from(n))).is_some());
+            assert!(expected.announce(LAUNCH, by(n), at(u64::from(n))).is_some());
         }
-        assert_eq!(expected.announce(LAUNCH, 99, at(100)), None);
-        assert_eq!(expected.announce(LAUNCH, 99, at(10_000)), Some(at(20_000)), "the first is over");
-        assert_eq!(expected.announce(LAUNCH, 99, at(10_000)), None);
+        assert_eq!(expected.announce(LAUNCH, by(99), at(100)), None);
+        assert_eq!(expected.announce(LAUNCH, by(99), at(10_000)), Some(at(20_000)), "the first is over");
+        assert_eq!(expected.announce(LAUNCH, by(99), at(10_000)), None);
+    }
+
+    #[test]
+    fn what_an_operator_announced_is_taken_first_and_once() {
+        let mut expected = Expected::default();
+        let operator = Announcer { pid: 9, operator: true };
+        expected.announce(LAUNCH, by(7), at(0));
+        assert!(!expected.is_granted(&LAUNCH, at(1)), "anybody can announce");
+        expected.announce(LAUNCH, operator, at(2));
+        let other = Launch { folder: (0, 0), ..LAUNCH };
+        assert!(expected.is_granted(&LAUNCH, at(3)) && !expected.is_granted(&other, at(3)));
+        assert!(!expected.is_granted(&LAUNCH, at(10_002)), "ten seconds later");
+        assert_eq!(expected.take(&LAUNCH, at(4)), Some(operator));
+        assert!(!expected.is_granted(&LAUNCH, at(5)));
+        assert_eq!(expected.take(&LAUNCH, at(6)), Some(by(7)));
     }
 }

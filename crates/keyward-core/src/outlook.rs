@@ -179,7 +179,7 @@ mod tests {
         use DeliveryMode::{Env, File};
         for (mode, life, ttl, want_at, want_why) in [
             (Env, Some(600), 86_400, 1600, "a variable cannot be renewed"),
-            (Env, None, 86_400, 87_400, "the lease reaches its limit of 1d"),
+            (Env, None, 86_400, 87_400, "the lease reaches its limit of 24h"),
             (Env, Some(7200), 5400, 6400, "the lease reaches its limit of 1h30m"),
             (File, None, 600, 1600, "the lease reaches its limit of 10m"),
             // Another credential would not outlive the lease.

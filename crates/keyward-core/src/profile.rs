@@ -1,5 +1,6 @@
 //! Profiles: how a credential is obtained and how it is handed over.
 
+use crate::fence::{self, Fence};
 use crate::gateway::{self, Placement, Target, Upstream};
 use crate::time::{parse_duration, render_duration};
 use crate::tool::Takes;
@@ -147,6 +148,8 @@ pub struct Profile {
     pub gateway: Option<Target>,
     /// Longest life of a lease.
     pub max_ttl: Duration,
+    /// Each use asks for the passphrase.
+    pub confirm: bool,
     given: Given,
 }
 
@@ -157,6 +160,7 @@ struct Given {
     variables: bool,
     max_ttl: bool,
     gateway: Table,
+    fence: Table,
 }
 
 /// Why a profile file was refused. Never quotes the content of a secret field.
@@ -228,7 +232,13 @@ impl Profile {
         let mut delivery = section(&mut file, "delivery")?;
         let mut limits = section(&mut file, "limits")?;
         let gateway = section(&mut file, "gateway")?;
-        known(&file, &[], "", &["issuer", "delivery", "gateway", "limits"])?;
+        let given_fence = fence(&mut file)?;
+        let confirm = match file.remove("confirm") {
+            None => false,
+            Some(Value::Boolean(confirm)) => confirm,
+            Some(_) => return Err(invalid("`confirm` is neither true nor false")),
+        };
+        known(&file, &[], "", &["confirm", "issuer", "delivery", "gateway", "fence", "limits"])?;
 
         let kind = match issuer.remove("kind") {
             None => return Err(ProfileError::Incomplete(vec!["issuer.kind".to_owned()])),
@@ -250,7 +260,8 @@ impl Profile {
         settings(&issuer, kind, "issuer.")?;
         let issuer = Settings(issuer);
         let provider = provider(kind, &issuer, &gateway, families)?;
-        let target = target(&issuer, provider.as_deref(), &gateway, families)?;
+        let mut target = target(&issuer, provider.as_deref(), &gateway, families)?;
+        let fence = Fence::read(&given_fence).map_err(invalid)?;
 
         let mode = match delivery.remove("mode") {
             None => None,
@@ -265,7 +276,9 @@ impl Profile {
         let given_variables = delivery.remove("env");
         known(&delivery, &[], "delivery.", &["mode", "env"])?;
         let given_max_ttl = limits.contains_key("max_ttl");
-        let given = Given { mode, variables: given_variables.is_some(), max_ttl: given_max_ttl, gateway };
+        let fenced = fence.is_some();
+        let given =
+            Given { mode, variables: given_variables.is_some(), max_ttl: given_max_ttl, gateway, fence: given_fence };
         let usual = provider.as_deref().and_then(|provider| families.usual_variable(provider));
         let (variables, addresses) = match given_variables {
             Some(Value::Table(table)) => variables(table)?,
@@ -283,6 +296,21 @@ impl Profile {
             let cause = "delivery.mode is gateway, and nothing says where requests go";
             let help = "name the provider, or `base_url` in a section [gateway]".to_owned();
             return Err(ProfileError::Invalid(cause.to_owned(), Some(help)));
+        }
+        if fenced && mode.is_some_and(|mode| mode != DeliveryMode::Gateway) {
+            let cause = "a fence is kept by the gateway, and delivery.mode is another";
+            let help = "leave delivery.mode out, or make it \"gateway\"".to_owned();
+            return Err(ProfileError::Invalid(cause.to_owned(), Some(help)));
+        }
+        match (&mut target, fence) {
+            (Some(target), fence) => target.fence = fence,
+            (None, Some(_)) => {
+                let cause = "a fence is kept by the gateway, and nothing says where requests go";
+                let help = "name the provider, with its region where it has one, or `base_url` in a section [gateway]";
+                let help = help.to_owned();
+                return Err(ProfileError::Invalid(cause.to_owned(), Some(help)));
+            }
+            (None, None) => {}
         }
         if !addresses.is_empty() && mode != Some(DeliveryMode::Gateway) {
             return Err(invalid("delivery.env names a variable for an address, which takes mode = \"gateway\""));
@@ -303,10 +331,28 @@ impl Profile {
             Some(_) => return Err(invalid("limits.max_ttl is not text such as \"1h\"")),
         };
         known(&limits, &[], "limits.", &["max_ttl"])?;
-        // Variables without a mode mean `env`; nothing at all means the strongest that the tool can take.
-        let mode = mode.or(given.variables.then_some(DeliveryMode::Env));
+        // Variables without a mode mean `env`, or `gateway` where a fence leaves nothing else; nothing at all means the
+        // strongest that the tool can take.
+        let usual = if fenced { DeliveryMode::Gateway } else { DeliveryMode::Env };
+        let mode = mode.or(given.variables.then_some(usual));
         let delivery = Delivery { mode, variables, addresses };
-        Ok(Self { name, kind, settings: issuer, identity, delivery, provider, gateway: target, max_ttl, given })
+        Ok(Self {
+            name,
+            kind,
+            settings: issuer,
+            identity,
+            delivery,
+            provider,
+            gateway: target,
+            max_ttl,
+            confirm,
+            given,
+        })
+    }
+
+    /// The limits that the gateway keeps for each lease. With some, no other delivery is possible.
+    pub fn fence(&self) -> Option<&Fence> {
+        self.gateway.as_ref().and_then(|target| target.fence.as_ref())
     }
 
     /// Whether the profile itself names the variables.
@@ -411,6 +457,9 @@ impl Profile {
             issuer.insert("identity".to_owned(), Value::Table(table));
         }
         let mut file = Table::from_iter([("issuer".to_owned(), Value::Table(issuer))]);
+        if self.confirm {
+            file.insert("confirm".to_owned(), Value::Boolean(true));
+        }
         let mut delivery = Table::new();
         if let Some(mode) = self.given.mode {
             delivery.insert("mode".to_owned(), Value::String(mode.word().to_owned()));
@@ -429,11 +478,33 @@ impl Profile {
         if !self.given.gateway.is_empty() {
             file.insert("gateway".to_owned(), Value::Table(self.given.gateway.clone()));
         }
+        if !self.given.fence.is_empty() {
+            file.insert("fence".to_owned(), Value::Table(self.given.fence.clone()));
+        }
         if self.given.max_ttl {
             let ttl = Value::String(render_duration(self.max_ttl));
             file.insert("limits".to_owned(), Value::Table(Table::from_iter([("max_ttl".to_owned(), ttl)])));
         }
         file.to_string()
+    }
+
+    /// The profile with settings of the issuer that its file leaves out.
+    ///
+    /// # Errors
+    /// [`ProfileError`] for a setting that the issuer does not take.
+    pub fn completed(
+        mut self,
+        found: BTreeMap<&'static str, String>,
+        kinds: &[&'static KindSpec],
+        families: &Families,
+    ) -> Result<Self, ProfileError> {
+        if found.is_empty() {
+            return Ok(self);
+        }
+        for (field, text) in found {
+            self.settings.0.entry(field).or_insert(Value::String(text));
+        }
+        Self::parse(self.name.clone(), &self.to_toml(), kinds, families)
     }
 
     /// The stored secrets that the profile refers to.
@@ -522,6 +593,17 @@ fn section(file: &mut Table, name: &str) -> Result<Table, ProfileError> {
     }
 }
 
+/// The section of the fence, with keys that are known.
+fn fence(file: &mut Table) -> Result<Table, ProfileError> {
+    let is_there = file.contains_key("fence");
+    let table = section(file, "fence")?;
+    known(&table, &[], "fence.", &fence::KEYS)?;
+    if is_there && table.is_empty() {
+        return Err(invalid("`fence` says no limit"));
+    }
+    Ok(table)
+}
+
 /// Refuses keys that are not in `specs` or `more`, with the nearest one that is.
 fn known(table: &Table, specs: &[FieldSpec], at: &str, more: &[&str]) -> Result<(), ProfileError> {
     let names: Vec<&str> = specs.iter().map(|f| f.name).chain(more.iter().copied()).collect();
@@ -531,7 +613,8 @@ fn known(table: &Table, specs: &[FieldSpec], at: &str, more: &[&str]) -> Result<
     }
 }
 
-fn nearest(word: &str, names: &[&str]) -> String {
+/// Words that name the nearest of the names, or all of them where none is near.
+pub(crate) fn nearest(word: &str, names: &[&str]) -> String {
     let best = names.iter().max_by(|a, b| {
         let score = |n: &str| strsim::jaro_winkler(word, n);
         score(a).total_cmp(&score(b))
@@ -670,7 +753,7 @@ fn target(
         // A base URL of the issuer alone asks for nothing of the gateway.
         return if section.is_empty() { Ok(None) } else { Err(ProfileError::Invalid(cause, Some(help))) };
     }
-    Ok(Some(Target { route, upstream, placement, only, containers }))
+    Ok(Some(Target { route, upstream, placement, only, containers, fence: None }))
 }
 
 /// The region that a profile names, or the one that is taken where it names none.
@@ -888,10 +971,12 @@ mod tests {
             "[issuer]\nkind = \"static\"\nsecret = \"secret:pg\"\n[delivery]\nenv = { DATABASE_URL = \"token\" }\n",
             "[issuer]\nkind = \"static\"\nsecret = \"secret:k\"\nprovider = \"anthropic\"\n[limits]\nmax_ttl = \"1h30m\"\n",
             "[issuer]\nkind = \"command\"\nargv = [\"/bin/mint\", \"-x\"]\nenv = { A_TOKEN = \"secret:a\", REGION = \"eu\" }\n[delivery]\nmode = \"file\"\nenv = { T_FILE = \"token\" }\n",
+            "confirm = true\n[issuer]\nkind = \"static\"\nsecret = \"secret:k\"\nprovider = \"anthropic\"\n",
         ] {
             let profile = parse(text).unwrap();
             let again = parse(&profile.to_toml()).unwrap();
             assert_eq!(again.to_toml(), profile.to_toml());
+            assert_eq!((again.confirm, profile.confirm), (text.starts_with("confirm"), again.confirm));
             assert_eq!(again.delivery, profile.delivery);
             assert_eq!(again.max_ttl, profile.max_ttl);
         }
@@ -1186,6 +1271,38 @@ mod tests {
                 "[issuer]\nkind = \"command\"\nargv = [\"/m\"]\nregion = \"{region}\"\n[gateway]\nprovider = \"vertex\""
             );
             assert!(parse(&text).is_err(), "{region}");
+        }
+    }
+
+    #[test]
+    fn a_fence_is_kept_by_the_gateway_and_leaves_nothing_else() {
+        let known = |more: &str| {
+            format!("[issuer]\nkind = \"static\"\nsecret = \"secret:k\"\nprovider = \"anthropic\"\n{more}")
+        };
+        let limits = "[fence]\nrequests = 1000\nrequests_per_minute = 60\nmodels = [\"claude-haiku-*\"]\nusd = 5.0\n";
+        for delivery in ["", "[delivery]\nmode = \"gateway\"\n", "[delivery]\nenv = { K = \"token\" }\n"] {
+            let profile = parse(&known(&format!("{delivery}{limits}"))).unwrap();
+            let fence = profile.fence().unwrap();
+            assert_eq!((fence.requests, fence.models.len(), fence.usd), (Some(1000), 1, Some(crate::Usd(5_000_000))));
+            assert_ne!(profile.delivery.mode, Some(DeliveryMode::Env), "{delivery}");
+            let again = parse(&profile.to_toml()).unwrap();
+            assert_eq!((again.to_toml(), again.gateway), (profile.to_toml(), profile.gateway));
+        }
+        assert_eq!(parse(&known("")).unwrap().fence(), None);
+        for (text, want) in [
+            (known("[fence]"), "`fence` says no limit"),
+            (known("[fence]\nrequest = 1"), "`fence.request` is not known; did you mean `requests`?"),
+            (known("[fence]\nrequests = 0"), "`fence.requests` is not a whole number from 1"),
+            (known("fence = 1\n"), "`issuer.fence` is not known"),
+            (known("[delivery]\nmode = \"env\"\n[fence]\nrequests = 1"), "delivery.mode is another"),
+            (known("[delivery]\nmode = \"file\"\n[fence]\nrequests = 1"), "delivery.mode is another"),
+            (
+                "[issuer]\nkind = \"static\"\nsecret = \"secret:k\"\n[delivery]\nenv = { K = \"token\" }\n[fence]\nrequests = 1"
+                    .to_owned(),
+                "nothing says where requests go",
+            ),
+        ] {
+            assert!(refused(&text).contains(want), "{text}\n{}", refused(&text));
         }
     }
 

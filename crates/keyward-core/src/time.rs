@@ -83,10 +83,12 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_secs(seconds.unsigned_abs()))
 }
 
-/// Writes a duration the way [`parse_duration`] reads it, without zero parts: `1h30m`, `45s`.
+/// Writes a duration the way [`parse_duration`] reads it, without zero parts: `1h30m`, `45s`. Days begin at two, since a day
+/// of a lease is 24 hours everywhere else.
 pub fn render_duration(duration: Duration) -> String {
     let s = duration.as_secs();
-    let parts = [(s / 86_400, 'd'), (s / 3_600 % 24, 'h'), (s / 60 % 60, 'm'), (s % 60, 's')];
+    let days = if s < 2 * 86_400 { 0 } else { s / 86_400 };
+    let parts = [(days, 'd'), (s / 3_600 - days * 24, 'h'), (s / 60 % 60, 'm'), (s % 60, 's')];
     let text: String = parts.iter().filter(|(n, _)| *n > 0).map(|(n, unit)| format!("{n}{unit}")).collect();
     if text.is_empty() { "0s".to_owned() } else { text }
 }
@@ -102,6 +104,11 @@ mod tests {
             assert_eq!(read, Ok(Duration::from_secs(seconds)), "{text}");
             assert_eq!(parse_duration(&render_duration(Duration::from_secs(seconds))), read);
         }
+        assert_eq!(
+            [86_400, 93_600, 172_799].map(|s| render_duration(Duration::from_secs(s))),
+            ["24h", "26h", "47h59m59s"]
+        );
+        assert_eq!(render_duration(Duration::from_secs(180_000)), "2d2h");
         for text in ["", "5", "s", "-5s", "0s", "1.5s", "5 minutes", "400d", "9999999999h", "1h\n"] {
             assert!(parse_duration(text).is_err(), "{text:?}");
         }
