@@ -27,6 +27,7 @@ const SCHEMA: &[(i64, &str, &str)] = &[
     (2, "review", include_str!("../../../migrations/0002_review.sql")),
     (3, "launcher", include_str!("../../../migrations/0003_launcher.sql")),
     (4, "archive", include_str!("../../../migrations/0004_archive.sql")),
+    (5, "grant", include_str!("../../../migrations/0005_grant.sql")),
 ];
 
 /// Opens an existing, perhaps empty, file for writing.

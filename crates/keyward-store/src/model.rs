@@ -71,6 +71,15 @@ pub struct Run {
     pub body: String,
 }
 
+/// A grant as it is stored: the body is the caller's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    /// Identifier.
+    pub id: [u8; 5],
+    /// Text, without secrets.
+    pub body: String,
+}
+
 /// One change of the vault.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Write {
@@ -90,6 +99,10 @@ pub enum Write {
     PutRun(Run),
     /// Removes a run; nothing happens where there is none.
     RemoveRun([u8; 16]),
+    /// Stores a grant, or replaces the one with its identifier.
+    PutGrant(Grant),
+    /// Removes a grant; nothing happens where there is none.
+    RemoveGrant([u8; 5]),
     /// Stores a value of the caller under a key. Keys of the store itself begin with `vault.` or `audit.`, and are refused.
     PutMeta(String, Vec<u8>),
 }

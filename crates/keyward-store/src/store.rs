@@ -6,7 +6,7 @@ use crate::db;
 use crate::error::StoreError;
 use crate::fault::fault;
 use crate::index::{self, Block, META_UNINDEXED, ROWS_MAX};
-use crate::model::{Changes, Health, Item, ItemInfo, Launcher, Link, Profile, Run, Write};
+use crate::model::{Changes, Grant, Health, Item, ItemInfo, Launcher, Link, Profile, Run, Write};
 use crate::paths::{Paths, VaultLock, create_private, load_slots, publish, remove_if_there, save_slots, sync_folder};
 use keyward_core::audit::{BODY_MAX_BYTES, Draft, Head, Problem, ProblemKind, Segment, Verifier, body, compare_anchor};
 use keyward_crypto::{
@@ -245,6 +245,15 @@ impl Store {
     pub async fn runs(&self) -> Result<Vec<Run>, StoreError> {
         let mut inner = self.inner.lock().await;
         Ok(sqlx::query_as("SELECT * FROM run ORDER BY id").fetch_all(inner.conn()?).await?)
+    }
+
+    /// All grants.
+    ///
+    /// # Errors
+    /// As [`Store::items`].
+    pub async fn grants(&self) -> Result<Vec<Grant>, StoreError> {
+        let mut inner = self.inner.lock().await;
+        Ok(sqlx::query_as("SELECT * FROM grant ORDER BY id").fetch_all(inner.conn()?).await?)
     }
 
     /// A value that was stored by [`Write::PutMeta`].
@@ -718,6 +727,15 @@ fn apply(write: &Write, arguments: &mut SqliteArguments) -> Result<&'static str,
             put(arguments, &id[..])?;
             Ok("DELETE FROM run WHERE id = ?")
         }
+        Write::PutGrant(grant) => {
+            put(arguments, &grant.id[..])?;
+            put(arguments, &*grant.body)?;
+            Ok("INSERT INTO grant (id, body) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET body = excluded.body")
+        }
+        Write::RemoveGrant(id) => {
+            put(arguments, &id[..])?;
+            Ok("DELETE FROM grant WHERE id = ?")
+        }
         Write::PutMeta(key, value) => {
             put(arguments, &**key)?;
             put(arguments, &value[..])?;
@@ -918,6 +936,12 @@ impl<'r> FromRow<'r, SqliteRow> for Run {
     }
 }
 
+impl<'r> FromRow<'r, SqliteRow> for Grant {
+    fn from_row(row: &'r SqliteRow) -> Result<Self, sqlx::Error> {
+        Ok(Self { id: id_of(row)?, body: row.try_get("body")? })
+    }
+}
+
 impl<'r> FromRow<'r, SqliteRow> for Link {
     fn from_row(row: &'r SqliteRow) -> Result<Self, sqlx::Error> {
         Ok(Self {
@@ -929,7 +953,8 @@ impl<'r> FromRow<'r, SqliteRow> for Link {
     }
 }
 
-fn id_of(row: &SqliteRow) -> Result<[u8; 16], sqlx::Error> {
+fn id_of<const N: usize>(row: &SqliteRow) -> Result<[u8; N], sqlx::Error> {
     let id: &[u8] = row.try_get("id")?;
-    id.try_into().map_err(|_| sqlx::Error::ColumnDecode { index: "id".to_owned(), source: "not 16 bytes".into() })
+    let source = || format!("not {N} bytes").into();
+    id.try_into().map_err(|_| sqlx::Error::ColumnDecode { index: "id".to_owned(), source: source() })
 }

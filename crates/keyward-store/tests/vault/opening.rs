@@ -5,7 +5,7 @@ use keyward_core::audit::{BODY_MAX_BYTES, Draft, Kind, Outcome};
 use keyward_crypto::{KdfParams, SlotError, SlotFile, VaultKey, open};
 use keyward_diag::Code;
 use keyward_store::{
-    Changes, Filter, Health, Launcher, Order, Page, Paths, Store, StoreError, VaultLock, Write, check_folder,
+    Changes, Grant, Filter, Health, Launcher, Order, Page, Paths, Store, StoreError, VaultLock, Write, check_folder,
     load_slots,
 };
 use sqlx::{Connection, Executor};
@@ -74,6 +74,21 @@ async fn launchers_are_kept_replaced_and_removed_and_their_names_are_unique() {
     assert_eq!(store.launchers().await.unwrap(), [launcher(2, "a", Some(-3)), launcher(1, "c", Some(9))]);
     commit(&store, Write::RemoveLauncher([2; 16])).await.unwrap();
     assert_eq!(store.launchers().await.unwrap(), [launcher(1, "c", Some(9))]);
+}
+
+#[tokio::test]
+async fn grants_are_kept_replaced_and_removed() {
+    let home = Home::new();
+    let store = home.create().await;
+    let grant = |id, body: &str| Grant { id: [id; 5], body: body.to_owned() };
+    let writes = [(1, "one"), (2, "two"), (1, "three")].map(|(id, body)| Write::PutGrant(grant(id, body)));
+    store.commit(Changes { writes: writes.to_vec(), entries: vec![draft(1)] }).await.unwrap();
+    store.close().await.unwrap();
+    drop(store);
+    let (store, _) = home.open().await.unwrap();
+    assert_eq!(store.grants().await.unwrap(), [grant(1, "three"), grant(2, "two")]);
+    store.commit(Changes { writes: vec![Write::RemoveGrant([2; 5])], entries: vec![draft(1)] }).await.unwrap();
+    assert_eq!(store.grants().await.unwrap(), [grant(1, "three")]);
 }
 
 #[tokio::test]
@@ -286,23 +301,25 @@ async fn a_newer_or_another_schema_is_refused() {
 }
 
 #[tokio::test]
-async fn the_vault_of_the_first_release_opens() {
-    let home = Home::new();
-    let _ = home.lock();
-    for (name, to) in
-        [("vault.db", home.paths.db()), ("vault.slots", home.paths.slots()), ("anchor", home.paths.anchor())]
-    {
-        fs::copy(format!("{}/tests/fixtures/v1/{name}", env!("CARGO_MANIFEST_DIR")), to).unwrap();
+async fn the_vaults_of_earlier_schemas_open() {
+    for fixture in ["v1", "v4"] {
+        let home = Home::new();
+        let _ = home.lock();
+        for (name, to) in
+            [("vault.db", home.paths.db()), ("vault.slots", home.paths.slots()), ("anchor", home.paths.anchor())]
+        {
+            fs::copy(format!("{}/tests/fixtures/{fixture}/{name}", env!("CARGO_MANIFEST_DIR")), to).unwrap();
+        }
+        let slots = load_slots(&home.paths).unwrap();
+        let key = slots.open_passphrase(&passphrase(PASSPHRASE)).unwrap();
+        let (store, health) = Store::open(&home.lock(), &slots, &key).await.unwrap();
+        assert_eq!(health, Health::Sound { past_anchor: 0 }, "{fixture}");
+        assert!(store.verify().await.unwrap().ok);
+        assert_eq!(store.profile("profile-name").await.unwrap().unwrap().id, [1; 16]);
+        let item = store.item("secret", "pg-dev-name").await.unwrap().unwrap();
+        assert!(open(&key.derive_seal(), &item.info.as_ref(), &item.sealed).unwrap().expose(|p| p == b"hunter2-value"));
+        assert!(store.launchers().await.unwrap().is_empty() && store.grants().await.unwrap().is_empty());
     }
-    let slots = load_slots(&home.paths).unwrap();
-    let key = slots.open_passphrase(&passphrase(PASSPHRASE)).unwrap();
-    let (store, health) = Store::open(&home.lock(), &slots, &key).await.unwrap();
-    assert_eq!(health, Health::Sound { past_anchor: 0 });
-    assert!(store.verify().await.unwrap().ok);
-    assert_eq!(store.profile("profile-name").await.unwrap().unwrap().id, [1; 16]);
-    let item = store.item("secret", "pg-dev-name").await.unwrap().unwrap();
-    assert!(open(&key.derive_seal(), &item.info.as_ref(), &item.sealed).unwrap().expose(|p| p == b"hunter2-value"));
-    assert!(store.launchers().await.unwrap().is_empty());
 }
 
 /// Writes the fixture of the current schema; run by hand when a migration is added, for the schema before it.
