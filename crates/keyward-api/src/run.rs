@@ -173,6 +173,24 @@ pub struct RunAnswer {
     /// Arguments to put before those of the command, for a program that takes the gateway's address by them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub args: Vec<String>,
+    /// What the project's `keyward.toml` asked for, where the request came with one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<ProjectRunMsg>,
+}
+
+/// What a `keyward.toml` asks for, as the broker has read it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ProjectRunMsg {
+    /// Absolute path of the file.
+    pub path: String,
+    /// Name of its section: `dev` of `[run.dev]`.
+    pub run: String,
+    /// Profiles that it asks for.
+    pub profiles: Vec<String>,
+    /// The profile that it expects in each variable.
+    pub variables: std::collections::BTreeMap<String, String>,
+    /// A person has looked at this very text. Where nobody has, only a dry run is answered.
+    pub reviewed: bool,
 }
 
 /// A lease, as `ps` shows it.

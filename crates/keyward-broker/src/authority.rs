@@ -6,8 +6,9 @@
 use crate::broker::{Broker, State};
 use crate::gate::{Answer, Have};
 use crate::platform::now;
+use keyward_core::Model;
 use keyward_diag::{Code, Fault};
-use keyward_gateway::{Admitted, Authority, Began, Denial, End, Held, RunToken};
+use keyward_gateway::{Admitted, Authority, Began, Denial, End, Held, RunToken, Slot};
 use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
@@ -34,6 +35,10 @@ impl Authority for Desk {
             Answer::Opened(admitted) => Ok(*admitted),
             Answer::Look(_) => Err(Fault::new(Code::GatewayUnverified).cause("the program has not begun")),
         }
+    }
+
+    async fn fence(&self, lease: Uuid, model: Option<Model<'_>>) -> Result<Slot, Fault> {
+        self.0.pass_fence(lease, model).await
     }
 
     async fn credential(&self, lease: Uuid, refused: Option<u64>) -> Result<Held, Fault> {
@@ -78,9 +83,9 @@ impl Broker {
         let (Some(open), runs, _) = state.parts() else { return true };
         let batch = self.gate.take(now());
         let mut writes = Vec::new();
-        for (id, lease, uses, last) in batch.counts {
-            let Some(run) = runs.get_mut(&id) else { continue };
-            if run.count_uses(lease, uses, last) {
+        for count in batch.counts {
+            let Some(run) = runs.get_mut(&count.run) else { continue };
+            if run.count_uses(count) {
                 writes.push(run.row());
             }
         }

@@ -4,6 +4,7 @@
 //! and key derivations run outside and come back with their result. The one exception is the anchor in the keyring, for which
 //! the keyring is given two seconds. Requests that find too many others waiting are told so.
 
+use crate::approve::{Attending, Card};
 use crate::config::Config;
 use crate::events::Events;
 use crate::files::Deliveries;
@@ -18,13 +19,13 @@ use keyward_api::ExchangeMsg;
 use keyward_api::place::Places;
 use keyward_core::audit::{Draft, Kind, Outcome, PeerFacts};
 use keyward_core::{
-    Boot, Expected, Families, KindSpec, Name, Now, Profile, Refusals, Role, Root, Tools, Tries, Wall, role,
+    ApprovalId, Approvals, Boot, Expected, Families, GrantId, Grants, KindSpec, Name, Now, Profile, Proofs, Refusals, Tools, Tries, Wall,
 };
 use keyward_diag::{Code, Fault};
 use keyward_secret::{Key32, SecretBytes};
 use keyward_store::{Changes, Item, Paths, Store, VaultLock, Write};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -75,6 +76,16 @@ pub(crate) struct State {
     pub(crate) tries: Tries,
     /// The vault was opened since the broker started, so that all live runs are known.
     pub(crate) opened: bool,
+    /// What persons have proven.
+    pub(crate) proofs: Proofs,
+    /// Requests that wait for a person, and the last that did.
+    pub(crate) approvals: Approvals<RunId, Card>,
+    /// Who waits for their answers.
+    pub(crate) attending: BTreeMap<ApprovalId, Attending>,
+    /// Peers that will come again, with the facts that they showed.
+    pub(crate) shown: VecDeque<Arc<Peer>>,
+    /// Grants for a run about whose end somebody was asked.
+    pub(crate) asked_to_extend: BTreeSet<GrantId>,
     /// Time spent in suspend, as of the last look.
     pub(crate) suspended: Duration,
     /// What the wall clock would have shown at boot, as of the last look, in microseconds since 1970 UTC.
@@ -99,6 +110,8 @@ pub(crate) struct Open {
     pub(crate) launchers: BTreeMap<String, StoredLauncher>,
     /// The stored secrets by name, sealed as they are in the database: a run need not read it.
     pub(crate) secrets: BTreeMap<String, Item>,
+    /// What persons have allowed.
+    pub(crate) grants: Grants<RunId>,
     pub(crate) last_action: Boot,
     /// The vault has a keyring slot, so the keyring keeps an anchor too.
     pub(crate) keyring: Option<KeyringAnchor>,
@@ -157,7 +170,9 @@ impl State {
 impl Open {
     /// Records entries together with the changes that they are about, durably.
     pub(crate) async fn commit(&self, broker: &Broker, writes: Vec<Write>, entries: Vec<Draft>) -> Result<(), Fault> {
-        let told: Vec<_> = entries.iter().filter_map(event_of).collect();
+        let mut told: Vec<_> = entries.iter().filter_map(event_of).collect();
+        // One answer is an entry for each profile.
+        told.dedup();
         let seqs = self.store.commit(Changes { writes, entries }).await.map_err(|e| e.fault())?;
         self.unanchored.store(true, Ordering::Relaxed);
         self.unsynced.store(true, Ordering::Relaxed);
@@ -223,6 +238,11 @@ impl Broker {
                 refusals: Refusals::default(),
                 tries: Tries::default(),
                 opened: false,
+                proofs: Proofs::default(),
+                approvals: Approvals::default(),
+                attending: BTreeMap::new(),
+                shown: VecDeque::new(),
+                asked_to_extend: BTreeSet::new(),
                 suspended: platform::time_in_suspend(),
                 began: started.wall_at(Boot(Duration::ZERO)).0,
             }),
@@ -294,16 +314,6 @@ impl Broker {
         if open.store.is_broken() { Err(Fault::new(Code::AuditBroken)) } else { Ok(open) }
     }
 
-    /// The role of a peer now.
-    ///
-    /// # Errors
-    /// [`Code::PeerRefused`] when its facts cannot be read: what is not known counts against the peer.
-    pub(crate) fn role(&self, state: &State, peer: &Peer) -> Result<Role<RunId>, Fault> {
-        let roots: Vec<_> =
-            state.runs.values().filter(|r| r.ended.is_none()).map(|r| Root { process: r.process, run: r.id }).collect();
-        Ok(role(peer.process(), peer.parents()?, &roots, state.opened))
-    }
-
     /// Counts a refusal; it is recorded with the next entry that is due.
     pub(crate) fn refuse(&self, state: &mut State, peer: &Peer, fault: &Fault) {
         let exe = peer.exe().map_or_else(|| "unknown".to_owned(), |p| p.display().to_string());
@@ -326,6 +336,17 @@ fn event_of(draft: &Draft) -> Option<(&'static str, Value)> {
         }
         Kind::LauncherAdded | Kind::LauncherChanged | Kind::LauncherRemoved => {
             Some(("launcher", json!({"name": draft.detail.get("launcher"), "state": state})))
+        }
+        Kind::ApprovalAsked => Some(("approval", json!({"id": draft.detail.get("approval"), "state": "open"}))),
+        Kind::ApprovalAnswered => {
+            let how = draft.detail.get("answer");
+            Some(("approval", json!({"id": draft.detail.get("approval"), "state": how})))
+        }
+        Kind::ApprovalWithdrawn => {
+            Some(("approval", json!({"id": draft.detail.get("approval"), "state": state})))
+        }
+        Kind::GrantAdded | Kind::GrantChanged | Kind::GrantRevoked | Kind::GrantExpired => {
+            Some(("grant", json!({"id": draft.grant, "state": state})))
         }
         Kind::SettingsChanged => Some(("settings", json!({}))),
         Kind::LeaseExpired | Kind::LeaseReleased | Kind::LeaseRevoked | Kind::LeaseLapsed => {

@@ -12,6 +12,8 @@
 //! | `exchange` | `profile`, `ok` |
 //! | `profile` | `name`, `state`: `added`, `changed`, `removed` |
 //! | `launcher` | `name`, `state`: `added`, `changed`, `removed`, `launched` |
+//! | `approval` | `id`, `state`: `open` (with `merged` when another request joins it), `allowed`, `denied`, `unanswered`, `withdrawn` |
+//! | `grant` | `id`, `state`: `added`, `changed`, `used`, `revoked`, `expired` |
 //! | `settings` | nothing |
 //! | `audit` | `seq` of the newest entry |
 

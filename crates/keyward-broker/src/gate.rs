@@ -7,10 +7,12 @@
 //! caller shows is hashed before it is looked up, and digests are compared in constant time. Calls wait here until `scribe`
 //! writes them, 100 ms at most; when the log cannot take them, no further call begins. Called by `authority`.
 
-use crate::platform;
+use crate::fence::{Kept, Step};
 use crate::runs::RunId;
 use keyward_core::audit::{Draft, Kind, Outcome, PeerFacts, at_text};
-use keyward_core::{Boot, Credential, Freshness, Name, Now, ProcessId, Schedule, Target, Wall};
+use keyward_core::{
+    Boot, Counted, Credential, Fence, Freshness, Limit, Model, Name, Now, ProcessId, Schedule, Target, Wall,
+};
 use keyward_diag::{Code, Fault, plain};
 use keyward_gateway::{Admitted, Began, Caller, Denial, End, EndReason, Ended, Held, Route, RunToken, Upstream};
 use keyward_secret::{SecretError, SecretText};
@@ -21,7 +23,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use subtle::ConstantTimeEq;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use uuid::Uuid;
 
 /// Calls that are not written yet, or whose end is not, at once.
@@ -113,6 +115,8 @@ struct Door {
     root: ProcessId,
     until: Boot,
     aim: Aim,
+    /// Where it stands within its fence.
+    fence: Option<Kept>,
     standing: Standing,
     ended: watch::Sender<Option<Ended>>,
     uses: u64,
@@ -128,6 +132,7 @@ struct Aim {
     target: Arc<Target>,
     upstream: Arc<Upstream>,
     only: Arc<[String]>,
+    fence: Option<Arc<Fence>>,
 }
 
 impl Aim {
@@ -136,7 +141,8 @@ impl Aim {
             Fault::new(Code::Internal).cause(format!("the gateway has no route `{}`", plain(&target.route, 40)))
         })?;
         let (upstream, only) = (Arc::new(target.upstream.clone()), Arc::from(target.only.as_slice()));
-        Ok(Self { route, target: Arc::new(target), upstream, only })
+        let fence = target.fence.clone().map(Arc::new);
+        Ok(Self { route, target: Arc::new(target), upstream, only, fence })
     }
 }
 
@@ -166,6 +172,7 @@ struct Noted {
 struct Call {
     holder: Arc<Holder>,
     caller: Caller,
+    program: Option<Arc<str>>,
     method: String,
     host: String,
     path: String,
@@ -200,6 +207,8 @@ struct Inner {
     under_way: HashMap<u64, Arc<Call>>,
     /// Those that have ended since.
     ends: Vec<Noted>,
+    /// Fences that were reached.
+    reached: Vec<Draft>,
     /// Entries that could not be written.
     unwritten: Vec<Draft>,
     failed: bool,
@@ -228,6 +237,8 @@ pub(crate) struct Opening {
     pub(crate) uses: u64,
     /// The last of them.
     pub(crate) last_use: Option<Wall>,
+    /// What it has used of its fence, if it had one.
+    pub(crate) counted: Option<Counted>,
 }
 
 /// What a token opens.
@@ -246,13 +257,28 @@ pub(crate) enum Have {
     Ask(Name, bool),
 }
 
+/// What a lease has used so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Count {
+    /// Its run.
+    pub(crate) run: RunId,
+    /// The lease.
+    pub(crate) lease: Uuid,
+    /// Calls.
+    pub(crate) uses: u64,
+    /// The last of them.
+    pub(crate) last_use: Option<Wall>,
+    /// What of its fence, if it has one.
+    pub(crate) counted: Option<Counted>,
+}
+
 /// What is to be written.
 #[derive(Default)]
 pub(crate) struct Batch {
     /// The entries.
     pub(crate) entries: Vec<Draft>,
-    /// Calls of leases so far, and the last of each.
-    pub(crate) counts: Vec<(RunId, Uuid, u64, Option<Wall>)>,
+    /// What leases have used.
+    pub(crate) counts: Vec<Count>,
     /// Events about calls.
     pub(crate) events: Vec<Value>,
 }
@@ -293,7 +319,8 @@ impl Gate {
     /// # Errors
     /// [`Code::Internal`] for a route that the gateway has not.
     pub(crate) fn open(&self, opening: Opening, target: Target) -> Result<(), Fault> {
-        let Opening { holder, token, root, until, uses, last_use } = opening;
+        let Opening { holder, token, root, until, uses, last_use, counted } = opening;
+        let fence = target.fence.clone().map(|fence| Kept::new(fence, counted.unwrap_or_default()));
         let aim = Aim::of(target)?;
         let lease = holder.lease;
         let door = Door {
@@ -302,6 +329,7 @@ impl Gate {
             root,
             until,
             aim,
+            fence,
             standing: Standing::Shut,
             ended: watch::Sender::new(None),
             uses,
@@ -330,11 +358,26 @@ impl Gate {
     /// # Errors
     /// As [`Gate::open`].
     pub(crate) fn turn(&self, lease: Uuid, target: Target) -> Result<(), Fault> {
+        let fence = target.fence.clone();
         let aim = Aim::of(target)?;
         if let Some(door) = self.inner().doors.get_mut(&lease) {
+            match (&mut door.fence, fence) {
+                (Some(kept), Some(fence)) => kept.fenced.change(fence),
+                (kept, fence) => {
+                    let counted = Counted { requests: door.uses, ..Counted::default() };
+                    *kept = fence.map(|fence| Kept::new(fence, counted));
+                }
+            }
             door.aim = aim;
         }
         Ok(())
+    }
+
+    /// A lease that is not over goes on until another moment.
+    pub(crate) fn prolong(&self, lease: Uuid, until: Boot) {
+        if let Some(door) = self.inner().doors.get_mut(&lease) {
+            door.until = until;
+        }
     }
 
     /// Ends a lease: its token opens nothing once this returns, and calls under way are told.
@@ -375,16 +418,12 @@ impl Gate {
             let code = if inner.log.is_some() { Code::GatewayToken } else { Code::VaultLocked };
             return Err(Fault::new(code));
         };
-        if let Err(fault) = door.live(now.boot) {
-            let holder = Arc::clone(&door.holder);
-            self.refuse(inner, Some(holder), &fault, "", now);
-            return Err(fault);
-        }
+        door.live(now.boot)?;
         inner.recording()?;
         if door.standing == Standing::Shut {
             return Ok(Answer::Look(door.holder.run));
         }
-        let Aim { route, target, upstream, only } = door.aim.clone();
+        let Aim { route, target, upstream, only, fence } = door.aim.clone();
         Ok(Answer::Opened(Box::new(Admitted {
             lease: door.holder.lease,
             root: door.root,
@@ -393,6 +432,7 @@ impl Gate {
             placement: target.placement.clone(),
             only,
             containers: target.containers,
+            fence,
             ended: door.ended.subscribe(),
         })))
     }
@@ -446,6 +486,40 @@ impl Gate {
         self.inner().material.remove(profile);
     }
 
+    /// The places of calls whose cost is not known yet, where the fence of a lease counts money.
+    pub(crate) fn slots(&self, lease: Uuid) -> Option<Arc<Semaphore>> {
+        self.inner().doors.get(&lease)?.fence.as_ref()?.slots()
+    }
+
+    /// What a request does at the fence of its lease. Where it is to wait for a person and is the first, the reaching is noted.
+    ///
+    /// # Errors
+    /// As [`Gate::admit`]; [`Code::FenceReached`] when more was refused a moment ago.
+    pub(crate) fn fence(&self, lease: Uuid, model: Option<Model<'_>>, now: Now) -> Result<(Step, Arc<Holder>), Fault> {
+        let mut inner = self.inner();
+        let inner = &mut *inner;
+        let door = inner.doors.get_mut(&lease).ok_or(Fault::new(Code::GatewayToken))?;
+        door.live(now.boot)?;
+        let holder = Arc::clone(&door.holder);
+        let Some(kept) = &mut door.fence else { return Ok((Step::Through, holder)) };
+        let step = kept.step(model, now.boot)?;
+        if let Step::Ask(question, _) = &step {
+            let draft = holder.draft(now.wall, Kind::FenceReached);
+            inner.reached.push(draft.detail("fence", question.limit.word()).detail("told", question.told.as_str()));
+            self.due.notify_one();
+        }
+        Ok((step, holder))
+    }
+
+    /// What a person said about a fence, or that nobody waits any longer (`None`).
+    pub(crate) fn answered(&self, lease: Uuid, limit: &Limit, answer: Option<Result<(), Fault>>, now: Now) {
+        let mut inner = self.inner();
+        let Some(door) = inner.doors.get_mut(&lease) else { return };
+        if let Some(kept) = &mut door.fence {
+            kept.answered(limit, answer, now.boot);
+        }
+    }
+
     /// Notes that a call is about to be made; gives its number.
     ///
     /// # Errors
@@ -471,6 +545,7 @@ impl Gate {
         let call = Call {
             holder: Arc::clone(&door.holder),
             caller: began.caller,
+            program: began.program.clone(),
             method: plain(&began.method, 20),
             host: plain(&began.host, 255),
             path: plain(&began.path, PATH_MAX),
@@ -486,24 +561,31 @@ impl Gate {
     /// Notes the end of a call.
     pub(crate) fn ended(&self, number: u64, end: End, now: Now) {
         let mut inner = self.inner();
+        let usd = end.usd;
+        let mut of = None;
         if let Ok(at) = inner.fresh.binary_search_by_key(&number, |noted| noted.number) {
             if let Some(noted) = inner.fresh.get_mut(at) {
+                of = Some(noted.call.holder.lease);
                 noted.end = Some(end);
             }
         } else if let Some(call) = inner.under_way.remove(&number) {
+            of = Some(call.holder.lease);
             inner.ends.push(Noted { number, at: now.wall, call, end: Some(end) });
             self.due.notify_one();
         }
+        if let (Some(usd), Some(door)) = (usd, of.and_then(|lease| inner.doors.get_mut(&lease)))
+            && let Some(kept) = &mut door.fence
+        {
+            kept.fenced.spend(usd);
+            door.untold = true;
+        }
     }
 
-    /// Notes a refusal. That of a lease that is over was noted with its lease when it was refused.
+    /// Notes a refusal, with the lease that it was of: also with one that is over, by its token.
     pub(crate) fn denied(&self, denial: &Denial, now: Now) {
-        let noted = matches!(denial.fault.code, Code::LeaseRevoked | Code::LeaseExpired | Code::LeaseOver);
-        if noted && denial.lease.is_none() {
-            return;
-        }
         let mut inner = self.inner();
-        let holder = denial.lease.and_then(|lease| inner.doors.get(&lease)).map(|door| Arc::clone(&door.holder));
+        let lease = denial.lease.or_else(|| inner.tokens.get(&Key(denial.token?.0)).copied());
+        let holder = lease.and_then(|lease| inner.doors.get(&lease)).map(|door| Arc::clone(&door.holder));
         self.refuse(&mut inner, holder, &denial.fault, &denial.what, now);
     }
 
@@ -538,6 +620,7 @@ impl Gate {
             let mut inner = self.inner();
             let inner = &mut *inner;
             let mut batch = Batch { entries: std::mem::take(&mut inner.unwritten), ..Batch::default() };
+            batch.entries.append(&mut inner.reached);
             (inner.oldest, inner.failed) = (None, false);
             let fresh = std::mem::take(&mut inner.fresh);
             inner.under_way.extend(fresh.iter().filter(|n| n.end.is_none()).map(|n| (n.number, Arc::clone(&n.call))));
@@ -551,7 +634,7 @@ impl Gate {
             }
             (batch, fresh, std::mem::take(&mut inner.ends), refused)
         };
-        // Programs are looked up and texts made without the lock.
+        // Texts are made without the lock.
         batch.entries.extend(entries(Kind::CredentialUsed, &fresh));
         batch.entries.extend(entries(Kind::CredentialUseEnded, &ends));
         batch.entries.extend(refused.into_iter().map(|((_, code), refused)| refused.draft(code)));
@@ -607,7 +690,9 @@ impl Door {
     /// Adds what is told of its calls; an event about them comes once in a while.
     fn tell(&mut self, now: Now, batch: &mut Batch) {
         let holder = &self.holder;
-        batch.counts.push((holder.run, holder.lease, self.uses, self.last_use));
+        let counted = self.fence.as_ref().map(|kept| kept.fenced.counted());
+        let (run, lease) = (holder.run, holder.lease);
+        batch.counts.push(Count { run, lease, uses: self.uses, last_use: self.last_use, counted });
         if self.told.is_none_or(|told| now.boot.since(told) >= PAUSE) {
             (self.told, self.untold) = (Some(now.boot), false);
             batch.events.push(json!({
@@ -633,14 +718,14 @@ impl Refused {
     }
 }
 
-/// Puts calls of one lease and process together.
+/// Puts calls of one lease, process and program together.
 fn entries(kind: Kind, calls: &[Noted]) -> Vec<Draft> {
     let mut groups: Vec<(Vec<&Noted>, usize)> = Vec::new();
-    let mut open: HashMap<(Uuid, Option<(u32, ProcessId)>), usize> = HashMap::new();
+    let mut open: HashMap<(Uuid, Option<(u32, ProcessId)>, Option<&str>), usize> = HashMap::new();
     for noted in calls {
         let call = &noted.call;
         let text = call.method.len() + call.host.len() + call.path.len();
-        let key = (call.holder.lease, who(call.caller));
+        let key = (call.holder.lease, who(call.caller), call.program.as_deref());
         let place = open.get(&key).copied().filter(|&place| {
             groups.get(place).is_some_and(|(calls, size)| calls.len() < USES_MAX && size + text <= TEXT_MAX_BYTES)
         });
@@ -654,8 +739,7 @@ fn entries(kind: Kind, calls: &[Noted]) -> Vec<Draft> {
             *size += text;
         }
     }
-    let mut programs = HashMap::new();
-    groups.iter().filter_map(|(calls, _)| entry(kind, calls, &mut programs)).collect()
+    groups.iter().filter_map(|(calls, _)| entry(kind, calls)).collect()
 }
 
 fn who(caller: Caller) -> Option<(u32, ProcessId)> {
@@ -666,7 +750,7 @@ fn who(caller: Caller) -> Option<(u32, ProcessId)> {
     }
 }
 
-fn entry(kind: Kind, calls: &[&Noted], programs: &mut HashMap<ProcessId, Option<String>>) -> Option<Draft> {
+fn entry(kind: Kind, calls: &[&Noted]) -> Option<Draft> {
     let first = calls.first()?;
     let caller = first.call.caller;
     let process = match caller {
@@ -681,7 +765,7 @@ fn entry(kind: Kind, calls: &[&Noted], programs: &mut HashMap<ProcessId, Option<
         Some((_, process)) => draft.peer(PeerFacts {
             uid: rustix::process::getuid().as_raw(),
             pid: process.pid.cast_signed(),
-            exe: programs.entry(process).or_insert_with(|| platform::program_path(process)).clone(),
+            exe: first.call.program.as_deref().map(str::to_owned),
         }),
         None => draft,
     })
@@ -699,6 +783,9 @@ impl Noted {
             fields.insert("sent".to_owned(), bytes(end.sent));
             fields.insert("received".to_owned(), bytes(end.received));
             fields.insert("ms".to_owned(), bytes(u64::try_from(end.took.as_millis()).unwrap_or(u64::MAX)));
+            if let Some(usd) = end.usd {
+                fields.insert("usd".to_owned(), usd.to_string().into());
+            }
             if let Some(id) = &end.request_id {
                 fields.insert("request_id".to_owned(), plain(id, 128).into());
             }
@@ -762,6 +849,7 @@ mod tests {
             placement: Placement::Header("x-api-key".to_owned(), String::new()),
             only: vec!["POST /v1/messages".to_owned()],
             containers: false,
+            fence: None,
         }
     }
 
@@ -780,7 +868,8 @@ mod tests {
             profile: Name::parse("k").unwrap(),
         };
         let until = Boot(Duration::from_secs(10));
-        gate.open(Opening { holder, token, root: ROOT, until, uses: 0, last_use: None }, target()).unwrap();
+        gate.open(Opening { holder, token, root: ROOT, until, uses: 0, last_use: None, counted: None }, target())
+            .unwrap();
         (lease, token)
     }
 
@@ -789,12 +878,13 @@ mod tests {
     }
 
     fn began(lease: Uuid, caller: Caller, path: &str) -> Began {
-        Began { lease, caller, method: "POST".to_owned(), host: "api.anthropic.com".to_owned(), path: path.to_owned() }
+        let (method, host) = ("POST".to_owned(), "api.anthropic.com".to_owned());
+        Began { lease, caller, program: Some("/bin/x".into()), method, host, path: path.to_owned() }
     }
 
     fn end(status: u16) -> End {
         let (request_id, took) = (Some("req_1".to_owned()), Duration::from_millis(12));
-        End { status, request_id, sent: 2, received: 11, took, reason: EndReason::Whole }
+        End { status, request_id, sent: 2, received: 11, took, reason: EndReason::Whole, usd: None }
     }
 
     fn credential(token: &[u8]) -> Arc<Credential> {
@@ -910,9 +1000,13 @@ mod tests {
         let first = &batch.entries[0];
         assert_eq!((first.app_verified, &first.detail["process"]), (Some(true), &json!("exact")));
         assert_eq!(first.peer.as_ref().unwrap().pid, 1 << 30);
+        assert_eq!(first.peer.as_ref().unwrap().exe.as_deref(), Some("/bin/x"), "as it was when it called");
         assert_eq!(first.detail["uses"][0]["request_id"], "req_1");
         assert!(batch.entries.iter().any(|e| e.detail["process"] == "one of 2"));
-        assert_eq!(batch.counts, [(RunId(RUN), lease, 200, Some(at(199).wall))]);
+        assert_eq!(
+            batch.counts,
+            [Count { run: RunId(RUN), lease, uses: 200, last_use: Some(at(199).wall), counted: None }]
+        );
         log.commit(keyward_store::Changes::record(batch.entries)).await.unwrap();
         assert!(gate.take(at(300)).entries.is_empty());
     }
@@ -970,7 +1064,7 @@ mod tests {
         let gate = Gate::new(1);
         gate.log(Some(log));
         let (lease, token) = open(&gate, 1);
-        let denial = |lease, code| Denial { lease, fault: Fault::new(code), what: "GET /\n".to_owned() };
+        let denial = |lease, code| Denial { lease, token: None, fault: Fault::new(code), what: "GET /\n".to_owned() };
         for _ in 0..100 {
             gate.denied(&denial(None, Code::GatewayToken), at(0));
             gate.denied(&denial(Some(lease), Code::GatewayNotAllowed), at(0));
@@ -982,18 +1076,64 @@ mod tests {
         gate.end(lease, Ended::Revoked);
         for _ in 0..7 {
             let fault = gate.admit(token, at(10)).err().unwrap();
-            gate.denied(&Denial { lease: None, fault, what: String::new() }, at(10));
+            gate.denied(&Denial { lease: None, token: Some(token), fault, what: "POST /v1".to_owned() }, at(10));
         }
         assert!(gate.take(at(999)).entries.is_empty());
         assert_eq!(gate.waits(at(999).boot), Some(Duration::from_millis(1)));
         let entries = gate.take(at(1000)).entries;
         assert_eq!((entries.len(), &entries[0].detail["count"], entries[0].run.is_some()), (1, &json!(7), true));
+        assert_eq!(
+            (entries[0].lease.clone(), &entries[0].detail["what"]),
+            (Some(lease.to_string()), &json!("POST /v1"))
+        );
         assert_eq!(gate.waits(at(1000).boot), None);
         for n in 0..2 * DENIALS_MAX {
             let (lease, _) = open(&gate, 10 + n as u128);
             gate.denied(&denial(Some(lease), Code::GatewayNotAllowed), at(3000));
         }
         assert_eq!(gate.take(at(3000)).entries.len(), DENIALS_MAX);
+    }
+
+    #[tokio::test]
+    async fn what_a_call_costs_is_counted_and_kept_and_a_fence_that_is_reached_is_in_the_log() {
+        let (log, _folder) = log("fence").await;
+        let gate = Gate::new(1);
+        gate.log(Some(log));
+        let (lease, _) = open(&gate, 1);
+        let call = began(lease, Caller::Unknown, "/v1/messages");
+        assert!(matches!(gate.fence(lease, None, at(0)), Ok((Step::Through, _))), "it has none");
+        let number = gate.began(&call, at(0)).unwrap();
+        let model = Some(Model { sent: "m", name: "m" });
+        let fence = |usd: u64| Fence {
+            requests_per_minute: None,
+            requests: None,
+            models: Vec::new(),
+            usd: Some(keyward_core::Usd(usd)),
+        };
+        gate.turn(lease, Target { fence: Some(fence(100)), ..target() }).unwrap();
+        assert!(matches!(gate.fence(lease, model, at(0)), Ok((Step::Through, _))));
+        gate.ended(number, End { usd: Some(keyward_core::Usd(100)), ..end(200) }, at(1));
+        let batch = gate.take(at(100));
+        let counted = batch.counts[0].counted.unwrap();
+        assert_eq!((counted.requests, counted.usd.0), (2, 100), "one before it had a fence");
+        assert_eq!(batch.entries[0].detail["uses"][0]["usd"], "$0.0001");
+        let Ok((Step::Ask(question, _answer), _)) = gate.fence(lease, model, at(200)) else {
+            panic!("nobody is asked")
+        };
+        assert!(matches!(gate.fence(lease, model, at(201)), Ok((Step::Join(_), _))));
+        let entries = gate.take(at(300)).entries;
+        assert_eq!(
+            (entries.len(), entries[0].kind, &entries[0].detail["fence"]),
+            (1, Kind::FenceReached, &json!("usd"))
+        );
+        gate.answered(lease, &question.limit, Some(Ok(())), at(400));
+        assert!(matches!(gate.fence(lease, model, at(400)), Ok((Step::Through, _))));
+        gate.turn(lease, Target { fence: Some(fence(50)), ..target() }).unwrap();
+        assert!(matches!(gate.fence(lease, model, at(500)), Ok((Step::Ask(..), _))), "what is tightened holds at once");
+        gate.turn(lease, target()).unwrap();
+        assert!(matches!(gate.fence(lease, model, at(500)), Ok((Step::Through, _))));
+        gate.end(lease, Ended::Revoked);
+        assert_eq!(code(gate.fence(lease, model, at(500)).map(drop)), Code::LeaseRevoked);
     }
 
     #[tokio::test]

@@ -5,13 +5,14 @@
 //! of a launcher in the log stands for its command.
 
 use crate::broker::{Broker, Open, entry_of};
+use crate::grants::{ended, forget};
 use crate::peer::Peer;
 use crate::platform::now;
 use crate::program;
-use crate::runs::LOOK;
+use crate::runs::{LOOK, RunId};
 use keyward_api::{CommandMsg, LaunchExpectAnswer, LaunchExpectRequest, LauncherMsg, LauncherPutRequest};
 use keyward_core::audit::{Draft, Kind};
-use keyward_core::{FileId, Launch, Launcher, Name, Wall, launcher_key};
+use keyward_core::{Announcer, FileId, Launch, Launcher, Name, Role, Wall, launcher_key};
 use keyward_crypto::{ItemRef, make_array};
 use keyward_diag::{Code, Fault, plain};
 use keyward_secret::SecretBytes;
@@ -29,7 +30,7 @@ const PART_MIN_BYTES: usize = 8;
 /// A launcher with its place in the vault.
 #[derive(Clone)]
 pub(crate) struct StoredLauncher {
-    id: [u8; 16],
+    pub(crate) id: [u8; 16],
     launcher: Launcher,
     created: Wall,
     updated: Wall,
@@ -74,6 +75,11 @@ impl StoredLauncher {
         let launcher = Launcher { name: row.name, command, folder, profiles, terminal };
         let (created, updated) = (Wall(row.created_us), Wall(row.updated_us));
         Some(Self { id: row.id, launcher, created, updated, launched: row.launched_us.map(Wall) })
+    }
+
+    /// Its name.
+    pub(crate) fn name(&self) -> &str {
+        &self.launcher.name
     }
 
     fn message(&self) -> LauncherMsg {
@@ -126,7 +132,6 @@ impl Broker {
         let mut state = self.state_for_request().await?;
         let at = now();
         let open = self.unlocked(&mut state)?;
-        open.last_action = at.boot;
         check(open, &launcher)?;
         let key = launcher_key(&launcher.name);
         if open.launchers.contains_key(&key) {
@@ -169,8 +174,12 @@ impl Broker {
         if let Some(renamed) = renamed {
             draft = draft.detail("former_name", renamed);
         }
-        open.commit(self, vec![stored.row()], vec![draft]).await?;
         let id = stored.id;
+        let grants = open.grants.of_launcher(id);
+        let ended = ended(open, &grants, Kind::GrantRevoked, "the launcher was changed", at);
+        let writes = [stored.row()].into_iter().chain(ended.writes).collect();
+        open.commit(self, writes, [draft].into_iter().chain(ended.entries).collect()).await?;
+        forget(open, &grants);
         open.launchers.remove(&former);
         open.put_launcher(stored);
         state.expected.forget(id);
@@ -182,24 +191,29 @@ impl Broker {
         let mut state = self.state_for_request().await?;
         let at = now();
         let open = self.unlocked(&mut state)?;
-        open.last_action = at.boot;
         let key = launcher_key(name);
         let stored = open.launchers.get(&key).cloned().ok_or_else(|| unknown(name))?;
         let draft = entry_of(Kind::LauncherRemoved, at, peer).detail("launcher", stored.launcher.name.as_str());
-        open.commit(self, vec![Write::RemoveLauncher(stored.id)], vec![draft]).await?;
+        let grants = open.grants.of_launcher(stored.id);
+        let ended = ended(open, &grants, Kind::GrantRevoked, "the launcher was removed", at);
+        let writes = [Write::RemoveLauncher(stored.id)].into_iter().chain(ended.writes).collect();
+        open.commit(self, writes, [draft].into_iter().chain(ended.entries).collect()).await?;
+        forget(open, &grants);
         open.launchers.remove(&key);
         state.expected.forget(stored.id);
         Ok(())
     }
 
-    /// Waits for a run of a launcher, which somebody is about to start. Grants nothing: the run is as any other, and the log
-    /// says that it was announced, and by whom.
+    /// Waits for a run of a launcher, which somebody is about to start. Grants nothing, except that an operator who says so
+    /// grants this one: otherwise the run is as any other, and the log says that it was announced, and by whom.
     pub(crate) async fn launch_expect(
         &self,
         peer: &Peer,
+        role: Role<RunId>,
         name: &str,
         request: LaunchExpectRequest,
     ) -> Result<LaunchExpectAnswer, Fault> {
+        let operator = role == Role::Operator && request.by_operator;
         let stored = {
             let mut state = self.state_for_request().await?;
             self.unlocked(&mut state)?.launchers.get(&launcher_key(name)).cloned().ok_or_else(|| unknown(name))?
@@ -216,7 +230,8 @@ impl Broker {
         let launch = Launch { launcher: stored.id, program, folder };
         let mut state = self.state_for_request().await?;
         let at = now();
-        let until = state.expected.announce(launch, peer.process().pid, at.boot);
+        let by = Announcer { pid: peer.process().pid, operator };
+        let until = state.expected.announce(launch, by, at.boot);
         let until = until.ok_or_else(|| Fault::new(Code::Busy).cause("too many launches are waited for"))?;
         Ok(LaunchExpectAnswer { until: at.wall_at(until).to_rfc3339() })
     }
@@ -318,7 +333,7 @@ fn shown(path: &Path) -> String {
 }
 
 /// Looks at files outside of the runtime's thread, since their file system may not answer.
-async fn looked<T: Send + 'static>(look: impl FnOnce() -> Result<T, Fault> + Send + 'static) -> Result<T, Fault> {
+pub(crate) async fn looked<T: Send + 'static>(look: impl FnOnce() -> Result<T, Fault> + Send + 'static) -> Result<T, Fault> {
     match tokio::time::timeout(LOOK, tokio::task::spawn_blocking(look)).await {
         Ok(Ok(seen)) => seen,
         Ok(Err(_)) => Err(Fault::new(Code::Internal).cause("looking at a file broke off")),

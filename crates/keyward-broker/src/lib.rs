@@ -4,17 +4,23 @@
 //! the parent holds, and keeps time. A request goes one way: `route` (who may ask) → `runs`, `vault`, `records`, `launchers`, `settings`,
 //! `review` (what is decided and recorded) → the answer. A call of a child goes another: the gateway → `authority` → `gate`. Never trusts a client's word about who it is; never logs a name or a secret.
 
+mod approve;
 mod authority;
 mod broker;
+mod card;
 mod config;
 mod events;
+mod fence;
 mod files;
 mod gate;
+mod grants;
 mod keyring;
 mod launchers;
+mod operator;
 pub mod peer;
 pub mod platform;
 mod program;
+mod project;
 mod records;
 mod renew;
 mod review;
@@ -23,6 +29,7 @@ mod runs;
 pub mod server;
 mod settings;
 mod vault;
+mod want;
 
 use authority::Desk;
 use broker::Broker;

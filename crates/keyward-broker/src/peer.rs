@@ -4,8 +4,8 @@
 //! it lived until all were read. Never believes what a peer says of itself, and never decides what a peer may do.
 //! Called by the socket server, once per request; read by whoever decides.
 
-use crate::platform::{is_alive, peer_credentials, peer_pin, process};
-use keyward_core::ProcessId;
+use crate::platform::{is_alive, mark, peer_credentials, peer_pin, process};
+use keyward_core::{Mark, ProcessId};
 use keyward_diag::{Code, Fault};
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
@@ -33,6 +33,7 @@ pub struct Peer {
 #[derive(Debug, Clone)]
 struct Facts {
     parents: Vec<ProcessId>,
+    mark: Option<Mark>,
     exe: Option<Executable>,
     cwd: Option<PathBuf>,
 }
@@ -126,6 +127,11 @@ impl Peer {
         self.facts.as_ref().map(|f| f.parents.as_slice()).ok_or_else(refused)
     }
 
+    /// What it bears and cannot put off. `None` when that is hidden.
+    pub fn mark(&self) -> Option<Mark> {
+        self.facts.as_ref()?.mark
+    }
+
     /// The program it runs: evidence only. `None` when it is hidden, as that of a non-dumpable process.
     pub fn executable(&self) -> Option<&Executable> {
         self.facts.as_ref()?.exe.as_ref()
@@ -139,6 +145,18 @@ impl Peer {
     /// Its working folder: evidence only. `None` when it is hidden.
     pub fn cwd(&self) -> Option<&Path> {
         self.facts.as_ref()?.cwd.as_deref()
+    }
+
+    /// The same peer with the program and the working folder that an earlier request of this process showed, where they are
+    /// hidden by this time: a client hides itself before it reads an answer.
+    #[must_use]
+    pub fn recalling(&self, earlier: &Self) -> Self {
+        let mut peer = self.clone();
+        if let (true, Some(facts), Some(shown)) = (self.process == earlier.process, &mut peer.facts, &earlier.facts) {
+            facts.exe = facts.exe.take().or_else(|| shown.exe.clone());
+            facts.cwd = facts.cwd.take().or_else(|| shown.cwd.clone());
+        }
+        peer
     }
 
     /// Whether it has not ended yet.
@@ -161,7 +179,7 @@ impl Peer {
             let meta = std::fs::metadata(format!("/proc/{}/exe", self.process.pid)).ok()?;
             Some(Executable { path, device: meta.dev(), inode: meta.ino() })
         });
-        Some(Facts { parents, exe, cwd: link("cwd") })
+        Some(Facts { parents, mark: mark(self.process.pid), exe, cwd: link("cwd") })
     }
 }
 
@@ -276,5 +294,11 @@ mod tests {
         let meta = std::fs::metadata(&exe).unwrap();
         assert_eq!(peer.executable(), Some(&Executable { path: exe, device: meta.dev(), inode: meta.ino() }));
         assert_eq!(peer.cwd(), std::env::current_dir().ok().as_deref());
+        let facts = Facts { exe: None, cwd: None, ..peer.facts.clone().unwrap() };
+        let hidden = Peer { facts: Some(facts), connection: 8, ..peer.clone() };
+        let recalled = hidden.recalling(&peer);
+        assert_eq!((recalled.executable(), recalled.cwd(), recalled.connection()), (peer.executable(), peer.cwd(), 8));
+        let later = Peer { process: id(7), ..hidden };
+        assert_eq!((later.recalling(&peer).executable(), later.recalling(&peer).cwd()), (None, None), "another process");
     }
 }

@@ -7,6 +7,8 @@
 //! | Name | What it gives |
 //! |---|---|
 //! | [`process`], [`program_path`], [`executable`] | start time and parent of a process; the program that it runs |
+//! | [`foreign_name`], [`task_name`], [`arguments`] | what a process goes by, and what it was started with |
+//! | [`mark`] | what a process of a run bears and cannot put off |
 //! | [`pin`], [`is_alive`], [`Watch`] | a descriptor that stands for one process; whether it lives; how it ended |
 //! | [`peer_credentials`], [`peer_pin`] | who connected a socket |
 //! | [`receive`] | bytes of a socket with the sender that the kernel vouches for |
@@ -21,7 +23,7 @@ mod linux;
 pub(crate) use linux::pollable;
 #[cfg(target_os = "linux")]
 pub use linux::{
-    BootTimer, Credentials, Exit, Process, Received, StopSignals, Watch, boot_id, close_inherited, executable, fork,
-    is_alive, now, peer_credentials, peer_pin, pin, process, program_path, random_byte, receive, reset_signals,
-    rss_bytes, time_in_suspend,
+    BootTimer, Credentials, Exit, Process, Received, StopSignals, Watch, arguments, boot_id, close_inherited,
+    executable, foreign_name, fork, is_alive, mark, now, peer_credentials, peer_pin, pin, process, program_path, random_byte, receive, reset_signals,
+    rss_bytes, task_name, time_in_suspend,
 };

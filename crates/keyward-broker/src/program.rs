@@ -1,5 +1,6 @@
 //! The program of a run: what its file says about it before exec.
 
+use keyward_core::FileState;
 use keyward_diag::{Code, Fault};
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
@@ -15,6 +16,25 @@ pub(crate) struct Program {
     pub(crate) executable: Option<(u64, u64)>,
     /// Device and inode of the file itself.
     pub(crate) file: (u64, u64),
+    /// As `file`, with the time of its last change.
+    pub(crate) state: FileState,
+}
+
+/// A file as the kernel tells it from any other, and from itself before it was written.
+pub(crate) fn state(file: &Metadata) -> FileState {
+    (file.dev(), file.ino(), file.ctime().saturating_mul(1_000_000_000).saturating_add(file.ctime_nsec()))
+}
+
+/// Whether a program runs what its arguments say, by its name or by that of the file behind the links.
+pub(crate) fn runs_arguments(path: &str) -> bool {
+    let real = std::fs::canonicalize(path).ok();
+    keyward_core::interpreter(path) || real.is_some_and(|real| keyward_core::interpreter(&real.to_string_lossy()))
+}
+
+/// The script that an interpreter is given, as a path without links; `None` where no file is named.
+pub(crate) fn script(program: &str, args: &[String], folder: &Path) -> Option<String> {
+    let script = std::fs::canonicalize(folder.join(keyward_core::script_of(program, args)?)).ok()?;
+    script.is_file().then(|| script.to_string_lossy().into_owned())
 }
 
 /// Looks at a program before it gets a credential.
@@ -45,7 +65,7 @@ pub(crate) fn look(path: &str, allow_privileged: bool) -> Result<Program, Fault>
         (None, true) => None,
         (None, false) => Some((file.dev(), file.ino())),
     };
-    Ok(Program { app, executable, file: (file.dev(), file.ino()) })
+    Ok(Program { app, executable, file: (file.dev(), file.ino()), state: state(&file) })
 }
 
 fn refuse_privileged(path: &Path, file: &Metadata) -> Result<(), Fault> {

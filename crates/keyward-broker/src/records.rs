@@ -1,10 +1,13 @@
 //! Secrets and profiles: what the vault keeps.
 
 use crate::broker::{Broker, Open, State, StoredProfile, entry_of};
+use crate::fence;
+use crate::grants::{ended, forget};
 use crate::launchers::launchers_with;
 use crate::peer::Peer;
 use crate::platform::now;
-use crate::runs::wire_mode;
+use crate::operator::is_person;
+use crate::runs::{RunId, wire_mode};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use keyward_api::{
@@ -12,11 +15,11 @@ use keyward_api::{
     SecretPutRequest, SecretRevealAnswer,
 };
 use keyward_core::audit::{Kind, Outcome};
-use keyward_core::{Name, Now, Profile, ProfileError, Wall, usual};
+use keyward_core::{Name, Now, Profile, ProfileError, Role, Wall, usual};
 use keyward_crypto::{ItemRef, make_array};
 use keyward_diag::{Code, Fault};
 use keyward_secret::{SecretBytes, SecretText};
-use keyward_store::{Changes, Item, ItemInfo, StoreError, Write};
+use keyward_store::{Item, ItemInfo, StoreError, Write};
 use std::sync::Arc;
 use zeroize::Zeroizing;
 
@@ -54,6 +57,19 @@ impl Broker {
         Profile::parse(name, text, &self.kinds, &self.families)
     }
 
+    /// Writes into a profile what it leaves out and files of this machine say beside its credentials, so that where its
+    /// requests go stands in it. The files are read while nobody waits for the state.
+    async fn completed(self: &Arc<Self>, profile: Profile) -> Result<Profile, Fault> {
+        let order = {
+            let mut state = self.state_for_request().await?;
+            self.order(&mut state, profile.clone())
+        };
+        // What cannot be gathered is an error of the change itself, which says it.
+        let Some((issuer, order)) = keyward_issuer::find(profile.kind.kind).zip(order.ok()) else { return Ok(profile) };
+        let found = issuer.beside(&order).await;
+        profile.completed(found, &self.kinds, &self.families).map_err(|e| e.fault())
+    }
+
     /// The stored secrets, by name.
     pub(crate) async fn secrets(&self) -> Result<Vec<SecretMsg>, Fault> {
         let mut state = self.state_for_request().await?;
@@ -61,10 +77,11 @@ impl Broker {
         Ok(open.secrets.values().map(|item| message(&item.info)).collect())
     }
 
-    /// Stores a secret, and renews what was made from its former content.
+    /// Stores a secret, and renews what was made from its former content. A requester may add one that was not there.
     pub(crate) async fn secret_put(
         self: &Arc<Self>,
         peer: &Peer,
+        role: Role<RunId>,
         name: &str,
         request: SecretPutRequest,
     ) -> Result<(), Fault> {
@@ -73,13 +90,15 @@ impl Broker {
         let mut state = self.state_for_request().await?;
         let at = now();
         let open = self.unlocked(&mut state)?;
-        open.last_action = at.boot;
         let former = open.secrets.get(name.as_str()).map(|i| i.info.clone());
         if request.only_new && former.is_some() {
             let fault = Fault::new(Code::SecretInvalid).cause(format!("there is a secret `{name}` already"));
             return Err(fault.help(format!(
                 "hand it over with `keyward profile add NAME --secret {name} --env VARIABLE`, or remove it first with `keyward secret remove {name}`"
             )));
+        }
+        if former.is_some() && !is_person(role) {
+            return Err(not_a_person("to replace a secret"));
         }
         let info = match former {
             Some(info) => ItemInfo { generation: info.generation + 1, updated_us: at.wall.0, ..info },
@@ -112,7 +131,6 @@ impl Broker {
         let mut state = self.state_for_request().await?;
         let at = now();
         let open = self.unlocked(&mut state)?;
-        open.last_action = at.boot;
         let item = open.secrets.get(name.as_str()).cloned().ok_or_else(|| no_secret(&name))?;
         let users = users(open, &name);
         if !users.is_empty() {
@@ -196,13 +214,14 @@ impl Broker {
     }
 
     /// Adds a profile.
-    pub(crate) async fn profile_add(&self, peer: &Peer, request: ProfilePutRequest) -> Result<(), Fault> {
+    pub(crate) async fn profile_add(self: &Arc<Self>, peer: &Peer, request: ProfilePutRequest) -> Result<(), Fault> {
         let name = Name::parse(&request.name).map_err(|e| e.fault())?;
         let profile = self.parse(name.clone(), &request.toml).map_err(|e| e.fault())?;
+        fence::check(&profile)?;
+        let profile = self.completed(profile).await?;
         let mut state = self.state_for_request().await?;
         let at = now();
         let open = self.unlocked(&mut state)?;
-        open.last_action = at.boot;
         if open.profiles.contains_key(&name) {
             return Err(Fault::new(Code::ProfileExists).cause(format!("there is a profile `{name}`")));
         }
@@ -228,8 +247,10 @@ impl Broker {
             return Err(Fault::new(Code::RequestInvalid).cause("the name in the path and in the body differ"));
         }
         let profile = self.parse(name.clone(), &request.toml).map_err(|e| e.fault())?;
+        fence::check(&profile)?;
         let proof = request.proof.ok_or(Fault::new(Code::PassphraseNeeded))?;
         self.prove(proof).await?;
+        let profile = self.completed(profile).await?;
         let mut state = self.state_for_request().await?;
         let at = now();
         let open = self.unlocked(&mut state)?;
@@ -245,7 +266,12 @@ impl Broker {
         let draft =
             entry_of(Kind::ProfileChanged, at, peer).profile(name.as_str()).detail("issuer", stored.profile.kind.kind);
         let taken = if moved { Self::leases_of(&state, &name) } else { Vec::new() };
-        let changes = Changes { writes: vec![row(&stored)], entries: vec![draft] };
+        let open = self.unlocked(&mut state)?;
+        let grants = if moved { open.grants.of_profile(&name) } else { Vec::new() };
+        let mut changes = ended(open, &grants, Kind::GrantRevoked, "the profile goes elsewhere", at);
+        changes.writes.push(row(&stored));
+        changes.entries.push(draft);
+        forget(open, &grants);
         self.revoke_leases(&mut state, &taken, Some(peer), at, changes).await?;
         self.unlocked(&mut state)?.profiles.insert(name.clone(), stored);
         self.turn_leases(&state, &profile)?;
@@ -267,7 +293,6 @@ impl Broker {
         let mut state = self.state_for_request().await?;
         let at = now();
         let open = self.unlocked(&mut state)?;
-        open.last_action = at.boot;
         let stored = open.profiles.get(&name).cloned().ok_or_else(|| no_profile(&name))?;
         let launchers = launchers_with(open, &name);
         if !launchers.is_empty() {
@@ -275,7 +300,12 @@ impl Broker {
         }
         let draft = entry_of(Kind::ProfileRemoved, at, peer).profile(name.as_str());
         let taken = Self::leases_of(&state, &name);
-        let changes = Changes { writes: vec![Write::RemoveProfile(stored.id)], entries: vec![draft] };
+        let open = self.unlocked(&mut state)?;
+        let grants = open.grants.of_profile(&name);
+        let mut changes = ended(open, &grants, Kind::GrantRevoked, "the profile was removed", at);
+        changes.writes.push(Write::RemoveProfile(stored.id));
+        changes.entries.push(draft);
+        forget(open, &grants);
         self.revoke_leases(&mut state, &taken, Some(peer), at, changes).await?;
         let open = self.unlocked(&mut state)?;
         open.profiles.remove(&name);
@@ -288,17 +318,24 @@ impl Broker {
     pub(crate) async fn profile_test(
         self: &Arc<Self>,
         peer: &Peer,
+        role: Role<RunId>,
         name: &str,
         request: ProfileTestRequest,
     ) -> Result<ProfileTestAnswer, Fault> {
         let name = Name::parse(name).map_err(|e| e.fault())?;
-        self.delivering(&mut *self.state_for_request().await?)?;
+        {
+            let mut state = self.state_for_request().await?;
+            self.delivering(&mut state)?;
+            may_use_secrets(&state, role, &name)?;
+        }
+        if !request.assertions.is_empty() && !is_person(role) {
+            return Err(not_a_person("to supply an assertion"));
+        }
         self.supply(request.assertions).await?;
         let made = self.try_profile(&name).await;
         let mut state = self.state_for_request().await?;
         let at = now();
         let open = self.unlocked(&mut state)?;
-        open.last_action = at.boot;
         let kind = open.profiles.get(&name).map_or("", |p| p.profile.kind.kind).to_owned();
         let draft = entry_of(Kind::ProfileTested, at, peer).profile(name.as_str());
         let draft = match &made {
@@ -371,6 +408,24 @@ fn check_secrets(open: &Open, profile: &Profile) -> Result<(), Fault> {
         }
     }
     Ok(())
+}
+
+/// Whether a peer may have the issuer of a profile asked without a delivery. Whoever can add a profile chooses where its secrets
+/// go, so one that names secrets must be in use, which a person has allowed.
+pub(crate) fn may_use_secrets(state: &State, role: Role<RunId>, name: &Name) -> Result<(), Fault> {
+    let stored = state.vault.opened().and_then(|open| open.profiles.get(name));
+    let names_secrets = stored.is_some_and(|stored| !stored.profile.secrets().is_empty());
+    match names_secrets && !is_person(role) && Broker::leases_of(state, name).is_empty() {
+        true => Err(not_a_person(&format!("to use the secrets of `{name}`, which no run holds,"))),
+        false => Ok(()),
+    }
+}
+
+/// The fault of what a requester may not.
+pub(crate) fn not_a_person(what: &str) -> Fault {
+    Fault::new(Code::PolicyDenied)
+        .cause(format!("{what} takes a person who has unlocked from this shell"))
+        .help("run `keyward unlock` in this terminal")
 }
 
 fn no_secret(name: &Name) -> Fault {

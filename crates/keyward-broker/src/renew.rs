@@ -2,12 +2,13 @@
 
 use crate::broker::{Broker, Open, State, entry, failed};
 use crate::platform::{self, BootTimer, now, random_byte};
+use crate::records::may_use_secrets;
 use crate::runs::{HeldLease, RunId};
 use keyward_api::{ExchangeMsg, HeldMsg, RenewAnswer, SuppliedAssertion};
 use keyward_core::audit::{Kind, Outcome};
 use keyward_core::{
     Asking, Backoff, Boot, Credential, DeliveryMode, Failure, Form, Freshness, IssueError, LeaseEnd, LeaseState, Name,
-    Now, Once, Order, ProcessId, Profile, Revocation, Schedule, Wall,
+    Now, Once, Order, ProcessId, Profile, Role, Revocation, Schedule, Wall,
 };
 use keyward_crypto::ItemRef;
 use keyward_diag::{Code, Fault, plain};
@@ -51,13 +52,16 @@ const KEYRING_PAUSE: Duration = Duration::from_secs(60);
 const SYNC_PAUSE: Duration = Duration::from_secs(5);
 
 /// How often it is looked whether old entries of the log are to be archived.
-const ARCHIVE_PAUSE: Duration = Duration::from_secs(600);
+const ARCHIVE_PAUSE: Duration = Duration::from_secs(if MANY { 600 } else { 1 });
 
 /// Entries of the log that stay in the database.
-const ARCHIVE_KEEP: u64 = 1_000_000;
+const ARCHIVE_KEEP: u64 = if MANY { 1_000_000 } else { 1_100 };
 
 /// Entries of one archive segment.
-const ARCHIVE_STEP: u32 = 2_048;
+const ARCHIVE_STEP: u32 = if MANY { 2_048 } else { 256 };
+
+/// The log that tests have is a short one.
+const MANY: bool = !cfg!(feature = "fault-points");
 
 /// How long an issuer may take to end a credential.
 const REVOCATION: Duration = Duration::from_secs(15);
@@ -133,10 +137,15 @@ impl Broker {
 
     /// Makes a credential anew and gives it to the leases that can take one. Beside a good credential a failure changes
     /// nothing; where there is none, the issuer is tried at once, whatever it answered before.
-    pub(crate) async fn profile_renew(self: &Arc<Self>, name: &str) -> Result<RenewAnswer, Fault> {
+    pub(crate) async fn profile_renew(
+        self: &Arc<Self>,
+        role: Role<RunId>,
+        name: &str,
+    ) -> Result<RenewAnswer, Fault> {
         let name = Name::parse(name).map_err(|e| e.fault())?;
         let want = {
             let state = self.state_for_request().await?;
+            may_use_secrets(&state, role, &name)?;
             let held = state.cache.get(&name).and_then(|c| c.credential.as_ref());
             let good = held.is_some_and(|(_, s)| s.freshness(now().boot) != Freshness::Mandatory);
             if good { Want::Anew } else { Want::Trial }
@@ -513,18 +522,22 @@ impl Broker {
     }
 
     /// Asks the issuers of these profiles to end credentials that no lease holds any longer. What comes of it is recorded when
-    /// it is known; a vault that is locked meanwhile records it once it is open.
-    pub(crate) fn end_at_issuers(self: &Arc<Self>, state: &State, profiles: &BTreeSet<Name>) {
+    /// it is known; a vault that is locked meanwhile records it once it is open. That an issuer takes nothing back is recorded
+    /// where somebody `asked` for it, and not at the end of each run.
+    pub(crate) fn end_at_issuers(self: &Arc<Self>, state: &State, profiles: &BTreeSet<Name>, asked: bool) {
         for name in profiles.iter().filter(|name| Self::leases_of(state, name).is_empty()) {
             let Some(cached) = state.cache.get(name) else { continue };
             let Some((credential, _)) = cached.credential() else { continue };
             let (broker, name, order) = (Arc::clone(self), name.clone(), Arc::clone(&cached.order));
             tokio::spawn(async move {
                 let Some(issuer) = keyward_issuer::find(order.profile.kind.kind) else { return };
-                let asked = tokio::time::timeout(REVOCATION, issuer.revoke(&order, &credential)).await;
+                let answer = tokio::time::timeout(REVOCATION, issuer.revoke(&order, &credential)).await;
                 let late =
                     || Revocation::Failed(Fault::new(Code::IssuerUnreachable).cause("it did not answer in time"));
-                broker.ended_at_issuer(&name, &credential, asked.unwrap_or_else(|_| late())).await;
+                let outcome = answer.unwrap_or_else(|_| late());
+                if asked || !matches!(outcome, Revocation::Impossible(_)) {
+                    broker.ended_at_issuer(&name, &credential, outcome).await;
+                }
             });
         }
     }
@@ -606,6 +619,7 @@ impl Broker {
             crate::broker::Vault::Open(_) | crate::broker::Vault::Locked => None,
         };
         let clock = sdk_leases(state).next().map(|_| now().boot.after(CLOCK_PAUSE));
+        let grants = state.vault.opened().and_then(|open| open.grants.next_due());
         let owed = (open && Self::owes(state)).then(|| now().boot.after(OWED_PAUSE));
         let refusals = if open { state.refusals.due() } else { None };
         expiries
@@ -615,6 +629,9 @@ impl Broker {
             .chain(anchor)
             .chain(clock)
             .chain(owed)
+            .chain(grants)
+            .chain(state.approvals.next_due())
+            .chain(Self::extension_due(state))
             .chain(orphans)
             .chain(sync)
             .min()
@@ -633,6 +650,8 @@ impl Broker {
         self.notice_suspend(&mut state).await;
         self.notice_clock(&mut state, now);
         self.expire(&mut state, now).await;
+        self.end_unanswered(&mut state, now).await;
+        self.expire_grants(&mut state, now).await;
         let renewing: Vec<Name> = state
             .cache
             .iter()
@@ -749,8 +768,9 @@ impl Broker {
         }
     }
 
-    async fn expire(&self, state: &mut State, now: Now) {
+    async fn expire(self: &Arc<Self>, state: &mut State, now: Now) {
         let (open, runs, _) = state.parts();
+        let mut over = BTreeSet::new();
         let mut entries = Vec::new();
         let mut writes = Vec::new();
         for run in runs.values_mut() {
@@ -758,6 +778,7 @@ impl Broker {
             for n in 0..run.leases.len() {
                 let Some(held) = run.leases.get_mut(n) else { continue };
                 if held.lease.expire(now.boot) {
+                    over.insert(held.profile.clone());
                     entries.push(self.take_back(run, n, LeaseEnd::Expired, now));
                     any = true;
                 } else if held.lease.lapse(now.boot) {
@@ -776,6 +797,7 @@ impl Broker {
             tracing::error!(code = %e.code, "expired leases could not be recorded");
             state.owed.extend(entries);
         }
+        self.end_at_issuers(state, &over, false);
     }
 }
 
@@ -1069,7 +1091,7 @@ pub(crate) async fn archive(broker: Arc<Broker>) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
     use crate::server::Connections;
@@ -1080,7 +1102,7 @@ mod tests {
     use std::path::{Path, PathBuf};
 
     /// A broker of a throw-away home, with an open vault and the profile `p`.
-    async fn open_broker(folder: &Path, toml: &str) -> Arc<Broker> {
+    pub(crate) async fn open_broker(folder: &Path, toml: &str) -> Arc<Broker> {
         let home = folder.to_owned();
         let find = |name: &str| match name {
             "KEYWARD_HOME" => Some(home.join("kw").into_os_string()),
@@ -1113,7 +1135,17 @@ mod tests {
         statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).unwrap() * 4096
     }
 
-    struct Folder(PathBuf);
+    /// A private folder in memory, which goes with this value.
+    pub(crate) struct Folder(pub(crate) PathBuf);
+
+    impl Folder {
+        pub(crate) fn new(name: &str) -> Self {
+            use std::os::unix::fs::DirBuilderExt;
+            let path = PathBuf::from("/dev/shm").join(format!("keyward-{name}-{}", std::process::id()));
+            std::fs::DirBuilder::new().mode(0o700).create(&path).unwrap();
+            Self(path)
+        }
+    }
 
     impl Drop for Folder {
         fn drop(&mut self) {
@@ -1124,10 +1156,8 @@ mod tests {
     /// `cargo xtask bench` reads the line that this prints.
     #[tokio::test]
     async fn ten_thousand_at_once_make_one_exchange() {
-        use std::os::unix::fs::DirBuilderExt;
         const CALLERS: usize = 10_000;
-        let folder = Folder(PathBuf::from("/dev/shm").join(format!("keyward-renew-{}", std::process::id())));
-        std::fs::DirBuilder::new().mode(0o700).create(&folder.0).unwrap();
+        let folder = Folder::new("renew");
         let asked = folder.0.join("asked");
         let script = folder.0.join("mint");
         // The first credential lives for a second, so that what follows finds it expired; the exchange takes long enough that

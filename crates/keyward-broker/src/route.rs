@@ -1,18 +1,24 @@
 //! From a request to the work: finds the route, tells the role, refuses what the role may not, and answers.
 
-use crate::broker::Broker;
+use crate::broker::{Broker, State};
 use crate::peer::Peer;
+use crate::records::not_a_person;
+use crate::platform::now;
 use crate::runs::RunId;
 use crate::server::{Answer, Handler, Request};
 use bytes::Bytes;
 use keyward_api::{RouteId, find, part_text};
-use keyward_core::Role;
+use crate::operator::is_person;
+use keyward_core::{Act, May, Role, may};
 use keyward_diag::{Code, Fault};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use zeroize::Zeroizing;
+
+/// Peers that are kept because they come again.
+const SHOWN_MAX: usize = 64;
 
 /// Answers the requests of the LocalAPI.
 pub(crate) struct Service(pub(crate) Arc<Broker>);
@@ -41,6 +47,10 @@ impl Broker {
         match self.dispatch(request).await {
             Ok(answer) => answer,
             Err(fault) => {
+                if matches!(fault.code, Code::ApprovalNeeded | Code::PassphraseNeeded) {
+                    // It comes again with what was asked for.
+                    remember(&mut *self.state().await, &peer);
+                }
                 if matches!(
                     fault.code,
                     Code::PolicyDenied | Code::PeerRefused | Code::RunPrivileged | Code::LauncherSecret
@@ -61,14 +71,32 @@ impl Broker {
             Fault::new(Code::RequestInvalid).cause(cause)
         })?;
         let part = part.unwrap_or_default();
-        let role = {
+        let (role, peer) = {
             let mut state = self.state().await;
             self.notice_suspend(&mut state).await;
-            self.role(&state, &peer)?
+            let now = now();
+            state.proofs.heard(peer.connection(), now.boot);
+            let role = self.role(&state, &peer)?;
+            // Only what a person does keeps the vault open.
+            if is_person(role)
+                && is_action(route.id)
+                && let Some(open) = state.open()
+            {
+                open.last_action = now.boot;
+            }
+            (role, recalled(&state, peer))
         };
         self.allow(role, route.id)?;
         match route.id {
             RouteId::Status => json(&self.status().await),
+            RouteId::Me => json(&self.me(&peer, role).await?),
+            RouteId::Operator => json(&self.operator(&peer, read(&body)?).await?),
+            RouteId::Approvals => json(&self.approvals().await?),
+            RouteId::ApprovalAnswer => empty(self.approval_answer(&peer, role, part, read(&body)?).await),
+            RouteId::Grants => json(&self.grants().await?),
+            RouteId::GrantAdd => json(&self.grant_add(&peer, role, read(&body)?).await?),
+            RouteId::GrantEdit => json(&self.grant_edit(&peer, role, part, read(&body)?).await?),
+            RouteId::GrantRevoke => empty(self.grant_revoke(&peer, part).await),
             RouteId::Init => json(&self.init(&peer, read(&body)?).await?),
             RouteId::Unlock => json(&self.unlock(&peer, read(&body)?).await?),
             RouteId::Lock => json(&self.lock(&peer).await?),
@@ -79,7 +107,7 @@ impl Broker {
             RouteId::Backup => empty(self.backup(&peer, read(&body)?).await),
             RouteId::Restore => json(&self.restore(&peer, read(&body)?).await?),
             RouteId::Secrets => json(&self.secrets().await?),
-            RouteId::SecretPut => empty(self.secret_put(&peer, part, read(&body)?).await),
+            RouteId::SecretPut => empty(self.secret_put(&peer, role, part, read(&body)?).await),
             RouteId::SecretRemove => empty(self.secret_remove(&peer, part).await),
             RouteId::SecretReveal => json(&self.secret_reveal(&peer, part, read(&body)?).await?),
             RouteId::Kinds => json(&self.kinds()),
@@ -88,17 +116,17 @@ impl Broker {
             RouteId::Profile => json(&self.profile(part).await?),
             RouteId::ProfileEdit => empty(self.profile_edit(&peer, part, read(&body)?).await),
             RouteId::ProfileRemove => empty(self.profile_remove(&peer, part).await),
-            RouteId::ProfileTest => json(&self.profile_test(&peer, part, read(&body)?).await?),
-            RouteId::ProfileRenew => json(&self.profile_renew(part).await?),
+            RouteId::ProfileTest => json(&self.profile_test(&peer, role, part, read(&body)?).await?),
+            RouteId::ProfileRenew => json(&self.profile_renew(role, part).await?),
             RouteId::ProfileReveal => json(&self.profile_reveal(&peer, part, read(&body)?).await?),
             RouteId::Launchers => json(&self.launchers().await?),
             RouteId::LauncherAdd => empty(self.launcher_add(&peer, read(&body)?).await),
             RouteId::LauncherEdit => empty(self.launcher_edit(&peer, &text(part)?, read(&body)?).await),
             RouteId::LauncherRemove => empty(self.launcher_remove(&peer, &text(part)?).await),
-            RouteId::LaunchExpect => json(&self.launch_expect(&peer, &text(part)?, read(&body)?).await?),
+            RouteId::LaunchExpect => json(&self.launch_expect(&peer, role, &text(part)?, read(&body)?).await?),
             RouteId::Settings => json(&self.settings().await),
             RouteId::SettingsPut => empty(self.settings_put(&peer, read(&body)?).await),
-            RouteId::RunStart => json(&self.run_start(&peer, read(&body)?).await?),
+            RouteId::RunStart => json(&self.run_start(&peer, role, read(&body)?).await?),
             RouteId::RunAbort => empty(self.run_abort(&peer, part).await),
             RouteId::Runs => json(&self.runs(role).await),
             RouteId::RunsPast => json(&self.runs_past(query).await?),
@@ -124,32 +152,15 @@ impl Broker {
         }
     }
 
-    /// What a role may ask at all. Passphrases are asked on top of this by the routes that need them.
+    /// What a role may ask at all. Proofs are asked for on top of this by the routes that need them.
     fn allow(&self, role: Role<RunId>, route: RouteId) -> Result<(), Fault> {
-        use RouteId as R;
-        match role {
-            Role::Requester => Ok(()),
-            Role::None => {
-                let open_to_all = matches!(
-                    route,
-                    R::Status
-                        | R::Init
-                        | R::Unlock
-                        | R::Lock
-                        | R::Restore
-                        | R::Slots
-                        | R::Kinds
-                        | R::Settings
-                        | R::Events
-                        | R::Runs
-                        | R::BrokerStop
-                );
-                if open_to_all { Ok(()) } else { Err(self.closed()) }
-            }
-            Role::InsideRun(_) => {
-                if matches!(route, R::Status | R::Kinds | R::Runs | R::Token | R::RunAbort | R::Revoke) {
-                    return Ok(());
-                }
+        let act = act(route);
+        match (may(&role, act), role) {
+            // A route without a body has no place for a proof.
+            (May::Proof, _) if act == Act::Remove => Err(not_a_person("to remove something")),
+            (May::Yes | May::Ask | May::Proof, _) => Ok(()),
+            (May::No, Role::None) => Err(self.closed()),
+            (May::No, _) => {
                 let cause = "the request comes from inside a run, which gets only what the run was given";
                 Err(Fault::new(Code::PolicyDenied).cause(cause))
             }
@@ -182,6 +193,82 @@ impl Broker {
         });
         receive
     }
+}
+
+/// Keeps a peer whose facts can be seen, since it hides them before it comes again.
+fn remember(state: &mut State, peer: &Arc<Peer>) {
+    state.shown.retain(|shown| shown.is_alive() && shown.process() != peer.process());
+    if peer.cwd().is_some() {
+        state.shown.push_back(Arc::clone(peer));
+        if state.shown.len() > SHOWN_MAX {
+            state.shown.pop_front();
+        }
+    }
+}
+
+/// The peer with what it showed before, where it is hidden by this time.
+fn recalled(state: &State, peer: Arc<Peer>) -> Arc<Peer> {
+    let earlier = state.shown.iter().find(|shown| shown.process() == peer.process());
+    match earlier.filter(|_| peer.executable().is_none() || peer.cwd().is_none()) {
+        Some(earlier) => Arc::new(peer.recalling(earlier)),
+        None => peer,
+    }
+}
+
+/// What a route does, as far as roles tell it apart.
+fn act(route: RouteId) -> Act {
+    use RouteId as R;
+    match route {
+        R::Status | R::Me | R::Kinds | R::Runs => Act::Status,
+        R::Init | R::Unlock | R::Lock | R::Restore | R::Slots | R::Settings | R::Events | R::BrokerStop => Act::Open,
+        R::Approvals
+        | R::Grants
+        | R::Secrets
+        | R::Profiles
+        | R::Profile
+        | R::Launchers
+        | R::RunsPast
+        | R::Apps
+        | R::Audit
+        | R::AuditSummary
+        | R::AuditVerify
+        | R::AuditEntry
+        | R::Backup
+        | R::LaunchExpect => Act::Look,
+        R::SecretPut | R::ProfileAdd | R::ProfileTest | R::ProfileRenew | R::LauncherAdd => Act::Add,
+        R::SecretRemove | R::ProfileRemove | R::LauncherRemove => Act::Remove,
+        R::Rekey
+        | R::SlotAdd
+        | R::SlotRemove
+        | R::SecretReveal
+        | R::ProfileEdit
+        | R::ProfileReveal
+        | R::LauncherEdit
+        | R::SettingsPut
+        | R::AuditExport
+        | R::AuditAcceptBreak => Act::Change,
+        R::RunAbort | R::Revoke => Act::GiveBack,
+        // Saying no is among them, and what says yes asks for more.
+        R::ApprovalAnswer | R::GrantRevoke => Act::TakeBack,
+        R::GrantAdd | R::GrantEdit => Act::Decide,
+        R::Operator => Act::Prove,
+        R::RunStart | R::Token => Act::Deliver,
+    }
+}
+
+/// Whether a route is an action of a person who has not proven anything in the request itself.
+fn is_action(route: RouteId) -> bool {
+    use RouteId as R;
+    matches!(
+        route,
+        R::SecretPut
+            | R::SecretRemove
+            | R::ProfileAdd
+            | R::ProfileRemove
+            | R::ProfileTest
+            | R::LauncherAdd
+            | R::LauncherRemove
+    )
 }
 
 fn json<T: Serialize>(value: &T) -> Result<Answer, Fault> {

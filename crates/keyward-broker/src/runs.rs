@@ -1,22 +1,26 @@
 //! Runs: from the request to the end of the process, with what each holds.
 
 use crate::broker::{Broker, Open, State, StoredProfile, Vault, entry, entry_of, facts};
+use crate::fence;
 use crate::files::SdkFiles;
-use crate::gate::{self, Holder, Opening};
+use crate::gate::{self, Count, Holder, Opening};
+use crate::grants::{ended as ended_grants, forget, row, take};
 use crate::launchers::{Found, StoredLauncher};
+use crate::operator::{is_person, word};
 use crate::peer::Peer;
 use crate::platform::{self, Exit, Watch, now};
 use crate::program;
 use crate::renew::{Cached, in_files};
 use crate::vault::live_rows;
+use crate::want::{self, Want, want_run, want_token};
 use keyward_api::{
     DeliveredMsg, LeaseMsg, LostRun, OutlookMsg, PlanMsg, Proof, RevokeAnswer, RevokeRequest, RunAnswer, RunMsg,
     RunRequest, SetVariable, TokenAnswer, TokenRequest, UnsetVariable, WeakerMsg,
 };
 use keyward_core::audit::{Draft, Kind, Outcome};
 use keyward_core::{
-    Asking, Boot, Credential, DeliveryMode, Form, Keys, Lease, LeaseEnd, LeaseState, Name, Now, Plan, PlannedDelivery,
-    ProcessId, Profile, Prospects, Role, Schedule, Wall, Wanted, Way, google_adc, outlook, plan,
+    Announcer, Asking, Boot, Counted, Credential, DeliveryMode, Form, Grant, GrantId, Keys, Lease, LeaseEnd, LeaseState, Mark, Name, Now, Plan, PlannedDelivery,
+    ProcessId, Profile, Prospects, Role, Schedule, Wall, Wanted, Way, google_adc, interpreter, outlook, plan,
 };
 use keyward_diag::{Code, Fault};
 use keyward_gateway::RunToken;
@@ -39,18 +43,29 @@ const PROFILES_MAX: usize = 16;
 pub(crate) const LOOK: Duration = Duration::from_secs(5);
 /// Longest path of a program or project, in bytes: an entry with it must fit into the log whatever it holds.
 const PATH_MAX_BYTES: usize = 2048;
+/// The program of a run is looked at again after each of these while exec is under way: a process of several threads lets go of
+/// its connection before it has become another program.
+const EXEC_PAUSES: [Duration; 4] =
+    [Duration::from_millis(5), Duration::from_millis(20), Duration::from_millis(100), Duration::from_millis(400)];
 /// How long entries about a run wait for the next one.
 const GATHER: Duration = Duration::from_millis(50);
 /// Live runs.
 const RUNS_MAX: usize = 1000;
 
 /// Id of a run (UUIDv7, RFC 9562).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct RunId(pub(crate) Uuid);
 
 /// Id of a lease (UUIDv7, RFC 9562).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct LeaseId(Uuid);
+
+impl LeaseId {
+    /// The number, as the gateway knows the lease.
+    pub(crate) fn uuid(self) -> Uuid {
+        self.0
+    }
+}
 
 impl fmt::Display for RunId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -74,6 +89,8 @@ pub(crate) struct Run {
     executable: Option<(u64, u64)>,
     /// Those of the program that asked, which the process still is before exec. Not kept over a crash.
     asked_by: Option<(u64, u64)>,
+    /// What the process bore when it asked; its program must bear less. Not kept over a crash.
+    borne: Option<Mark>,
     pub(crate) project: String,
     /// Launcher that it was started from.
     launcher: Option<String>,
@@ -86,6 +103,12 @@ pub(crate) struct Run {
     pub(crate) ended: Option<Ended>,
     /// The program could not be executed.
     aborted: bool,
+    /// Keyed digest of the arguments that the process must have after exec, where a grant names the script among them. Not
+    /// kept over a crash.
+    script: Option<[u8; 32]>,
+    /// The program is the one that was named and no script or interpreter, which may go on to another one before anybody
+    /// looks. Not kept over a crash.
+    lasting: bool,
     /// Entries that wait for the next one of this run, or for [`GATHER`]: they record what has happened, so nothing waits
     /// for them, and a short run costs two commits instead of four.
     pending: Vec<Draft>,
@@ -104,6 +127,8 @@ pub(crate) struct HeldLease {
     pub(crate) gateway: Option<Gated>,
     /// Why the last renewal failed; none since one succeeded.
     pub(crate) failure: Option<Fault>,
+    /// Grant under which it was made: it ends no later than that.
+    pub(crate) grant: Option<GrantId>,
 }
 
 /// A lease at the gateway.
@@ -115,6 +140,8 @@ pub(crate) struct Gated {
     /// Calls so far, as far as they are recorded.
     uses: u64,
     last_use: Option<Wall>,
+    /// What it has used of its fence, if it has one.
+    counted: Option<Counted>,
 }
 
 /// The end of a run.
@@ -166,6 +193,8 @@ struct LeaseRow {
     ended_us: Option<u64>,
     #[serde(default)]
     gateway: Option<GatewayRow>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    grant: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -177,6 +206,8 @@ struct GatewayRow {
     last_use_us: Option<i64>,
     /// There is a file with the token, as Google's clients read it.
     adc: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    counted: Option<Counted>,
 }
 
 fn micros(at: Boot) -> u64 {
@@ -190,7 +221,8 @@ fn boot(us: u64) -> Boot {
 impl GatewayRow {
     fn gated(&self) -> Option<Gated> {
         let token = RunToken(hex::decode(&self.token).ok()?.try_into().ok()?);
-        Some(Gated { token, port: self.port, uses: self.uses, last_use: self.last_use_us.map(Wall) })
+        let (last_use, counted) = (self.last_use_us.map(Wall), self.counted);
+        Some(Gated { token, port: self.port, uses: self.uses, last_use, counted })
     }
 }
 
@@ -216,7 +248,9 @@ impl Run {
                 uses: gated.uses,
                 last_use_us: gated.last_use.map(|at| at.0),
                 adc: held.form == Form::GoogleAdc,
+                counted: gated.counted,
             }),
+            grant: held.grant.map(|grant| grant.to_string()),
         });
         let row = RunRow {
             pid: self.process.pid,
@@ -263,8 +297,8 @@ impl Run {
                 _ => Form::Bytes,
             };
             let profile = Name::parse(&l.profile).ok()?;
-            let variables = l.variables;
-            Some(HeldLease { id: LeaseId(l.id), profile, lease, variables, form, gateway, failure: None })
+            let (variables, grant) = (l.variables, l.grant.as_deref().and_then(GrantId::parse));
+            Some(HeldLease { id: LeaseId(l.id), profile, lease, variables, form, gateway, failure: None, grant })
         });
         let run = Self {
             id: RunId(Uuid::from_bytes(row.id)),
@@ -273,6 +307,7 @@ impl Run {
             app_verified: body.app_verified,
             executable: body.executable,
             asked_by: None,
+            borne: None,
             connection: 0,
             project: body.project,
             launcher: body.launcher,
@@ -280,10 +315,17 @@ impl Run {
             exec_seen: body.start_recorded,
             ended: None,
             aborted: false,
+            script: None,
+            lasting: false,
             pending: Vec::new(),
             leases: leases.collect::<Option<Vec<_>>>()?,
         };
         Some((run, body.boot))
+    }
+
+    /// Launcher that it was started from.
+    pub(crate) fn launcher(&self) -> Option<&str> {
+        self.launcher.as_deref()
     }
 
     /// The places of the leases that hold something.
@@ -296,9 +338,10 @@ impl Run {
     }
 
     /// Takes over how often a lease was used; says whether the run has it.
-    pub(crate) fn count_uses(&mut self, lease: Uuid, uses: u64, last_use: Option<Wall>) -> bool {
+    pub(crate) fn count_uses(&mut self, count: Count) -> bool {
+        let Count { lease, uses, last_use, counted, .. } = count;
         let gated = self.leases.iter_mut().find(|l| l.id.0 == lease).and_then(|l| l.gateway.as_mut());
-        gated.map(|gated| (gated.uses, gated.last_use) = (uses, last_use)).is_some()
+        gated.map(|gated| (gated.uses, gated.last_use, gated.counted) = (uses, last_use, counted)).is_some()
     }
 
     /// A lease as the gateway takes it.
@@ -311,8 +354,8 @@ impl Run {
             lease: held.id.0,
             profile: held.profile.clone(),
         };
-        let Gated { token, uses, last_use, .. } = gated;
-        Opening { holder, token, root: self.process, until: held.lease.until, uses, last_use }
+        let Gated { token, uses, last_use, counted, .. } = gated;
+        Opening { holder, token, root: self.process, until: held.lease.until, uses, last_use, counted }
     }
 
     fn lost(&self, held: &[usize]) -> LostRun {
@@ -414,7 +457,8 @@ pub(crate) fn wire_mode(mode: DeliveryMode) -> keyward_api::DeliveryMode {
     }
 }
 
-fn core_mode(mode: keyward_api::DeliveryMode) -> DeliveryMode {
+/// The delivery that the wire names.
+pub(crate) fn core_mode(mode: keyward_api::DeliveryMode) -> DeliveryMode {
     match mode {
         keyward_api::DeliveryMode::Env => DeliveryMode::Env,
         keyward_api::DeliveryMode::File => DeliveryMode::File,
@@ -428,30 +472,54 @@ struct Start {
     program: program::Program,
     /// Launcher that it is.
     found: Option<Found>,
+    planned: Plan,
+    right: Right,
+}
+
+/// By what right something is delivered.
+enum Right {
+    /// A person stands behind the peer, or it is a run that holds it already: the word for it.
+    Person(&'static str),
+    /// Live grants, or the announcement of an operator.
+    Granted(Box<Want>),
 }
 
 /// A credential that was obtained for one of the planned deliveries.
 pub(crate) type Obtained = (Arc<Credential>, Schedule);
 
+/// How often a request is taken up again whose grant went to another one meanwhile.
+const ATTEMPTS: usize = 3;
+
 impl Broker {
-    /// Decides and prepares a run: plans, obtains, records, delivers. The caller becomes the program afterwards.
+    /// Decides and prepares a run: plans, asks a person where nothing allows it, obtains, records, delivers. The caller becomes
+    /// the program afterwards.
     pub(crate) async fn run_start(
         self: &Arc<Self>,
         peer: &Arc<Peer>,
+        role: Role<RunId>,
         mut request: RunRequest,
     ) -> Result<RunAnswer, Fault> {
         check(&request)?;
-        self.supply(std::mem::take(&mut request.assertions)).await?;
+        let (proof, assertions) = (request.proof.take(), std::mem::take(&mut request.assertions));
+        if matches!(role, Role::InsideRun(_)) && (request.dry_run || !assertions.is_empty()) {
+            let cause = "the request comes from inside a run, which sees no plan and supplies no assertion";
+            return Err(Fault::new(Code::PolicyDenied).cause(cause));
+        }
         let program = look(&request).await?;
         let present: BTreeSet<String> = request.variables.iter().cloned().collect();
-        let (names, planned) = {
+        let (names, planned, file) = {
             let mut state = self.state_for_request().await?;
             let now = now();
             let open = self.delivering(&mut state)?;
-            if !request.dry_run {
+            if is_person(role) && !request.dry_run {
                 open.last_action = now.boot;
             }
-            let names = chosen(open, &request.profiles)?;
+            let file = self.project_ask(open, peer, is_person(role), &request).await?;
+            let asked = file.as_ref().map(|file| file.profiles.iter().map(Name::to_string).collect::<Vec<_>>());
+            let named = asked.as_deref().unwrap_or(&request.profiles);
+            // A run does not learn which profiles there are.
+            let inside = matches!(role, Role::InsideRun(_));
+            let names = chosen(open, named).map_err(|fault| if inside { Fault::new(fault.code) } else { fault })?;
             let profiles = names.iter().filter_map(|n| open.profiles.get(n)).map(|p| p.profile.clone()).collect();
             let ttl = request.ttl_s.map(Duration::from_secs);
             let wanted = Wanted {
@@ -461,36 +529,68 @@ impl Broker {
                 present: &present,
                 gateway: &self.gate.address(),
             };
-            (names, plan(profiles, &wanted, &self.families, &self.tools)?)
+            (names, plan(profiles, &wanted, &self.families, &self.tools)?, file)
         };
         let found = match &request.launcher {
             Some(launcher) => Some(self.launcher_of(peer, launcher, &request.command, &names, program.file).await?),
             None => None,
         };
-        let answer = answer(&planned);
+        let project = file.as_ref().map(|file| file.message(request.dry_run));
+        let told = |planned: &Plan| RunAnswer { project: project.clone(), ..answer(planned) };
         if request.dry_run {
-            return Ok(answer);
+            return Ok(told(&planned));
         }
-        let mut obtained = Vec::with_capacity(planned.deliveries.len());
-        for delivery in &planned.deliveries {
-            let credential = self.obtain(&delivery.profile.name).await?;
-            if delivery.hand_over.mode == DeliveryMode::Env {
-                credential_text(&credential.0)?;
+        let right = if is_person(role) {
+            self.confirmed(planned.deliveries.iter().map(|d| &d.profile), proof).await?;
+            Right::Person(word(role))
+        } else {
+            Right::Granted(Box::new(want_run(peer, role, &request, &program, found.as_ref(), &planned, file).await?))
+        };
+        let wait = request.wait;
+        let mut start = Start { request, program, found, planned, right };
+        let mut assertions = Some(assertions);
+        for _ in 0..ATTEMPTS {
+            if let Right::Granted(want) = &mut start.right {
+                self.permit(peer, role, want, wait).await?;
             }
-            obtained.push(credential);
+            // Nobody chooses by which assertion a credential is made whom nothing allows to have it.
+            self.supply(assertions.take().unwrap_or_default()).await?;
+            let mut obtained = Vec::with_capacity(start.planned.deliveries.len());
+            for delivery in &start.planned.deliveries {
+                let credential = self.obtain(&delivery.profile.name).await?;
+                if delivery.hand_over.mode == DeliveryMode::Env {
+                    credential_text(&credential.0)?;
+                }
+                obtained.push(credential);
+            }
+            match self.deliver(peer, &start, obtained, told(&start.planned)).await {
+                Err(fault) if fault.code == Code::ApprovalNeeded => {}
+                delivered => return delivered,
+            }
         }
-        self.deliver(peer, &Start { request, program, found }, planned, obtained, answer).await
+        Err(Fault::new(Code::Busy).cause("others were quicker to use what was granted"))
+    }
+
+    /// Asks for the passphrase where a profile does so at each use.
+    async fn confirmed(
+        &self,
+        mut profiles: impl Iterator<Item = &Profile>,
+        proof: Option<Proof>,
+    ) -> Result<(), Fault> {
+        let Some(profile) = profiles.find(|profile| profile.confirm) else { return Ok(()) };
+        let cause = || format!("`{}` asks for the passphrase at each use", profile.name);
+        let proof = proof.ok_or_else(|| Fault::new(Code::PassphraseNeeded).cause(cause()))?;
+        self.prove(proof).await.map(drop)
     }
 
     async fn deliver(
         self: &Arc<Self>,
         peer: &Arc<Peer>,
         start: &Start,
-        planned: Plan,
         mut obtained: Vec<Obtained>,
         mut answer: RunAnswer,
     ) -> Result<RunAnswer, Fault> {
-        let Start { request, program, found } = start;
+        let Start { request, program, found, planned, right } = start;
         let pidfd = peer.pidfd().map_err(|e| Fault::new(Code::PeerRefused).cause(e))?;
         let mut state = self.state_for_request().await?;
         let now = now();
@@ -521,6 +621,7 @@ impl Broker {
             }
         }
         let launched = found.as_ref().map(|f| self.delivering(&mut state)?.launched(f, now.wall)).transpose()?;
+        let (by, grants) = self.by_right(&mut state, right, now)?;
         let expected = found.as_ref().and_then(|f| state.expected.take(&f.launch, now.boot));
         let open = self.delivering(&mut state)?;
         let mut run = Run {
@@ -530,6 +631,7 @@ impl Broker {
             app_verified: false,
             executable: program.executable,
             asked_by: platform::executable(peer.process().pid),
+            borne: peer.mark(),
             connection: peer.connection(),
             project: request.command.project.clone(),
             launcher: found.as_ref().map(|f| f.name.clone()),
@@ -537,11 +639,22 @@ impl Broker {
             exec_seen: false,
             ended: None,
             aborted: false,
+            script: None,
+            lasting: false,
             pending: Vec::new(),
             leases: Vec::new(),
         };
+        run.lasting = run.executable == Some(program.file) && !interpreter(&request.command.path);
+        if let Right::Granted(want) = right
+            && want.program.script.is_some()
+        {
+            let args = planned.deliveries.iter().flat_map(|d| &d.hand_over.args).chain(&request.command.args);
+            run.script = Some(open.store.args_digest(&args.collect::<Vec<_>>()));
+        }
         let mut tokens = Vec::with_capacity(obtained.len());
-        for (delivery, (_, schedule)) in planned.deliveries.iter().zip(&obtained) {
+        for (n, (delivery, (_, schedule))) in planned.deliveries.iter().zip(&obtained).enumerate() {
+            let grant = grants.get(n).and_then(|id| open.grants.get(*id));
+            let ttl = grant.map_or(delivery.ttl, |grant| grant.lease_life(delivery.ttl, now.boot));
             let made = match delivery.hand_over.mode {
                 DeliveryMode::Gateway => Some(gate::make_token()?),
                 DeliveryMode::Env | DeliveryMode::File => None,
@@ -551,19 +664,32 @@ impl Broker {
             run.leases.push(HeldLease {
                 id: LeaseId(Uuid::now_v7()),
                 profile: delivery.profile.name.clone(),
-                lease: Lease::issue(delivery.hand_over.mode, *schedule, delivery.ttl, now.boot),
+                lease: Lease::issue(delivery.hand_over.mode, *schedule, ttl, now.boot),
                 variables: delivery.hand_over.carriers.iter().cloned().collect(),
                 form: delivery.hand_over.form,
-                gateway: token.map(|token| Gated { token, port: self.gate.port(), uses: 0, last_use: None }),
+                gateway: token.map(|token| Gated {
+                    token,
+                    port: self.gate.port(),
+                    uses: 0,
+                    last_use: None,
+                    counted: None,
+                }),
                 failure: None,
+                grant: grant.map(|grant| grant.id),
             });
         }
         let digest = hex::encode(open.store.args_digest(&request.command.args));
-        let entries = start_entries(&run, &planned, request, &digest, peer, expected, now);
-        let writes = [run.row()].into_iter().chain(launched.as_ref().map(StoredLauncher::row)).collect();
+        let entries = start_entries(&run, planned, request, &digest, (peer, by, expected), now);
+        let mut writes: Vec<Write> = [run.row()].into_iter().chain(launched.as_ref().map(StoredLauncher::row)).collect();
+        let taken = take(open, &grants, Some(run.id), now);
+        writes.extend(taken.after.iter().map(row));
         keyward_store::fault("deliver.before");
-        open.record_delivery(self, writes, entries).await?;
+        if let Err(fault) = open.record_delivery(self, writes, entries).await {
+            taken.undo(open);
+            return Err(fault);
+        }
         keyward_store::fault("deliver.after");
+        self.tell_grants(&taken.after);
         if let (Some(launched), Some(found)) = (launched, found) {
             open.put_launcher(launched);
             self.events.publish("launcher", &json!({"name": found.name, "state": "launched"}));
@@ -594,6 +720,34 @@ impl Broker {
         state.runs.insert(run.id, run);
         self.wake.notify_one();
         Ok(answer)
+    }
+
+    /// By what right a delivery is made at this moment: the word for it, and the grants that it takes, one for each.
+    ///
+    /// # Errors
+    /// [`Code::ApprovalNeeded`] when a grant that was found is not there any more.
+    fn by_right(
+        &self,
+        state: &mut State,
+        right: &Right,
+        now: Now,
+    ) -> Result<(&'static str, Vec<GrantId>), Fault> {
+        let want = match right {
+            Right::Person(by) => return Ok((by, Vec::new())),
+            Right::Granted(want) => want,
+        };
+        if self.launched_by_operator(state, want, now) {
+            return Ok(("launch", Vec::new()));
+        }
+        let grants = want.grants(self.delivering(state)?, now).into_iter().collect::<Option<Vec<_>>>();
+        Ok(("grant", grants.ok_or(Fault::new(Code::ApprovalNeeded))?))
+    }
+
+    /// Tells watching clients that grants were used.
+    fn tell_grants(&self, taken: &[Grant<RunId>]) {
+        for grant in taken {
+            self.events.publish("grant", &json!({"id": grant.id.to_string(), "state": "used"}));
+        }
     }
 
     /// Lets the calls of a lease through the gateway, once the program was seen; gives the content of the variables that carry
@@ -674,13 +828,18 @@ impl Broker {
     }
 
     /// Takes a run back that was recorded but could not be delivered.
-    async fn undo(&self, open: &Open, mut run: Run, fault: &Fault, now: Now) {
+    async fn undo(&self, open: &mut Open, mut run: Run, fault: &Fault, now: Now) {
         let mut entries: Vec<Draft> =
             run.live().into_iter().map(|n| self.take_back(&mut run, n, LeaseEnd::Released, now)).collect();
         let draft = run.draft(Kind::RunEnded, now).outcome(Outcome::Failed).detail("code", fault.code.name());
         entries.push(draft);
         self.remove_files(&run);
-        if let Err(e) = open.commit(self, vec![Write::RemoveRun(*run.id.0.as_bytes())], entries).await {
+        let grants = open.grants.of_run(run.id);
+        let mut over = ended_grants(open, &grants, Kind::GrantExpired, "the run was not delivered to", now);
+        over.writes.push(Write::RemoveRun(*run.id.0.as_bytes()));
+        entries.extend(over.entries);
+        forget(open, &grants);
+        if let Err(e) = open.commit(self, over.writes, entries).await {
             tracing::error!(run = %run.id, code = %e.code, "a failed delivery could not be recorded");
         }
     }
@@ -769,12 +928,13 @@ impl Broker {
         run.ended = Some(Ended { exit: None, at: now, settled: false });
         if !run.exec_seen && !run.aborted {
             // It ended before anybody could look.
-            note_start(run, platform::executable(run.process.pid), now);
+            note_start(run, platform::executable(run.process.pid), true, now);
         }
         let live = run.live();
         let entries: Vec<Draft> = live.into_iter().map(|n| self.take_back(run, n, LeaseEnd::Released, now)).collect();
         run.pending.extend(entries);
         self.remove_files(run);
+        self.stop_asking(&mut state, id, now).await;
     }
 
     /// Records what waits about a run.
@@ -792,7 +952,9 @@ impl Broker {
         let mut state = self.state().await;
         let Some(run) = state.runs.get_mut(&id) else { return };
         run.ended = Some(Ended { exit, at: run.ended.map_or_else(now, |e| e.at), settled: true });
+        let profiles = run.leases.iter().map(|held| held.profile.clone()).collect();
         self.write_uses(&mut state).await;
+        self.end_at_issuers(&state, &profiles, false);
         self.record_ended(&mut state).await;
         self.events.publish("run", &json!({"run": id.to_string(), "state": "ended"}));
         self.wake.notify_one();
@@ -804,9 +966,13 @@ impl Broker {
         let settled: Vec<RunId> = runs.values().filter(|r| r.ended.is_some_and(|e| e.settled)).map(|r| r.id).collect();
         for id in settled {
             let Some((run, ended)) = runs.get_mut(&id).and_then(|r| r.ended.map(|e| (r, e))) else { continue };
+            let grants = open.grants.of_run(id);
+            let mut over = ended_grants(open, &grants, Kind::GrantExpired, "the run has ended", ended.at);
+            over.writes.push(Write::RemoveRun(*id.0.as_bytes()));
             let entries: Vec<Draft> = run.pending.iter().cloned().chain([ended_entry(run, ended)]).collect();
-            match open.commit(self, vec![Write::RemoveRun(*id.0.as_bytes())], entries).await {
+            match open.commit(self, over.writes, [entries, over.entries].concat()).await {
                 Ok(()) => {
+                    forget(open, &grants);
                     runs.remove(&id);
                 }
                 Err(e) => tracing::error!(run = %id, code = %e.code, "the end of a run could not be recorded"),
@@ -843,47 +1009,66 @@ impl Broker {
     pub(crate) async fn connection_closed(self: &Arc<Self>, peer: ProcessId, connection: u64) {
         let mut state = self.state().await;
         let now = now();
+        self.stop_waiting(&mut state, connection, now).await;
         let found = state
             .runs
-            .values_mut()
+            .values()
             .find(|r| r.process == peer && r.connection == connection && !r.exec_seen && r.ended.is_none());
-        let Some(run) = found else { return };
+        let Some(id) = found.map(|run| run.id) else { return };
+        drop(state);
+        for pause in EXEC_PAUSES {
+            if self.look(id, false).await {
+                return;
+            }
+            tokio::time::sleep(pause).await;
+        }
+        self.look(id, true).await;
+    }
+
+    /// Looks at the program that the process of a run has become; says whether it is settled. As long as it still is the one
+    /// that asked, exec is under way, and it is looked at again, except the `last` time.
+    async fn look(self: &Arc<Self>, id: RunId, last: bool) -> bool {
+        let mut state = self.state().await;
+        let now = now();
+        let same = runs_its_script(&state, id);
+        let Some(run) = state.runs.get_mut(&id).filter(|r| !r.exec_seen && r.ended.is_none()) else { return true };
         let seen = platform::executable(run.process.pid);
-        self.begin(run, seen, now);
+        if !last && seen.is_some() && seen == run.asked_by && seen != run.executable {
+            return false;
+        }
+        self.begin(run, seen, same, now);
+        true
     }
 
     /// The gateway was called by a run whose program was not looked at yet: a first call may come before the end of the
-    /// connection was noticed.
+    /// connection was noticed. Before exec it still is the program that asked.
     pub(crate) async fn look_at(self: &Arc<Self>, id: RunId) {
-        let mut state = self.state().await;
-        let now = now();
-        let Some(run) = state.runs.get_mut(&id).filter(|r| !r.exec_seen && r.ended.is_none()) else { return };
-        let seen = platform::executable(run.process.pid);
-        // Before exec it still is the program that asked.
-        if seen.is_some() && seen == run.asked_by && seen != run.executable {
-            return;
-        }
-        self.begin(run, seen, now);
+        self.look(id, false).await;
     }
 
-    /// The process of a run has become the program `seen`. Where that is another one than was decided for, what it holds at
-    /// the gateway is taken back before it was ever good.
-    fn begin(self: &Arc<Self>, run: &mut Run, seen: Option<(u64, u64)>, now: Now) {
-        note_start(run, seen, now);
-        self.let_through(run, seen, now);
+    /// The process of a run has become the program `seen`. Where that is another one than was decided for, `same` says that
+    /// it runs another script, or a client of its own did not mark it as a run, what it holds is taken back: at the gateway before it was ever good, of files and variables
+    /// what was not read before.
+    fn begin(self: &Arc<Self>, run: &mut Run, seen: Option<(u64, u64)>, same: bool, now: Now) {
+        let bears = platform::mark(run.process.pid);
+        let same = same && run.borne.zip(bears).is_none_or(|(before, bears)| bears < before || before.0 == 0);
+        note_start(run, seen, same, now);
+        self.let_through(run, seen, same, now);
         self.events.publish("run", &json!({"run": run.id.to_string(), "state": "started"}));
         self.flush_soon(run.id);
     }
 
     /// Lets calls of a run through the gateway, or takes back what it holds there when its program is another one, or cannot
     /// be read. A script whose interpreter is found at run time is no other one.
-    fn let_through(&self, run: &mut Run, seen: Option<(u64, u64)>, now: Now) {
-        if run.app_verified || (seen.is_some() && run.executable.is_none()) {
+    fn let_through(&self, run: &mut Run, seen: Option<(u64, u64)>, same: bool, now: Now) {
+        if run.app_verified || (seen.is_some() && same && run.executable.is_none()) {
             self.gate.begin(run.id, run.app_verified);
             return;
         }
-        let gated = |n: &usize| run.leases.get(*n).is_some_and(|held| held.gateway.is_some());
-        let refused: Vec<usize> = run.live().into_iter().filter(gated).collect();
+        // A program that could not be read may be the right one, and has ended: there is nothing more to keep from it.
+        let sure = seen.is_some() && (run.lasting || !same);
+        let other = |n: &usize| sure || run.leases.get(*n).is_some_and(|held| held.gateway.is_some());
+        let refused: Vec<usize> = run.live().into_iter().filter(other).collect();
         for n in refused {
             let draft = self.take_back(run, n, LeaseEnd::Revoked, now);
             run.pending.push(
@@ -928,7 +1113,7 @@ impl Broker {
         let now = now();
         let visible = |run: &&Run| match role {
             Role::InsideRun(own) => run.id == own,
-            Role::Requester | Role::None => true,
+            Role::None | Role::Requester | Role::Shell | Role::Operator => true,
         };
         state.runs.values().filter(|r| r.ended.is_none()).filter(visible).map(|r| r.message(&state, now)).collect()
     }
@@ -936,51 +1121,105 @@ impl Broker {
     /// One credential for a helper protocol.
     pub(crate) async fn token(
         self: &Arc<Self>,
-        peer: &Peer,
+        peer: &Arc<Peer>,
         role: Role<RunId>,
         request: TokenRequest,
     ) -> Result<TokenAnswer, Fault> {
-        let name = Name::parse(&request.profile).map_err(|e| e.fault())?;
-        let run = match role {
-            Role::InsideRun(run) => Some(run),
-            Role::Requester | Role::None => None,
-        };
-        {
+        let TokenRequest { profile, refresh, wait, proof, reason, assertions } = request;
+        let name = Name::parse(&profile).map_err(|e| e.fault())?;
+        if reason.as_ref().is_some_and(|reason| reason.len() > 500) {
+            return Err(Fault::new(Code::RequestInvalid).cause("the reason is longer than 500 bytes"));
+        }
+        let run = if let Role::InsideRun(run) = role { Some(run) } else { None };
+        let (held, profile) = {
             let mut state = self.state_for_request().await?;
-            self.may_hold(&state, run, &name)?;
-            // A helper asks again and again without a person, so this is no action of one.
-            if run.is_none() {
-                self.delivering(&mut state)?;
+            fence::check_token(&state, &name)?;
+            let held = match run {
+                Some(run) => self.holds_itself(&state, run, &name)?,
+                None => false,
+            };
+            // A helper asks again and again without a person, so this is no action of one; after the auto-lock a run still gets
+            // what it holds.
+            let open = if held { self.recording(&mut state)? } else { self.delivering(&mut state)? };
+            let stored = open.profiles.get(&name).map(|stored| stored.profile.clone());
+            let unknown = || Fault::new(Code::ProfileUnknown).cause(format!("no profile is named `{name}`"));
+            (held, stored.ok_or_else(unknown)?)
+        };
+        if !assertions.is_empty() && run.is_some() {
+            let cause = "a run cannot choose the assertion by which its credential is made";
+            return Err(Fault::new(Code::PolicyDenied).cause(cause));
+        }
+        let mut right = if held {
+            Right::Person("run")
+        } else if is_person(role) {
+            self.confirmed(std::iter::once(&profile), proof).await?;
+            Right::Person(word(role))
+        } else {
+            let wanted = want::Wanted { mode: DeliveryMode::Env, ttl: profile.max_ttl, profile };
+            Right::Granted(Box::new(want_token(peer, role, wanted, reason).await?))
+        };
+        let mut assertions = Some(assertions);
+        for _ in 0..ATTEMPTS {
+            if let Right::Granted(want) = &mut right {
+                self.permit(peer, role, want, wait).await?;
+            }
+            self.supply(assertions.take().unwrap_or_default()).await?;
+            let (credential, schedule) =
+                if refresh { self.obtain_anew(&name).await? } else { self.obtain(&name).await? };
+            match self.hand_token(peer, run, held, &name, &right, (&credential, schedule)).await {
+                Err(fault) if fault.code == Code::ApprovalNeeded => {}
+                handed => return handed,
             }
         }
-        if !request.assertions.is_empty() {
-            if run.is_some() {
-                let cause = "a run cannot choose the assertion by which its credential is made";
-                return Err(Fault::new(Code::PolicyDenied).cause(cause));
-            }
-            self.supply(request.assertions).await?;
-        }
-        let (credential, schedule) =
-            if request.refresh { self.obtain_anew(&name).await? } else { self.obtain(&name).await? };
-        let token = token_text(&credential)?;
+        Err(Fault::new(Code::Busy).cause("others were quicker to use what was granted"))
+    }
+
+    /// Records that a helper gets a credential, and gives it.
+    async fn hand_token(
+        &self,
+        peer: &Peer,
+        run: Option<RunId>,
+        held: bool,
+        name: &Name,
+        right: &Right,
+        (credential, schedule): (&Credential, Schedule),
+    ) -> Result<TokenAnswer, Fault> {
+        let token = token_text(credential)?;
         let mut state = self.state_for_request().await?;
         let now = now();
+        fence::check_token(&state, name)?;
         // It may have been taken back while the issuer worked.
-        self.may_hold(&state, run, &name)?;
-        let draft = entry_of(Kind::TokenDelivered, now, peer).profile(name.as_str());
-        let draft = match run.and_then(|id| state.runs.get(&id)) {
-            Some(run) => {
-                let lease = run.leases.iter().find(|l| l.profile == name && l.lease.is_live());
+        if let Some(run) = run.filter(|_| held)
+            && !self.holds_itself(&state, run, name)?
+        {
+            return Err(Fault::new(Code::PolicyDenied).cause(format!("the run does not hold `{name}` any longer")));
+        }
+        let (by, grants) = self.by_right(&mut state, right, now)?;
+        let mut draft = entry_of(Kind::TokenDelivered, now, peer).profile(name.as_str()).detail("by", by);
+        draft = match (run.and_then(|id| state.runs.get(&id)), right) {
+            (Some(run), _) => {
+                let lease = run.leases.iter().find(|l| l.profile == *name && l.lease.is_live());
                 let draft = draft.run(run.id.to_string()).project(run.project.clone());
                 let draft = draft.app(run.app.clone(), run.app_verified);
                 lease.into_iter().fold(draft, |draft, lease| draft.lease(lease.id.to_string()))
             }
-            None => program_of(peer).into_iter().fold(draft, |draft, app| draft.app(app, false)),
+            (None, Right::Granted(want)) => {
+                let draft = draft.app(want.app.clone(), want.verified);
+                if want.project.is_empty() { draft } else { draft.project(want.project.clone()) }
+            }
+            (None, Right::Person(_)) => program_of(peer).into_iter().fold(draft, |draft, app| draft.app(app, false)),
         };
-        // After the auto-lock a run still gets what it holds.
-        let open = if run.is_some() { self.recording(&mut state)? } else { self.delivering(&mut state)? };
-        let kind = open.profiles.get(&name).map_or("", |p| p.profile.kind.kind).to_owned();
-        open.record_delivery(self, Vec::new(), vec![draft]).await?;
+        if let Some(grant) = grants.first() {
+            draft = draft.grant(grant.to_string());
+        }
+        let open = if held { self.recording(&mut state)? } else { self.delivering(&mut state)? };
+        let kind = open.profiles.get(name).map_or("", |p| p.profile.kind.kind).to_owned();
+        let taken = take(open, &grants, None, now);
+        if let Err(fault) = open.record_delivery(self, taken.after.iter().map(row).collect(), vec![draft]).await {
+            taken.undo(open);
+            return Err(fault);
+        }
+        self.tell_grants(&taken.after);
         Ok(token_answer(token, kind, schedule, now))
     }
 
@@ -1008,14 +1247,16 @@ impl Broker {
         Ok(token_answer(token, kind, schedule, now))
     }
 
-    /// A run gets what it holds at this moment.
-    fn may_hold(&self, state: &State, run: Option<RunId>, name: &Name) -> Result<(), Fault> {
-        let Some(id) = run else { return Ok(()) };
+    /// Whether a run holds the credential of a profile itself at this moment.
+    ///
+    /// # Errors
+    /// [`Code::PolicyDenied`] when it holds a weaker form of it.
+    fn holds_itself(&self, state: &State, id: RunId, name: &Name) -> Result<bool, Fault> {
         let held = |run: &&Run| run.ended.is_none();
         let leases = state.runs.get(&id).filter(held).map_or(&[][..], |run| &run.leases);
         let mut held = leases.iter().filter(|l| l.profile == *name && l.lease.is_live()).peekable();
         if held.peek().is_none() {
-            return Err(Fault::new(Code::PolicyDenied).cause(format!("the run does not hold `{name}`")));
+            return Ok(false);
         }
         if held.all(|l| l.lease.mode == DeliveryMode::Gateway) {
             let cause = format!("the run holds `{name}` through the gateway, and no stronger form of it");
@@ -1023,7 +1264,7 @@ impl Broker {
                 .cause(cause)
                 .help("call the API with the address and the token that the run was given; for the credential itself start the run with `--deliver env`"));
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Takes back what a person, or a run for itself, names.
@@ -1035,9 +1276,10 @@ impl Broker {
     ) -> Result<RevokeAnswer, Fault> {
         let mut state = self.state().await;
         let now = now();
+        let inside = matches!(role, Role::InsideRun(_));
         let own = |run: &Run| match role {
             Role::InsideRun(id) => run.id == id,
-            Role::Requester | Role::None => true,
+            Role::None | Role::Requester | Role::Shell | Role::Operator => true,
         };
         let hits = |run: &Run, held: &HeldLease| match &request {
             RevokeRequest::All => true,
@@ -1062,16 +1304,28 @@ impl Broker {
                     .cause(format!("nothing is named `{}`", keyward_diag::plain(target, 64))));
             }
         }
-        let answer = self.revoke_leases(&mut state, &chosen, Some(peer), now, Changes::default()).await?;
+        let mut more = Changes::default();
+        if let (RevokeRequest::All, false, Some(open)) = (&request, inside, state.open()) {
+            let ids: Vec<GrantId> = open.grants.iter().map(|grant| grant.id).collect();
+            more = ended_grants(open, &ids, Kind::GrantRevoked, "everything was taken back", now);
+            // They open nothing from here on, whether or not the log can take it.
+            forget(open, &ids);
+        }
+        let answer = self.revoke_leases(&mut state, &chosen, Some(peer), now, more).await?;
         self.wake.notify_one();
         Ok(answer)
     }
 
     /// The live leases of a profile.
     pub(crate) fn leases_of(state: &State, profile: &Name) -> Vec<(RunId, Vec<usize>)> {
+        Self::leases_where(state, |held| held.profile == *profile)
+    }
+
+    /// The live leases for which something is so.
+    pub(crate) fn leases_where(state: &State, which: impl Fn(&HeldLease) -> bool) -> Vec<(RunId, Vec<usize>)> {
         let held = |run: &Run| {
             let leases = run.leases.iter().enumerate();
-            leases.filter(|(_, l)| l.lease.is_live() && l.profile == *profile).map(|(n, _)| n).collect::<Vec<_>>()
+            leases.filter(|(_, l)| l.lease.is_live() && which(l)).map(|(n, _)| n).collect::<Vec<_>>()
         };
         let runs = state.runs.values().filter(|run| run.ended.is_none()).map(|run| (run.id, held(run)));
         runs.filter(|(_, held)| !held.is_empty()).collect()
@@ -1114,7 +1368,7 @@ impl Broker {
         let taken = entries.clone();
         entries.extend(more.entries);
         writes.extend(more.writes);
-        self.end_at_issuers(state, &profiles);
+        self.end_at_issuers(state, &profiles, true);
         let (open, _, _) = state.parts();
         if let (Some(open), false) = (open, entries.is_empty())
             && let Err(e) = open.commit(self, writes, entries).await
@@ -1168,7 +1422,7 @@ impl Broker {
         let Vault::Open(open) = &state.vault else { return Ok((0, Vec::new())) };
         let rows = open.store.runs().await.map_err(|e| e.fault())?;
         let (mut resumed, mut warnings) = (0, Vec::new());
-        let (mut entries, mut writes, mut pinned) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut entries, mut writes, mut pinned, mut gone) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for row in rows {
             let id = RunId(Uuid::from_bytes(row.id));
             if let Some(known) = state.runs.get(&id) {
@@ -1188,7 +1442,7 @@ impl Broker {
                     entries.extend(self.reopen(&open.profiles, &mut run, now));
                     if !run.exec_seen {
                         let seen = platform::executable(run.process.pid);
-                        self.begin(&mut run, seen, now);
+                        self.begin(&mut run, seen, true, now);
                     }
                     writes.push(run.row());
                     pinned.push((run.id, pidfd));
@@ -1200,6 +1454,11 @@ impl Broker {
                     let ended = Ended { exit: None, at: now, settled: true };
                     entries.push(ended_entry(&run, ended).detail("unseen", true));
                     writes.push(Write::RemoveRun(row.id));
+                    let grants = open.grants.of_run(run.id);
+                    let over = ended_grants(open, &grants, Kind::GrantExpired, "the run has ended", now);
+                    entries.extend(over.entries);
+                    writes.extend(over.writes);
+                    gone.extend(grants);
                     self.remove_files(&run);
                 }
             }
@@ -1208,22 +1467,32 @@ impl Broker {
             self.watch(id, pidfd);
         }
         if !entries.is_empty() {
-            let Vault::Open(open) = &state.vault else { return Ok((0, Vec::new())) };
+            let Some(open) = state.open() else { return Ok((0, Vec::new())) };
             open.commit(self, writes, entries).await?;
+            forget(open, &gone);
         }
         self.record_ended(state).await;
         Ok((resumed, warnings))
     }
 }
 
+/// Whether the process of a run has the arguments that it was decided for, where a grant names the script among them. What
+/// cannot be read of a process counts against it.
+fn runs_its_script(state: &State, id: RunId) -> bool {
+    let (Some(run), Some(open)) = (state.runs.get(&id), state.vault.opened()) else { return true };
+    let Some(digest) = run.script else { return true };
+    platform::arguments(run.process).is_some_and(|args| open.store.args_digest(&args) == digest)
+}
+
 /// Sees which program the process has become, and notes the entry of it.
-fn note_start(run: &mut Run, seen: Option<(u64, u64)>, now: Now) {
+fn note_start(run: &mut Run, seen: Option<(u64, u64)>, same: bool, now: Now) {
     run.exec_seen = true;
-    run.app_verified = seen.is_some() && seen == run.executable;
+    run.app_verified = seen.is_some() && seen == run.executable && same;
     let mut draft = run.draft(Kind::RunStarted, now).detail("pid", run.process.pid);
     if !run.app_verified {
         let why = match (seen, run.executable) {
             (None, _) => "the program could not be read after exec",
+            (Some(_), _) if !same => "the process runs another script than the one it named",
             (_, None) => "a script whose interpreter is found at run time",
             (Some(_), Some(_)) => "the process runs another program than the one it named",
         };
@@ -1316,7 +1585,7 @@ fn check(request: &RunRequest) -> Result<(), Fault> {
 }
 
 /// The profiles of a request: those that it names, or the only one there is.
-fn chosen(open: &Open, named: &[String]) -> Result<Vec<Name>, Fault> {
+pub(crate) fn chosen(open: &Open, named: &[String]) -> Result<Vec<Name>, Fault> {
     let all = || open.profiles.keys().map(Name::as_str).collect::<Vec<_>>().join(", ");
     if named.is_empty() {
         let mut names = open.profiles.keys();
@@ -1368,6 +1637,7 @@ fn answer(planned: &Plan) -> RunAnswer {
         set: Vec::new(),
         unset: unset.collect(),
         args: planned.deliveries.iter().flat_map(|d| &d.hand_over.args).cloned().collect(),
+        project: None,
     }
 }
 
@@ -1382,14 +1652,13 @@ fn credential_text(credential: &Credential) -> Result<SecretText, Fault> {
 }
 
 /// The entries that must be durable before anything leaves: the request, the decision, each lease and each delivery.
-/// `expected` is the process that announced the launch.
+/// `by` says by what right, and `expected` who announced the launch.
 fn start_entries(
     run: &Run,
     planned: &Plan,
     request: &RunRequest,
     digest: &str,
-    peer: &Peer,
-    expected: Option<u32>,
+    (peer, by, expected): (&Peer, &str, Option<Announcer>),
     now: Now,
 ) -> Vec<Draft> {
     let names: Vec<&str> = run.leases.iter().map(|l| l.profile.as_str()).collect();
@@ -1408,12 +1677,19 @@ fn start_entries(
         asked = asked.detail("launcher", launcher.as_str());
     }
     if let Some(by) = expected {
-        asked = asked.detail("expected", true).detail("expected_by", by);
+        asked = asked.detail("expected", true).detail("expected_by", by.pid);
     }
-    let decided = run.draft(Kind::RunDecided, now).detail("profiles", names).detail("by", "the vault is open");
+    let grants: Vec<String> = run.leases.iter().filter_map(|held| held.grant).map(|grant| grant.to_string()).collect();
+    let mut decided = run.draft(Kind::RunDecided, now).detail("profiles", names).detail("by", by);
+    if let Some(first) = grants.first() {
+        decided = decided.grant(first.clone()).detail("grants", grants.clone());
+    }
     let mut entries = vec![asked, decided];
     for (held, delivery) in run.leases.iter().zip(&planned.deliveries) {
-        let of = |kind| run.draft(kind, now).lease(held.id.to_string()).profile(held.profile.as_str());
+        let of = |kind| {
+            let draft = run.draft(kind, now).lease(held.id.to_string()).profile(held.profile.as_str());
+            held.grant.into_iter().fold(draft, |draft, grant| draft.grant(grant.to_string()))
+        };
         entries.push(
             of(Kind::LeaseIssued)
                 .detail("issuer", delivery.profile.kind.kind)

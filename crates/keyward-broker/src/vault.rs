@@ -11,7 +11,7 @@ use keyward_api::{
     VaultState, VaultStatus,
 };
 use keyward_core::audit::{Kind, Outcome, at_text};
-use keyward_core::{Expected, Name, ProcessId, Wall};
+use keyward_core::{Expected, Grants, Name, ProcessId, Wall};
 use keyward_crypto::{KdfParams, SlotFile, VaultKey, calibrate, make_array};
 use keyward_diag::{Code, Fault};
 use keyward_secret::{Passphrase, SecretText};
@@ -110,6 +110,7 @@ impl Broker {
         let first = entry_of(Kind::VaultInitialised, now(), peer).detail("recovery_key", request.recovery);
         let store = Store::create(&self.vault_lock, &slots, &key, first).await.map_err(|e| e.fault())?;
         self.opened(&mut state, store, &key, None).await?;
+        self.unlocked_by(&mut state, peer, now());
         self.publish_vault("unlocked");
         Ok(RecoveryAnswer { recovery_key })
     }
@@ -143,12 +144,19 @@ impl Broker {
             open.commit(self, Vec::new(), vec![draft]).await?;
             open.seal = Some(key.derive_seal());
             open.last_action = at.boot;
+            if by != "keyring" {
+                self.unlocked_by(&mut state, peer, at);
+            }
             self.publish_vault("unlocked");
             self.wake.notify_one();
             return Ok(UnlockAnswer { resumed_runs: live(&state), warnings: warnings(state.open()) });
         }
         let (store, health) = Store::open(&self.vault_lock, &slots, &key).await.map_err(|e| e.fault())?;
         let mut answer = self.opened(&mut state, store, &key, Some((peer, by))).await?;
+        // All live runs are known by this time, so one of them gets nothing from it.
+        if by != "keyring" {
+            self.unlocked_by(&mut state, peer, at);
+        }
         if let Health::Sound { past_anchor: 1.. } = health {
             answer
                 .warnings
@@ -173,6 +181,7 @@ impl Broker {
             profiles: std::collections::BTreeMap::new(),
             launchers: std::collections::BTreeMap::new(),
             secrets: std::collections::BTreeMap::new(),
+            grants: Grants::default(),
             last_action: at.boot,
             keyring: keyring_anchor(&load_slots(&self.paths).map_err(|e| e.fault())?),
             unanchored: AtomicBool::new(true),
@@ -183,7 +192,9 @@ impl Broker {
         self.load_profiles(&mut open).await?;
         self.load_launchers(&mut open).await?;
         self.load_secrets(&mut open).await?;
+        let (mut writes, lost) = self.load_grants(&mut open, at).await?;
         let mut entries = state.owed.clone();
+        entries.extend(lost);
         if !state.opened {
             let started = match by {
                 Some(_) => entry(Kind::BrokerStarted, self.started),
@@ -206,7 +217,8 @@ impl Broker {
             entries.push(entry_of(Kind::VaultUnlocked, at, peer).detail("by", by));
         }
         if !entries.is_empty() {
-            open.commit(self, live_rows(state), entries).await?;
+            writes.extend(live_rows(state));
+            open.commit(self, writes, entries).await?;
         }
         state.owed.clear();
         self.forget_wrong_proofs();
@@ -263,6 +275,7 @@ impl Broker {
         }
         let mut entries = Self::take_pending(state);
         entries.push(draft);
+        entries.extend(self.end_rights(state, at));
         let answer = self.revoke_leases(state, &held, peer, at, Changes::record(entries.clone())).await;
         if answer.is_err() {
             // It happens all the same, so it is recorded later.
@@ -293,17 +306,18 @@ impl Broker {
     /// Ends the person's rights and wipes the seal key. Live leases go on, with the database open to record them.
     pub(crate) async fn auto_lock(&self, state: &mut State, why: &str) {
         let at = now();
+        let mut entries = vec![entry(Kind::VaultAutoLocked, at).detail("why", why)];
+        entries.extend(self.end_rights(state, at));
         let (Some(open), runs, cache) = state.parts() else { return };
         open.seal = None;
-        let draft = entry(Kind::VaultAutoLocked, at).detail("why", why);
-        let recorded = open.commit(self, Vec::new(), vec![draft.clone()]).await;
+        let recorded = open.commit(self, Vec::new(), entries.clone()).await;
         let used: Vec<Name> =
             runs.values().flat_map(|r| &r.leases).filter(|l| l.lease.renews()).map(|l| l.profile.clone()).collect();
         cache.retain(|name, _| used.contains(name));
         let runs_live = runs.values().any(|r| r.ended.is_none());
         if let Err(e) = recorded {
             tracing::error!(code = %e.code, "the auto-lock could not be recorded");
-            state.owed.push(draft);
+            state.owed.extend(entries);
         }
         if !runs_live {
             self.close_vault(state).await;
@@ -364,6 +378,7 @@ impl Broker {
         state.exchanges.clear();
         state.supplied.clear();
         state.expected = Expected::default();
+        state.proofs.locked();
         self.gate.log(None);
         if let Vault::Open(open) = std::mem::replace(&mut state.vault, Vault::Locked)
             && let Err(e) = open.store.close().await

@@ -1,7 +1,7 @@
 //! Linux: pidfds, `/proc` and `SCM_CREDENTIALS`. Needs kernel 6.5 (`SO_PEERPIDFD`); exit codes need 6.15.
 #![expect(unsafe_code, reason = "socket options, ancillary data and the pidfd ioctl have no safe interface that fits")]
 
-use keyward_core::{Boot, Now, ProcessId, Wall};
+use keyward_core::{Boot, Mark, Now, ProcessId, Wall};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::Timespec;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -49,6 +49,14 @@ fn parse_stat(pid: u32, text: &[u8]) -> Option<Process> {
     let parent = fields.nth(1)?.parse().ok()?;
     let start = fields.nth(17)?.parse().ok()?;
     Some(Process { id: ProcessId { pid, start }, parent })
+}
+
+/// What the process bears (see [`Mark`]). `None` when it has ended, or has other ids than this one (prlimit(2)).
+pub fn mark(pid: u32) -> Option<Mark> {
+    let mut limit = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is a valid place for one limit, and no other is set.
+    let done = unsafe { libc::prlimit64(pid.cast_signed(), libc::RLIMIT_LOCKS, std::ptr::null(), &raw mut limit) };
+    (done == 0 && pid != 0).then_some(Mark(limit.rlim_max))
 }
 
 /// Pins the process `id`, if it is still the one of that start time.
@@ -378,6 +386,37 @@ pub fn program_path(id: ProcessId) -> Option<String> {
     let path = std::fs::read_link(format!("/proc/{}/exe", id.pid)).ok()?;
     // Read after the link: the number may have been given to another one in between.
     process(id.pid).is_ok_and(|p| p.id == id).then(|| keyward_diag::plain(&path.to_string_lossy(), 4096))
+}
+
+/// Name that a process of another user goes by, from `/proc/PID/status`; `None` for one of this user, which chooses that name
+/// itself, and for a process that has ended.
+pub fn foreign_name(id: ProcessId) -> Option<String> {
+    let text = std::fs::read_to_string(format!("/proc/{}/status", id.pid)).ok()?;
+    let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name));
+    let uid: u32 = field("Uid:\t")?.split('\t').next()?.parse().ok()?;
+    let name = field("Name:\t")?.to_owned();
+    let foreign = uid != rustix::process::getuid().as_raw();
+    (foreign && process(id.pid).is_ok_and(|p| p.id == id)).then_some(name)
+}
+
+/// Name that the kernel gave a process when it began its program: the first 15 bytes of the name of the file, unless the
+/// process has changed it.
+pub fn task_name(id: ProcessId) -> Option<String> {
+    let name = std::fs::read_to_string(format!("/proc/{}/comm", id.pid)).ok()?;
+    process(id.pid).is_ok_and(|p| p.id == id).then(|| name.trim_end_matches('\n').to_owned())
+}
+
+/// Arguments of a process, without the name that stands before them; `None` when they cannot be read whole. A process can
+/// change what stands there.
+pub fn arguments(id: ProcessId) -> Option<Vec<Vec<u8>>> {
+    const MAX_BYTES: u64 = 256 * 1024;
+    let mut line = Vec::new();
+    let file = std::fs::File::open(format!("/proc/{}/cmdline", id.pid)).ok()?;
+    file.take(MAX_BYTES).read_to_end(&mut line).ok()?;
+    if line.pop() != Some(0) || !process(id.pid).is_ok_and(|p| p.id == id) {
+        return None;
+    }
+    Some(line.split(|byte| *byte == 0).skip(1).map(<[u8]>::to_vec).collect())
 }
 
 /// Resident memory of this process in bytes; 0 when `/proc` cannot be read.

@@ -1,0 +1,985 @@
+//! Requests that wait for a person: cards, those who wait for the answer, and what an answer makes.
+//!
+//! A request without a live grant becomes a card. A yes is a grant, so that a delivery has one way: whoever waited, and
+//! whoever comes again, goes by it. The rules of cards are `keyward_core::Approvals`'; here they meet the log and those who
+//! wait. Never shows what it did not escape, and never counts an answer to something else than was shown.
+
+use crate::broker::{Broker, State, entry, facts};
+use crate::card;
+use crate::grants::{EXTEND_AHEAD, added, make_id, moment, row};
+use crate::operator::{is_person, word};
+use crate::peer::Peer;
+use crate::platform::{self, now};
+use crate::runs::RunId;
+use crate::want::{Want, Wanted};
+use keyward_api::{ApprovalAnswerRequest, ApprovalMsg, ProcessMsg, WantedMsg};
+use keyward_core::audit::{Draft, Kind, Outcome, at_text};
+use keyward_core::{
+    AppScope, Approval, ApprovalId, ApprovalKind, ApprovalState, Asked, Asker, Boot, Decision, DeliveryMode, Grant,
+    GrantId, Name, Now, ProcessId, Question, Role, Span, Term,
+};
+use keyward_crypto::make_array;
+use keyward_diag::{Code, Fault};
+use keyward_store::{Filter, Store, Write};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// Requests that may wait at once: each holds a connection.
+const WAITING_MAX: usize = 64;
+/// Shortest time for which a person can allow an app in a project.
+const SHORTEST_S: u64 = 60;
+
+/// What is kept with a request: the card as it is shown, and what a yes does.
+#[derive(Debug)]
+pub(crate) struct Card {
+    /// Without what changes while it is open.
+    shown: ApprovalMsg,
+    /// How often each profile of it was allowed and denied before.
+    before: OnceLock<Vec<(u64, u64)>>,
+    plea: Plea,
+}
+
+/// What a yes does.
+#[derive(Debug)]
+enum Plea {
+    /// Makes a grant for each of the profiles.
+    Deliver(Box<Wish>),
+    /// Lets those go on who wait, and nothing else.
+    GoOn,
+    /// Lets a run keep for another day what it holds.
+    Extend(RunId),
+}
+
+/// A yes to a request for deliveries, as grants are made of it.
+#[derive(Debug)]
+struct Wish {
+    app: AppScope,
+    project: Option<String>,
+    profiles: Vec<(Name, DeliveryMode)>,
+    outer: Option<RunId>,
+    request: [u8; 32],
+    /// The grants hold for an equal request alone.
+    exact: bool,
+    review: Option<(Write, Draft)>,
+}
+
+/// Who waits for an answer.
+#[derive(Debug, Default)]
+pub(crate) struct Attending {
+    /// The connection of each, and where to tell the answer.
+    waiting: Vec<(u64, oneshot::Sender<ApprovalState>)>,
+    /// Those who asked, each with whether it went away without waiting, and may come again.
+    askers: BTreeMap<ProcessId, bool>,
+}
+
+/// What the kernel and the project say of a request, read outside of the lock.
+struct Seen {
+    chain: Vec<ProcessMsg>,
+    branch: Option<String>,
+}
+
+impl Broker {
+    /// Goes on with a request that a live grant allows, or the operator has announced; asks a person for any other one.
+    ///
+    /// # Errors
+    /// [`Code::ApprovalNeeded`] where the caller does not wait, [`Code::ApprovalDenied`], [`Code::ApprovalUnanswered`],
+    /// [`Code::ApprovalOver`], [`Code::ApprovalFlood`].
+    pub(crate) async fn permit(
+        self: &Arc<Self>,
+        peer: &Arc<Peer>,
+        role: Role<RunId>,
+        want: &mut Want,
+        wait: bool,
+    ) -> Result<(), Fault> {
+        let missing = {
+            let mut state = self.state_for_request().await?;
+            let now = now();
+            if self.launched_by_operator(&state, want, now) {
+                return Ok(());
+            }
+            let found = want.grants(self.delivering(&mut state)?, now);
+            if want.change().is_none() && found.iter().all(Option::is_some) {
+                return Ok(());
+            }
+            missing(want, &found)
+        };
+        let seen = Seen { chain: card::chain(peer), branch: card::branch(&want.project).await };
+        let answer = {
+            let mut state = self.state_for_request().await?;
+            let now = now();
+            let shown = self.card(&state, want, &missing, &seen)?;
+            // What is to be looked at first is no part of what comes again.
+            want.request = card::digest(&ApprovalMsg { file_change: None, ..shown.clone() });
+            let found = want.grants(self.delivering(&mut state)?, now);
+            if want.change().is_none() && found.iter().all(Option::is_some) {
+                return Ok(());
+            }
+            let question = self.question(peer, role, want, &missing, shown, now)?;
+            let id = self.ask(&mut state, question, Some(peer), now).await?;
+            state.attending.entry(id).or_default().askers.insert(peer.process(), !wait);
+            if !wait {
+                return Err(Fault::new(Code::ApprovalNeeded)
+                    .cause(format!("run `keyward approve {id}` in a terminal of yours")));
+            }
+            self.attend(&mut state, id, peer.connection())?
+        };
+        self.answered(answer).await?;
+        // What changed in the file was looked at with it.
+        want.file = None;
+        // It waited, and may have come to lie elsewhere meanwhile.
+        let fresh = peer.refresh();
+        let state = self.state_for_request().await?;
+        let outer = |role| if let Role::InsideRun(run) = role { Some(run) } else { None };
+        if outer(self.role(&state, &fresh)?) != want.outer {
+            return Err(Fault::new(Code::RunGone).cause("the process lies in another run than when it asked"));
+        }
+        Ok(())
+    }
+
+    /// Whether the operator has announced this very launch. One of a profile that asks for the passphrase at each use is asked
+    /// about all the same.
+    pub(crate) fn launched_by_operator(&self, state: &State, want: &Want, now: Now) -> bool {
+        let announced = want.launcher.as_ref().is_some_and(|(launch, _)| state.expected.is_granted(launch, now.boot));
+        announced && want.outer.is_none() && want.change().is_none() && !want.deliveries.iter().any(|w| w.profile.confirm)
+    }
+
+    /// The card of a request.
+    fn card(&self, state: &State, want: &Want, missing: &[Name], seen: &Seen) -> Result<ApprovalMsg, Fault> {
+        let outer = want.outer.and_then(|run| state.runs.get(&run));
+        let asked: Vec<&Wanted> =
+            want.deliveries.iter().filter(|wanted| missing.contains(&wanted.profile.name)).collect();
+        let wanted = |wanted: &&Wanted| card::wanted(&wanted.profile, wanted.mode, wanted.ttl);
+        let confirm = asked.iter().any(|wanted| wanted.profile.confirm);
+        let ttl = asked.iter().map(|wanted| wanted.ttl).max();
+        let what = match want.kind {
+            ApprovalKind::Token => format!("the credential of {} itself", card::names(missing)),
+            ApprovalKind::Run | ApprovalKind::Fence | ApprovalKind::Extend => card::names(missing),
+        };
+        let ttl = ttl.filter(|_| want.kind == ApprovalKind::Run);
+        let lasting = match (want.kind, want.outer) {
+            (_, Some(_)) if confirm => vec![],
+            (ApprovalKind::Token, None) => vec![],
+            _ => vec![Decision::Run],
+        };
+        let standing = !confirm && !want.anything && want.in_project && want.outer.is_none();
+        let standing = standing.then_some(Decision::Project);
+        let choices = [Decision::Once].into_iter().chain(lasting).chain(standing);
+        let mut said = Vec::new();
+        for (name, is_said) in [
+            ("app", !want.verified && want.launcher.is_none()),
+            ("program", !want.verified),
+            ("project", !want.in_project),
+            ("command", want.command.is_some() && want.launcher.is_none()),
+            ("reason", want.reason.is_some()),
+        ] {
+            if is_said {
+                said.push(name.to_owned());
+            }
+        }
+        let change = want.change().map(|lines| lines.iter().map(|line| keyward_core::shown(line, 200)).collect());
+        Ok(ApprovalMsg {
+            id: String::new(),
+            kind: wire_kind(want.kind),
+            state: keyward_api::ApprovalState::Open,
+            digest: String::new(),
+            question: card::question(&want.app, &what, ttl, &want.project, outer.map(|run| run.app.as_str())),
+            app: card::name(&want.app),
+            program: keyward_core::shown(&want.program.path, card::PATH_MAX),
+            verified: want.verified,
+            launcher: want.launcher.as_ref().map(|(_, name)| card::name(name)),
+            chain: seen.chain.clone(),
+            outer_run: want.outer.map(|run| run.to_string()),
+            outer_app: outer.map(|run| card::name(&run.app)),
+            project: keyward_core::shown(&want.project, card::PATH_MAX),
+            branch: seen.branch.clone(),
+            command: want.command.clone(),
+            reason: want.reason.as_deref().map(card::reason),
+            said,
+            wanted: asked.iter().map(wanted).collect(),
+            file_change: change,
+            merged: 1,
+            asked_at: String::new(),
+            changed_at: String::new(),
+            until: String::new(),
+            choices: choices.map(wire_decision).collect(),
+            confirm,
+        })
+    }
+
+    fn question(
+        &self,
+        peer: &Peer,
+        role: Role<RunId>,
+        want: &Want,
+        missing: &[Name],
+        shown: ApprovalMsg,
+        now: Now,
+    ) -> Result<Question<RunId, Card>, Fault> {
+        let app = match &want.launcher {
+            Some((launch, _)) => AppScope::Launcher(launch.launcher),
+            None => AppScope::Program(want.program.clone()),
+        };
+        let asked = want.deliveries.iter().filter(|wanted| missing.contains(&wanted.profile.name));
+        let review = want.file.as_ref().filter(|file| file.change.is_some());
+        let wish = Wish {
+            app,
+            project: want.in_project.then(|| want.project.clone()),
+            profiles: asked.map(|wanted| (wanted.profile.name.clone(), wanted.mode)).collect(),
+            outer: want.outer,
+            request: want.request,
+            exact: shown.confirm || !want.in_project || want.anything,
+            review: review.map(|file| file.review(entry(Kind::ProjectReviewed, now))),
+        };
+        // A client is started anew for each request: who asks is the process that starts it.
+        let started_by = peer.parents()?.first().filter(|parent| parent.pid > 1);
+        Ok(Question {
+            id: ApprovalId(make_array().map_err(|e| Fault::new(Code::Internal).cause(e))?),
+            kind: want.kind,
+            asker: match want.outer {
+                Some(run) => Asker::Run(run),
+                None => Asker::Process(started_by.copied().unwrap_or_else(|| peer.process())),
+            },
+            reserved: is_person(role),
+            app: want.program.script.as_ref().unwrap_or(&want.program.path).clone(),
+            project: want.project.clone(),
+            profiles: missing.to_vec(),
+            digest: card::digest(&shown),
+            choices: shown.choices.iter().copied().map(core_decision).collect(),
+            body: Card { shown, before: OnceLock::new(), plea: Plea::Deliver(Box::new(wish)) },
+        })
+    }
+
+    /// Makes a card, or counts the request on the one that is there; recorded before anybody can answer it.
+    async fn ask(
+        &self,
+        state: &mut State,
+        question: Question<RunId, Card>,
+        peer: Option<&Peer>,
+        now: Now,
+    ) -> Result<ApprovalId, Fault> {
+        self.end_unanswered(state, now).await;
+        if let Some(peer) = peer
+            && let Some(id) = asked_already(state, &question, peer.process())
+        {
+            return Ok(id);
+        }
+        let store = Arc::clone(&self.recording(state)?.store);
+        let (id, app) = (question.id, question.body.shown.app.clone());
+        let draft = card_entry(Kind::ApprovalAsked, now, &question)
+            .detail("kind", kind_word(question.kind))
+            .detail("question", question.body.shown.question.clone());
+        let draft = match peer {
+            Some(peer) => draft.peer(facts(peer)),
+            None => draft,
+        };
+        match state.approvals.ask(question, now) {
+            Asked::New { replaced } => {
+                if let Some(approval) = state.approvals.get(id) {
+                    let before = answers_before(&store, &approval.question).await;
+                    let _ = approval.question.body.before.set(before);
+                }
+                let mut entries = vec![draft];
+                for id in replaced {
+                    entries.extend(self.withdrawn(state, id, "it was asked anew in another form", now));
+                }
+                if let Err(fault) = self.recording(state)?.commit(self, Vec::new(), entries).await {
+                    state.approvals.withdraw(id, now);
+                    return Err(fault);
+                }
+                self.wake.notify_one();
+                Ok(id)
+            }
+            Asked::Merged { id, count } => {
+                let data = json!({"id": id.to_string(), "state": "open", "merged": count});
+                self.events.publish("approval", &data);
+                Ok(id)
+            }
+            Asked::CoolingDown(until) => {
+                let left = until.since(now.boot).as_secs() + 1;
+                Err(Fault::new(Code::ApprovalDenied).cause(format!("{app}: it is asked again in {left} s at the earliest")))
+            }
+            Asked::Full => Err(Fault::new(Code::ApprovalFlood)),
+        }
+    }
+
+    /// Waits with the others for the answer to a card.
+    fn attend(
+        &self,
+        state: &mut State,
+        id: ApprovalId,
+        connection: u64,
+    ) -> Result<oneshot::Receiver<ApprovalState>, Fault> {
+        if state.attending.values().map(|a| a.waiting.len()).sum::<usize>() >= WAITING_MAX {
+            return Err(Fault::new(Code::ApprovalFlood).cause("too many wait for an answer"));
+        }
+        let (tell, answer) = oneshot::channel();
+        state.attending.entry(id).or_default().waiting.push((connection, tell));
+        Ok(answer)
+    }
+
+    async fn answered(&self, answer: oneshot::Receiver<ApprovalState>) -> Result<(), Fault> {
+        let mut stop = self.stop.subscribe();
+        let answer = tokio::select! {
+            answer = answer => answer.unwrap_or(ApprovalState::Withdrawn),
+            _ = stop.wait_for(|s| *s) => return Err(Fault::new(Code::VaultLocked).cause("the broker stops")),
+        };
+        match answer {
+            ApprovalState::Allowed(_) => Ok(()),
+            ApprovalState::Denied => Err(Fault::new(Code::ApprovalDenied)),
+            ApprovalState::Unanswered => Err(Fault::new(Code::ApprovalUnanswered)),
+            ApprovalState::Open | ApprovalState::Withdrawn => {
+                self.unlocked(&mut *self.state_for_request().await?)?;
+                Err(Fault::new(Code::ApprovalOver).cause("it was withdrawn: the same asker has asked for something else"))
+            }
+        }
+    }
+
+    /// Tells those who wait how it ended.
+    fn tell(state: &mut State, id: ApprovalId, how: ApprovalState) {
+        for (_, waiting) in state.attending.remove(&id).unwrap_or_default().waiting {
+            // One that went away needs no answer.
+            let _ = waiting.send(how);
+        }
+    }
+
+    /// Tells those who wait that a card is withdrawn; gives the entries of it.
+    fn withdrawn(&self, state: &mut State, id: ApprovalId, why: &str, now: Now) -> Vec<Draft> {
+        Self::tell(state, id, ApprovalState::Withdrawn);
+        let approval = state.approvals.get(id);
+        approval
+            .map(|approval| card_entry(Kind::ApprovalWithdrawn, now, &approval.question).detail("why", why))
+            .into_iter()
+            .collect()
+    }
+
+    /// The rights that persons have proven end, and nothing waits any longer: the vault is locked. Gives what is to be
+    /// recorded of it.
+    pub(crate) fn end_rights(&self, state: &mut State, now: Now) -> Vec<Draft> {
+        state.proofs.locked();
+        let ids = state.approvals.withdraw_where(now, |_| true);
+        ids.into_iter().flat_map(|id| self.withdrawn(state, id, "the vault was locked", now)).collect()
+    }
+
+    /// A connection has closed: what was proven on it is over, and what it waited for alone is withdrawn.
+    pub(crate) async fn stop_waiting(&self, state: &mut State, connection: u64, now: Now) {
+        state.proofs.closed(connection);
+        self.withdraw_without(state, |waiting, _| waiting == connection, now).await;
+    }
+
+    /// A call at a fence waits no longer: what it waited for alone is withdrawn.
+    pub(crate) async fn stop_at_fence(&self) {
+        let mut state = self.state().await;
+        self.withdraw_without(&mut state, |_, answer| answer.is_closed(), now()).await;
+    }
+
+    /// Withdraws what only those have waited for that are gone.
+    async fn withdraw_without(
+        &self,
+        state: &mut State,
+        is_gone: impl Fn(u64, &oneshot::Sender<ApprovalState>) -> bool,
+        now: Now,
+    ) {
+        let mut left = Vec::new();
+        for (id, attending) in &mut state.attending {
+            let before = attending.waiting.len();
+            attending.waiting.retain(|(waiting, answer)| !is_gone(*waiting, answer));
+            if attending.waiting.len() < before && attending.waiting.is_empty() && !attending.askers.values().any(|went| *went) {
+                left.push(*id);
+            }
+        }
+        let mut entries = Vec::new();
+        for id in left {
+            if state.approvals.withdraw(id, now) {
+                entries.extend(self.withdrawn(state, id, "all who asked are gone", now));
+            }
+        }
+        self.note(state, entries).await;
+    }
+
+    /// A run is over: nothing is asked about it any longer, nor from inside of it.
+    pub(crate) async fn stop_asking(&self, state: &mut State, run: RunId, now: Now) {
+        let ids = state.approvals.withdraw_where(now, |question| question.asker == Asker::Run(run));
+        let entries = ids.into_iter().flat_map(|id| self.withdrawn(state, id, "the run has ended", now)).collect();
+        self.note(state, entries).await;
+    }
+
+    /// Records what has happened; what cannot be recorded is recorded later.
+    async fn note(&self, state: &mut State, entries: Vec<Draft>) {
+        if entries.is_empty() {
+            return;
+        }
+        let recorded = match state.open() {
+            Some(open) => open.commit(self, Vec::new(), entries.clone()).await.is_ok(),
+            None => false,
+        };
+        if !recorded {
+            state.owed.extend(entries);
+        }
+    }
+
+    /// What nobody answered in time is answered with no.
+    pub(crate) async fn end_unanswered(&self, state: &mut State, now: Now) {
+        let mut entries = Vec::new();
+        for id in state.approvals.unanswered(now) {
+            Self::tell(state, id, ApprovalState::Unanswered);
+            if let Some(approval) = state.approvals.get(id) {
+                entries.extend(answer_entries(&approval.question, "unanswered", Outcome::Failed, now));
+            }
+        }
+        self.note(state, entries).await;
+    }
+
+    /// All that waits, then the last answers.
+    pub(crate) async fn approvals(&self) -> Result<Vec<ApprovalMsg>, Fault> {
+        let mut state = self.state_for_request().await?;
+        self.unlocked(&mut state)?;
+        let now = now();
+        Ok(state.approvals.iter().map(|approval| message(approval, now)).collect())
+    }
+
+    /// Answers a card. To allow takes a person: the connection of an operator, or a proof in the answer.
+    pub(crate) async fn approval_answer(
+        self: &Arc<Self>,
+        peer: &Peer,
+        role: Role<RunId>,
+        id: &str,
+        request: ApprovalAnswerRequest,
+    ) -> Result<(), Fault> {
+        let id = ApprovalId::parse(id).ok_or(Fault::new(Code::ApprovalUnknown))?;
+        let decision = core_decision(request.decision);
+        let mut digest = [0; 32];
+        hex::decode_to_slice(&request.digest, &mut digest).map_err(|_| Fault::new(Code::ApprovalChanged))?;
+        let life = request.for_s.map_or(Term::USUAL, Duration::from_secs);
+        if life > Term::CEILING || life.as_secs() < SHORTEST_S {
+            return Err(Fault::new(Code::RequestInvalid).cause("a time is 60 to 86,400 seconds"));
+        }
+        let by = match decision {
+            Decision::Deny => None,
+            Decision::Once | Decision::Run | Decision::Project => {
+                let confirm = {
+                    let mut state = self.state_for_request().await?;
+                    self.unlocked(&mut state)?;
+                    state.approvals.get(id).is_some_and(|approval| approval.question.body.shown.confirm)
+                };
+                if confirm && request.proof.is_none() {
+                    let cause = "a profile of it asks for the passphrase at each use";
+                    return Err(Fault::new(Code::PassphraseNeeded).cause(cause));
+                }
+                Some(self.person(role, request.proof).await?)
+            }
+        };
+        let mut state = self.state_for_request().await?;
+        let now = now();
+        let open = self.unlocked(&mut state)?;
+        if by.is_some() {
+            open.last_action = now.boot;
+        }
+        self.end_unanswered(&mut state, now).await;
+        let approval = state.approvals.answer(id, digest, decision, now).map_err(|refused| refused.fault())?;
+        let (answer, outcome) = match decision {
+            Decision::Deny => ("denied", Outcome::Refused),
+            Decision::Once | Decision::Run | Decision::Project => ("allowed", Outcome::Ok),
+        };
+        let mut entries: Vec<Draft> = answer_entries(&approval.question, answer, outcome, now)
+            .into_iter()
+            .map(|draft| {
+                let draft = draft.peer(facts(peer)).detail("role", word(role));
+                by.into_iter().fold(draft, |draft, by| draft.detail("by", by).detail("how", decision_word(decision)))
+            })
+            .collect();
+        let (mut writes, mut grants, mut extended) = (Vec::new(), Vec::new(), None);
+        if decision != Decision::Deny {
+            match &approval.question.body.plea {
+                Plea::Deliver(wish) => {
+                    grants = wish.grants(decision, life, now)?;
+                    if let Some((write, draft)) = &wish.review {
+                        writes.push(write.clone());
+                        entries.push(draft.clone().peer(facts(peer)));
+                    }
+                }
+                Plea::GoOn => {}
+                Plea::Extend(run) => extended = Some(*run),
+            }
+        }
+        writes.extend(grants.iter().map(row));
+        entries.extend(grants.iter().map(|grant| added(grant, now, peer)));
+        let how = if decision == Decision::Deny { ApprovalState::Denied } else { ApprovalState::Allowed(decision) };
+        let recorded = match state.open() {
+            Some(open) => open.commit(self, writes, entries).await,
+            None => Err(self.closed()),
+        };
+        if let Err(fault) = recorded {
+            // What was not recorded did not happen: nobody goes on by it.
+            Self::tell(&mut state, id, ApprovalState::Withdrawn);
+            return Err(fault);
+        }
+        if let Some(open) = state.open() {
+            for grant in grants {
+                open.grants.insert(grant).map_err(|e| Fault::new(Code::GrantInvalid).cause(e))?;
+            }
+        }
+        if let Some(run) = extended {
+            self.extend_run(&mut state, run, now).await?;
+        }
+        Self::tell(&mut state, id, how);
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    /// Asks a person whether a run may go on at a fence, and waits for the answer, at most 120 s. Equal questions are one card.
+    ///
+    /// # Errors
+    /// [`Code::ApprovalDenied`], [`Code::ApprovalUnanswered`], [`Code::ApprovalFlood`]; [`Code::RunGone`] for a run that is over.
+    pub(crate) async fn await_fence(
+        self: &Arc<Self>,
+        run: RunId,
+        profile: &Name,
+        text: Vec<String>,
+    ) -> Result<(), Fault> {
+        let answer = {
+            let mut state = self.state().await;
+            let now = now();
+            let (first, rest) = text.split_first().map_or(("goes on", &[][..]), |(first, rest)| (first.as_str(), rest));
+            let about = self.about_run(&mut state, run, profile, ApprovalKind::Fence)?;
+            let shown = ApprovalMsg {
+                question: keyward_core::shown(first, 300),
+                wanted: about
+                    .wanted
+                    .iter()
+                    .cloned()
+                    .map(|wanted| WantedMsg {
+                        reach: rest.iter().map(|line| keyward_core::shown(line, 300)).collect(),
+                        ..wanted
+                    })
+                    .collect(),
+                choices: vec![keyward_api::Decision::Once],
+                ..about
+            };
+            let question = of_run(run, profile, ApprovalKind::Fence, shown, Plea::GoOn)?;
+            let id = self.ask(&mut state, question, None, now).await?;
+            self.attend(&mut state, id, 0)?
+        };
+        self.answered(answer).await
+    }
+
+    /// A card about a run that is there, without its question.
+    fn about_run(
+        &self,
+        state: &mut State,
+        run: RunId,
+        profile: &Name,
+        kind: ApprovalKind,
+    ) -> Result<ApprovalMsg, Fault> {
+        let gone = || Fault::new(Code::RunGone).cause("the run is over");
+        let stored = self.recording(state)?.profiles.get(profile).map(|stored| stored.profile.clone());
+        let stored = stored.ok_or_else(gone)?;
+        let run = state.runs.get(&run).filter(|run| run.ended.is_none()).ok_or_else(gone)?;
+        let held = run.leases.iter().find(|held| held.profile == *profile).ok_or_else(gone)?;
+        let process = run.process;
+        let name = platform::program_path(process);
+        let name = name.as_deref().and_then(|path| path.rsplit('/').next()).unwrap_or("?");
+        Ok(ApprovalMsg {
+            id: String::new(),
+            kind: wire_kind(kind),
+            state: keyward_api::ApprovalState::Open,
+            digest: String::new(),
+            question: String::new(),
+            app: card::name(&run.app),
+            program: String::new(),
+            verified: run.app_verified,
+            launcher: run.launcher().map(card::name),
+            chain: vec![ProcessMsg { pid: process.pid, name: card::name(name) }],
+            outer_run: Some(run.id.to_string()),
+            outer_app: Some(card::name(&run.app)),
+            project: keyward_core::shown(&run.project, card::PATH_MAX),
+            branch: None,
+            command: None,
+            reason: None,
+            said: Vec::new(),
+            wanted: vec![card::wanted(&stored, held.lease.mode, Duration::ZERO)],
+            file_change: None,
+            merged: 1,
+            asked_at: String::new(),
+            changed_at: String::new(),
+            until: String::new(),
+            choices: vec![keyward_api::Decision::Run],
+            confirm: false,
+        })
+    }
+
+    /// Asks, once each, about the grants for a run that end soon, while the run uses them.
+    pub(crate) async fn ask_extensions(self: &Arc<Self>, state: &mut State, now: Now) {
+        for (run, grant, profile) in ending_soon(state, now) {
+            state.asked_to_extend.insert(grant);
+            let Ok(about) = self.about_run(state, run, &profile, ApprovalKind::Extend) else { continue };
+            let question = format!("{} has used {profile} for a day; it ends in 15 minutes. May it go on?", about.app);
+            let shown = ApprovalMsg { question, ..about };
+            let Ok(question) = of_run(run, &profile, ApprovalKind::Extend, shown, Plea::Extend(run)) else { continue };
+            match self.ask(state, question, None, now).await {
+                Ok(_) => {}
+                Err(fault) => tracing::warn!(run = %run, code = %fault.code, "nobody could be asked to extend a run"),
+            }
+        }
+    }
+
+    /// When somebody is to be asked about a grant for a run.
+    pub(crate) fn extension_due(state: &State) -> Option<Boot> {
+        of_runs(state).map(|(_, grant)| Boot(grant.until().0.saturating_sub(EXTEND_AHEAD))).min()
+    }
+
+    /// Lets a run keep for another day, as its profiles allow, what it holds under grants of its own.
+    async fn extend_run(&self, state: &mut State, id: RunId, now: Now) -> Result<(), Fault> {
+        let from = moment(now).ok_or_else(|| Fault::new(Code::PlatformUnsupported).cause("the boot cannot be told"))?;
+        let term = Term::new(from, Term::CEILING).map_err(|e| Fault::new(Code::Internal).cause(e))?;
+        let (Some(open), runs, _) = state.parts() else { return Err(self.closed()) };
+        let Some(run) = runs.get_mut(&id) else { return Err(Fault::new(Code::RunGone).cause("the run is over")) };
+        let (mut writes, mut entries, mut extended) = (Vec::new(), Vec::new(), Vec::new());
+        for held in run.leases.iter_mut().filter(|held| held.lease.is_live()) {
+            let Some(grant) = held.grant.and_then(|id| open.grants.get(id)).filter(|g| g.span == Span::Run) else {
+                continue;
+            };
+            let grant = Grant { term, ..grant.clone() };
+            let limit = open.profiles.get(&held.profile).map_or(Term::USUAL, |stored| stored.profile.max_ttl);
+            held.lease.until = held.lease.until.max(now.boot.after(limit.min(Term::CEILING)));
+            self.gate.prolong(held.id.uuid(), held.lease.until);
+            writes.push(row(&grant));
+            entries.push(
+                entry(Kind::GrantChanged, now)
+                    .grant(grant.id.to_string())
+                    .profile(grant.profile.as_str())
+                    .run(id.to_string())
+                    .detail("until", term.until_wall().to_rfc3339()),
+            );
+            extended.push(grant);
+        }
+        if entries.is_empty() {
+            return Ok(());
+        }
+        writes.push(run.row());
+        open.commit(self, writes, entries).await?;
+        for grant in extended {
+            state.asked_to_extend.remove(&grant.id);
+            if let Some(open) = state.open() {
+                open.grants.insert(grant).map_err(|e| Fault::new(Code::Internal).cause(e))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Wish {
+    /// The grants of a yes.
+    fn grants(&self, decision: Decision, life: Duration, now: Now) -> Result<Vec<Grant<RunId>>, Fault> {
+        let from = moment(now).ok_or_else(|| Fault::new(Code::PlatformUnsupported).cause("the boot cannot be told"))?;
+        let (span, life, uses) = match decision {
+            Decision::Deny => return Ok(Vec::new()),
+            Decision::Once => (Span::Once, Term::CLAIM, Some(1)),
+            Decision::Run => (Span::Run, Term::CEILING, None),
+            Decision::Project => (Span::Standing, life, None),
+        };
+        let exact = span == Span::Once || (span == Span::Run && (self.exact || self.outer.is_none()));
+        let made = self.profiles.iter().map(|(profile, weakest)| {
+            Ok(Grant {
+                id: make_id()?,
+                span,
+                app: self.app.clone(),
+                project: self.project.clone(),
+                profile: profile.clone(),
+                weakest: *weakest,
+                term: Term::new(from, life).map_err(|e| Fault::new(Code::Internal).cause(e))?,
+                uses_left: uses,
+                run: self.outer,
+                request: exact.then_some(self.request),
+                created: now.wall,
+                allowed: 0,
+                last_allowed: None,
+            })
+        });
+        made.collect()
+    }
+}
+
+/// The card of this very request that waits already, where this process has asked for it before: a client that learnt its id
+/// comes back to wait.
+fn asked_already(state: &State, question: &Question<RunId, Card>, process: ProcessId) -> Option<ApprovalId> {
+    let same = |a: &&Approval<RunId, Card>| a.state == ApprovalState::Open && a.question.digest == question.digest;
+    let id = state.approvals.iter().find(same)?.question.id;
+    state.attending.get(&id)?.askers.contains_key(&process).then_some(id)
+}
+
+/// The profiles for which a person is asked: those without a grant, or all where only the project's file is new.
+fn missing(want: &Want, found: &[Option<GrantId>]) -> Vec<Name> {
+    let all = || want.deliveries.iter().map(|wanted| wanted.profile.name.clone());
+    let missing: Vec<Name> = all().zip(found).filter(|(_, grant)| grant.is_none()).map(|(name, _)| name).collect();
+    if missing.is_empty() { all().collect() } else { missing }
+}
+
+fn of_run(
+    run: RunId,
+    profile: &Name,
+    kind: ApprovalKind,
+    shown: ApprovalMsg,
+    plea: Plea,
+) -> Result<Question<RunId, Card>, Fault> {
+    Ok(Question {
+        id: ApprovalId(make_array().map_err(|e| Fault::new(Code::Internal).cause(e))?),
+        kind,
+        asker: Asker::Run(run),
+        reserved: false,
+        app: shown.app.clone(),
+        project: shown.project.clone(),
+        profiles: vec![profile.clone()],
+        digest: card::digest(&shown),
+        choices: shown.choices.iter().copied().map(core_decision).collect(),
+        body: Card { shown, before: OnceLock::new(), plea },
+    })
+}
+
+/// The grants for a run under which live runs hold something, each once.
+fn of_runs(state: &State) -> impl Iterator<Item = (RunId, &Grant<RunId>)> {
+    let open = state.vault.opened();
+    let live = state.runs.values().filter(|run| run.ended.is_none());
+    let held = live.flat_map(|run| run.leases.iter().filter(|held| held.lease.is_live()).map(|held| (run.id, held.grant)));
+    held.filter_map(move |(run, grant)| Some((run, open?.grants.get(grant?)?)))
+        .filter(|(_, grant)| grant.span == Span::Run && !state.asked_to_extend.contains(&grant.id))
+}
+
+fn ending_soon(state: &State, now: Now) -> Vec<(RunId, GrantId, Name)> {
+    let soon = now.boot.after(EXTEND_AHEAD);
+    let ending = of_runs(state).filter(|(_, grant)| grant.until() <= soon);
+    ending.map(|(run, grant)| (run, grant.id, grant.profile.clone())).collect()
+}
+
+/// How often requests of the app in the project were allowed and denied for each profile, as the log tells it.
+async fn answers_before(store: &Store, question: &Question<RunId, Card>) -> Vec<(u64, u64)> {
+    let text = |text: &str| Some(text.to_owned());
+    let mut counts = Vec::new();
+    for profile in &question.profiles {
+        let filter = Filter {
+            kind: text(Kind::ApprovalAnswered.name()),
+            app: text(&question.body.shown.app),
+            project: text(&question.project),
+            profile: text(profile.as_str()),
+            ..Filter::default()
+        };
+        let hours = store.summary(&filter).await.map(|summary| summary.hours).unwrap_or_default();
+        counts.push(hours.iter().fold((0, 0), |(ok, refused), (_, by)| (ok + by.ok, refused + by.refused)));
+    }
+    counts
+}
+
+/// The entry of what happened to a card.
+fn card_entry(kind: Kind, now: Now, question: &Question<RunId, Card>) -> Draft {
+    let profiles: Vec<&str> = question.profiles.iter().map(Name::as_str).collect();
+    let draft = entry(kind, now)
+        .app(question.body.shown.app.clone(), question.body.shown.verified)
+        .project(question.project.clone())
+        .detail("approval", question.id.to_string())
+        .detail("profiles", profiles);
+    match question.asker {
+        Asker::Run(run) => draft.run(run.to_string()),
+        Asker::Process(_) => draft,
+    }
+}
+
+/// The entries of an answer: one a profile, so that answers can be counted by it.
+fn answer_entries(question: &Question<RunId, Card>, answer: &str, outcome: Outcome, now: Now) -> Vec<Draft> {
+    let of = |profile: &Name| {
+        let draft = card_entry(Kind::ApprovalAnswered, now, question);
+        draft.profile(profile.as_str()).outcome(outcome).detail("answer", answer)
+    };
+    question.profiles.iter().map(of).collect()
+}
+
+fn message(approval: &Approval<RunId, Card>, now: Now) -> ApprovalMsg {
+    use keyward_api::ApprovalState as Wire;
+    let card = &approval.question.body;
+    let mut wanted = card.shown.wanted.clone();
+    for (wanted, (allowed, denied)) in wanted.iter_mut().zip(card.before.get().into_iter().flatten()) {
+        (wanted.allowed_before, wanted.denied_before) = (*allowed, *denied);
+    }
+    let asked_at = at_text(approval.asked.wall.0);
+    ApprovalMsg {
+        id: approval.question.id.to_string(),
+        state: match approval.state {
+            ApprovalState::Open => Wire::Open,
+            ApprovalState::Allowed(_) => Wire::Allowed,
+            ApprovalState::Denied => Wire::Denied,
+            ApprovalState::Unanswered => Wire::Unanswered,
+            ApprovalState::Withdrawn => Wire::Withdrawn,
+        },
+        digest: hex::encode(approval.question.digest),
+        merged: approval.merged,
+        // What is shown of it never changes: another request is another card.
+        changed_at: asked_at.clone(),
+        asked_at,
+        until: at_text(now.wall_at(approval.until).0),
+        wanted,
+        ..card.shown.clone()
+    }
+}
+
+fn kind_word(kind: ApprovalKind) -> &'static str {
+    match kind {
+        ApprovalKind::Run => "run",
+        ApprovalKind::Token => "token",
+        ApprovalKind::Fence => "fence",
+        ApprovalKind::Extend => "extend",
+    }
+}
+
+fn wire_kind(kind: ApprovalKind) -> keyward_api::ApprovalKind {
+    match kind {
+        ApprovalKind::Run => keyward_api::ApprovalKind::Run,
+        ApprovalKind::Token => keyward_api::ApprovalKind::Token,
+        ApprovalKind::Fence => keyward_api::ApprovalKind::Fence,
+        ApprovalKind::Extend => keyward_api::ApprovalKind::Extend,
+    }
+}
+
+fn decision_word(decision: Decision) -> &'static str {
+    match decision {
+        Decision::Deny => "deny",
+        Decision::Once => "once",
+        Decision::Run => "run",
+        Decision::Project => "project",
+    }
+}
+
+fn wire_decision(decision: Decision) -> keyward_api::Decision {
+    match decision {
+        Decision::Deny => keyward_api::Decision::Deny,
+        Decision::Once => keyward_api::Decision::Once,
+        Decision::Run => keyward_api::Decision::Run,
+        Decision::Project => keyward_api::Decision::Project,
+    }
+}
+
+fn core_decision(decision: keyward_api::Decision) -> Decision {
+    match decision {
+        keyward_api::Decision::Deny => Decision::Deny,
+        keyward_api::Decision::Once => Decision::Once,
+        keyward_api::Decision::Run => Decision::Run,
+        keyward_api::Decision::Project => Decision::Project,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+    use super::*;
+    use crate::renew::tests::{Folder, open_broker};
+    use serde_json::json;
+    use std::os::unix::net::UnixStream;
+    use std::time::Instant;
+
+    const PROFILE: &str = "[issuer]\nkind = \"command\"\nargv = [\"/bin/sh\", \"-c\", \"echo '{\\\"token\\\":\\\"t\\\",\\\"expires_in\\\":80000}'\"]\n\
+        [delivery]\nenv = { T = \"token\" }\n";
+
+    fn peer() -> (Arc<Peer>, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        (Arc::new(Peer::pin(&ours, 1).unwrap().refresh()), theirs)
+    }
+
+    /// A grant for one run that holds for so long.
+    fn grant_for(life: Duration, now: Now) -> Grant<RunId> {
+        Grant {
+            id: make_id().unwrap(),
+            span: Span::Run,
+            app: AppScope::Any,
+            project: None,
+            profile: Name::parse("p").unwrap(),
+            weakest: DeliveryMode::Env,
+            term: Term::new(moment(now).unwrap(), life).unwrap(),
+            uses_left: None,
+            run: None,
+            request: None,
+            created: now.wall,
+            allowed: 0,
+            last_allowed: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_run_is_asked_about_once_before_its_grant_ends_and_goes_on() {
+        let folder = Folder::new("extend");
+        let broker = open_broker(&folder.0, PROFILE).await;
+        let (peer, _other) = peer();
+        let grant = grant_for(Duration::from_secs(600), now());
+        let id = grant.id;
+        broker.state().await.open().unwrap().grants.insert(grant).unwrap();
+        let request = json!({"profiles": ["p"], "variables": [], "command": {"path": "/bin/sleep", "args": [], "project": "/"}});
+        broker.run_start(&peer, Role::Requester, serde_json::from_value(request).unwrap()).await.unwrap();
+        let lease_end = async || {
+            let state = broker.state().await;
+            let held = &state.runs.values().next().unwrap().leases[0];
+            assert_eq!(held.grant, Some(id));
+            held.lease.until
+        };
+        let first = lease_end().await;
+        assert!(first <= now().boot.after(Duration::from_secs(600)), "no later than its grant");
+
+        broker.tick().await;
+        broker.tick().await;
+        let cards = broker.approvals().await.unwrap();
+        assert_eq!(cards.len(), 1, "once");
+        assert_eq!((cards[0].kind, cards[0].choices.as_slice()), (wire_kind(ApprovalKind::Extend), &[keyward_api::Decision::Run][..]));
+        let begin = Instant::now();
+        loop {
+            let answer = json!({"digest": cards[0].digest, "decision": "run"});
+            let answer = serde_json::from_value(answer).unwrap();
+            match broker.approval_answer(&peer, Role::Operator, &cards[0].id, answer).await {
+                Ok(()) => break,
+                Err(fault) if fault.code == Code::ApprovalEarly && begin.elapsed() < Duration::from_secs(60) => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                Err(fault) => panic!("{fault}"),
+            }
+        }
+        let later = lease_end().await;
+        assert!(later > first.after(Duration::from_secs(20 * 3600)), "{later:?} after {first:?}");
+        let end = broker.state().await.open().unwrap().grants.get(id).unwrap().until();
+        assert!(end >= later);
+        broker.tick().await;
+        assert_eq!(broker.approvals().await.unwrap().iter().filter(|card| card.state == keyward_api::ApprovalState::Open).count(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_fence_waits_for_a_person_and_equal_ones_are_one_card() {
+        let folder = Folder::new("fence");
+        let broker = open_broker(&folder.0, PROFILE).await;
+        let (peer, _other) = peer();
+        let (profile, gone) = (Name::parse("p").unwrap(), RunId(uuid::Uuid::nil()));
+        let text = || vec!["10 requests are used; 10 more?".to_owned(), "requests\u{202e}".to_owned()];
+        assert_eq!(broker.await_fence(gone, &profile, text()).await.unwrap_err().code, Code::RunGone);
+        let grant = grant_for(Duration::from_secs(3600), now());
+        broker.state().await.open().unwrap().grants.insert(grant).unwrap();
+        let request = json!({"profiles": ["p"], "variables": [], "command": {"path": "/bin/sleep", "args": [], "project": "/"}});
+        broker.run_start(&peer, Role::Requester, serde_json::from_value(request).unwrap()).await.unwrap();
+        let run = *broker.state().await.runs.keys().next().unwrap();
+        let waits: Vec<_> = (0..3)
+            .map(|_| {
+                let (broker, profile) = (Arc::clone(&broker), profile.clone());
+                tokio::spawn(async move { broker.await_fence(run, &profile, text()).await })
+            })
+            .collect();
+        let card = loop {
+            let cards = broker.approvals().await.unwrap();
+            match cards.into_iter().find(|card| card.merged == 3) {
+                Some(card) => break card,
+                None => tokio::task::yield_now().await,
+            }
+        };
+        assert_eq!((card.question.as_str(), card.outer_run), ("10 requests are used; 10 more?", Some(run.to_string())));
+        let answer = json!({"digest": card.digest, "decision": "deny"});
+        let answer = serde_json::from_value(answer).unwrap();
+        broker.approval_answer(&peer, Role::Requester, &card.id, answer).await.unwrap();
+        for wait in waits {
+            assert_eq!(wait.await.unwrap().unwrap_err().code, Code::ApprovalDenied);
+        }
+    }
+}

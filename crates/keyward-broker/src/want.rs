@@ -1,0 +1,185 @@
+//! What a peer wants that needs a grant: the facts by which grants are found and cards are made.
+//!
+//! Read from the kernel where it tells them, and from the file of the program. What only the requester says is kept apart.
+//! Decides nothing. Called by `runs`, outside of the state's lock.
+
+use crate::broker::Open;
+use crate::card;
+use crate::grants::moment;
+use crate::launchers::{Found, looked};
+use crate::peer::{Executable, Peer};
+use crate::platform;
+use crate::program;
+use crate::project::ProjectAsk;
+use crate::runs::RunId;
+use keyward_api::RunRequest;
+use keyward_core::{
+    ApprovalKind, Ask, DeliveryMode, GrantId, Launch, Now, Plan, ProcessId, Profile, Program, Role,
+};
+use keyward_diag::Fault;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A delivery that is asked for.
+#[derive(Debug, Clone)]
+pub(crate) struct Wanted {
+    pub(crate) profile: Profile,
+    pub(crate) mode: DeliveryMode,
+    pub(crate) ttl: Duration,
+}
+
+/// A request for deliveries by a peer that needs a grant.
+pub(crate) struct Want {
+    pub(crate) kind: ApprovalKind,
+    /// The app as the user knows it.
+    pub(crate) app: String,
+    pub(crate) program: Program,
+    /// The kernel has shown that the asking process is that program.
+    pub(crate) verified: bool,
+    /// The program runs what its arguments say, and no script is known.
+    pub(crate) anything: bool,
+    /// Launcher that it was recognised as, with its name.
+    pub(crate) launcher: Option<(Launch, String)>,
+    pub(crate) project: String,
+    /// The working folder lies in the project, as the kernel says.
+    pub(crate) in_project: bool,
+    /// Run from inside of which it is asked.
+    pub(crate) outer: Option<RunId>,
+    /// Command line, escaped.
+    pub(crate) command: Option<String>,
+    pub(crate) reason: Option<String>,
+    pub(crate) deliveries: Vec<Wanted>,
+    /// What a person has to look at first.
+    pub(crate) file: Option<ProjectAsk>,
+    /// Digest over what is asked, once it was needed.
+    pub(crate) request: [u8; 32],
+}
+
+impl Want {
+    /// The live grant of each delivery, in their order.
+    pub(crate) fn grants(&self, open: &Open, now: Now) -> Vec<Option<GrantId>> {
+        let Some(moment) = moment(now) else { return vec![None; self.deliveries.len()] };
+        let find = |wanted: &Wanted| {
+            let ask = Ask {
+                profile: &wanted.profile.name,
+                program: &self.program,
+                launcher: self.launcher.as_ref().map(|(launch, _)| launch.launcher),
+                project: if self.in_project { &self.project } else { "" },
+                delivery: wanted.mode,
+                outer: self.outer,
+                request: self.request,
+            };
+            let found = open.grants.find(&ask, &moment)?;
+            // Each use was asked for, by somebody who proved who they are.
+            let asked = || open.grants.get(found).is_some_and(|grant| grant.request == Some(self.request));
+            (!wanted.profile.confirm || asked()).then_some(found)
+        };
+        self.deliveries.iter().map(find).collect()
+    }
+
+    pub(crate) fn change(&self) -> Option<&Vec<String>> {
+        self.file.as_ref().and_then(|file| file.change.as_ref())
+    }
+}
+
+/// What a run asks for.
+pub(crate) async fn want_run(
+    peer: &Peer,
+    role: Role<RunId>,
+    request: &RunRequest,
+    seen: &program::Program,
+    found: Option<&Found>,
+    planned: &Plan,
+    file: Option<ProjectAsk>,
+) -> Result<Want, Fault> {
+    let command = &request.command;
+    let (path, args, cwd) = (command.path.clone(), command.args.clone(), peer.cwd().map(Path::to_owned));
+    let (interprets, script) = looked(move || {
+        let interprets = program::runs_arguments(&path);
+        let script = cwd.filter(|_| interprets).and_then(|folder| program::script(&path, &args, &folder));
+        Ok((interprets, script))
+    })
+    .await?;
+    let deliveries = planned.deliveries.iter().map(|delivery| Wanted {
+        profile: delivery.profile.clone(),
+        mode: delivery.hand_over.mode,
+        ttl: delivery.ttl,
+    });
+    Ok(Want {
+        kind: ApprovalKind::Run,
+        app: found.map_or_else(|| seen.app.clone(), |found| found.name.clone()),
+        anything: interprets && script.is_none() && found.is_none(),
+        program: Program { path: command.path.clone(), file: Some(seen.state), script },
+        verified: false,
+        launcher: found.map(|found| (found.launch, found.name.clone())),
+        project: command.project.clone(),
+        in_project: peer.cwd().is_some_and(|cwd| cwd.starts_with(&command.project)),
+        outer: outer(role),
+        command: Some(card::command(&command.path, &command.args)),
+        reason: request.reason.clone(),
+        deliveries: deliveries.collect(),
+        file,
+        request: [0; 32],
+    })
+}
+
+/// What a helper asks for: the credential itself, for the program that has started the helper.
+pub(crate) async fn want_token(
+    peer: &Peer,
+    role: Role<RunId>,
+    wanted: Wanted,
+    reason: Option<String>,
+) -> Result<Want, Fault> {
+    let asks = match peer.parents()?.first() {
+        Some(parent) if is_command_line(peer.executable()) => *parent,
+        _ => peer.process(),
+    };
+    let cwd = peer.cwd().map(Path::to_owned);
+    let (program, app, anything, project) = looked(move || Ok(caller(asks, cwd))).await?;
+    Ok(Want {
+        kind: ApprovalKind::Token,
+        app,
+        verified: program.file.is_some(),
+        anything,
+        program,
+        launcher: None,
+        in_project: !project.is_empty(),
+        project,
+        outer: outer(role),
+        command: None,
+        reason,
+        deliveries: vec![wanted],
+        file: None,
+        request: [0; 32],
+    })
+}
+
+fn outer(role: Role<RunId>) -> Option<RunId> {
+    if let Role::InsideRun(run) = role { Some(run) } else { None }
+}
+
+/// Whether a program is the command line that lies beside the broker: a helper that speaks for whoever started it.
+fn is_command_line(executable: Option<&Executable>) -> bool {
+    let own = std::env::current_exe().ok().map(|own| own.with_file_name("keyward"));
+    let file = own.and_then(|path| std::fs::metadata(path).ok());
+    executable.zip(file).is_some_and(|(seen, file)| (seen.device, seen.inode) == (file.dev(), file.ino()))
+}
+
+/// The program of a process as the kernel tells it, its name, whether it runs what its arguments say and no script is known,
+/// and the project of a folder.
+fn caller(asks: ProcessId, cwd: Option<PathBuf>) -> (Program, String, bool, String) {
+    let path = platform::program_path(asks).unwrap_or_else(|| "?".to_owned());
+    let file = std::fs::metadata(format!("/proc/{}/exe", asks.pid)).ok().map(|file| program::state(&file));
+    let interprets = program::runs_arguments(&path);
+    let args = platform::arguments(asks).unwrap_or_default();
+    let args: Vec<String> = args.into_iter().filter_map(|arg| String::from_utf8(arg).ok()).collect();
+    let folder = std::fs::read_link(format!("/proc/{}/cwd", asks.pid)).ok();
+    let script = folder.filter(|_| interprets).and_then(|folder| program::script(&path, &args, &folder));
+    let app = path.rsplit('/').next().unwrap_or("?").to_owned();
+    let project = cwd.map(|cwd| card::project_of(&cwd).display().to_string()).unwrap_or_default();
+    // The number may have been given to another process while its facts were read.
+    let same = platform::process(asks.pid).is_ok_and(|process| process.id == asks);
+    let anything = interprets && script.is_none();
+    (Program { path, file: file.filter(|_| same), script: script.filter(|_| same) }, app, anything || !same, project)
+}
