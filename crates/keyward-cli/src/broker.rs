@@ -6,7 +6,7 @@
 use crate::args::Context;
 use crate::{input, out, process};
 use keyward_api::place::Places;
-use keyward_api::{ProfileMsg, SuppliedAssertion, UnlockAnswer, UnlockRequest};
+use keyward_api::{MeAnswer, ProfileMsg, RoleMsg, SuppliedAssertion, UnlockAnswer, UnlockRequest};
 use keyward_client::{Client, Method, Start};
 use keyward_diag::{Code, Fault, plain};
 use keyward_secret::SecretText;
@@ -50,6 +50,35 @@ impl<'c> Broker<'c> {
         &self.places
     }
 
+    /// What all commands obey.
+    pub(crate) fn context(&self) -> &'c Context {
+        self.context
+    }
+
+    /// What this process may do.
+    ///
+    /// # Errors
+    /// Those of [`Client::call`].
+    pub(crate) fn me(&mut self) -> Result<MeAnswer, Fault> {
+        self.client.get("/v1/me")
+    }
+
+    /// Fails inside a run, where no proof is taken: to be called before a person is asked for one. Any other fault shows at
+    /// the request itself.
+    ///
+    /// # Errors
+    /// [`Code::PolicyDenied`] with the run, or what the broker refuses to tell.
+    pub(crate) fn outside(&mut self) -> Result<(), Fault> {
+        match self.me() {
+            Ok(MeAnswer { role: RoleMsg::Inside, run, .. }) => {
+                let run = run.map_or_else(|| "a run".to_owned(), |run| format!("the run {}", plain(&run, 64)));
+                Err(Fault::new(Code::PolicyDenied).cause(format!("this is inside {run}, where no proof is taken")))
+            }
+            Err(fault) if matches!(fault.code, Code::PolicyDenied | Code::PeerRefused) => Err(fault),
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
     /// The connection, for calls that need no open vault.
     pub(crate) fn client(&mut self) -> &mut Client {
         &mut self.client
@@ -64,6 +93,7 @@ impl<'c> Broker<'c> {
             Err(fault) if fault.code == Code::VaultLocked && input::may_ask(self.context) => {}
             answer => return answer,
         }
+        self.outside()?;
         let answer =
             self.unlock(|places| Ok(UnlockRequest { proof: Some(input::ask_passphrase(places)?), keyring: false }))?;
         warn(&answer);
@@ -85,12 +115,20 @@ impl<'c> Broker<'c> {
             Err(fault) if wants_assertion(fault.code) => fault,
             answer => return answer,
         };
+        let assertions = self.assertions(named)?;
+        if assertions.is_empty() { Err(fault) } else { call(&mut self.client, assertions) }
+    }
+
+    /// The assertions of the profiles `named`, of all where none is, that stand in variables of this process.
+    ///
+    /// # Errors
+    /// Those of [`Client::call`].
+    pub(crate) fn assertions(&mut self, named: &[String]) -> Result<Vec<SuppliedAssertion>, Fault> {
         let profiles: Vec<ProfileMsg> = self.client.get("/v1/profiles")?;
         let asked = |p: &ProfileMsg| named.is_empty() || named.contains(&p.name);
         let variables: BTreeSet<String> =
             profiles.into_iter().filter(asked).filter_map(|p| p.identity_variable).collect();
-        let assertions: Vec<_> = variables.into_iter().filter_map(supplied).collect();
-        if assertions.is_empty() { Err(fault) } else { call(&mut self.client, assertions) }
+        Ok(variables.into_iter().filter_map(supplied).collect())
     }
 
     /// Opens the vault with what `request` asks for; a wrong passphrase may be typed again.

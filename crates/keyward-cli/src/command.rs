@@ -1,10 +1,12 @@
 //! The commands: one file each, or one for a small family, and one line in the list below.
 
 mod add;
+mod approval;
 mod audit;
 mod broker;
 mod completion;
 mod doctor;
+mod grant;
 mod init;
 mod launch;
 mod launcher;
@@ -49,6 +51,11 @@ pub(crate) enum Command {
     Ps(ps::Args),
     Revoke(revoke::Args),
     #[command(subcommand)]
+    Grant(grant::Command),
+    Approvals(approval::List),
+    Approve(approval::Approve),
+    Deny(approval::Deny),
+    #[command(subcommand)]
     Audit(audit::Command),
     Doctor(doctor::Args),
     #[command(subcommand)]
@@ -75,6 +82,10 @@ impl Command {
             Self::Token(args) => args.run(context),
             Self::Ps(args) => args.run(context),
             Self::Revoke(args) => args.run(context),
+            Self::Grant(command) => command.run(context),
+            Self::Approvals(args) => args.run(context),
+            Self::Approve(args) => args.run(context),
+            Self::Deny(args) => args.run(context),
             Self::Audit(command) => command.run(context),
             Self::Doctor(args) => args.run(context),
             Self::Broker(command) => command.run(context),

@@ -7,10 +7,11 @@
 use crate::args::Context;
 use crate::broker::Broker;
 use crate::{out, process};
+use keyward_api::Proof;
 use keyward_api::place::Places;
-use keyward_api::{Proof, SlotMsg};
 use keyward_diag::{Code, Fault, plain};
 use keyward_secret::{PASSPHRASE_MAX_BYTES, Passphrase, SECRET_MAX_BYTES, SecretBytes, SecretError, SecretText};
+use rustix::event::{PollFd, PollFlags, poll};
 use std::io::{IsTerminal, Read, Write};
 
 /// Times that a person may type something again.
@@ -167,16 +168,34 @@ pub(crate) fn may_ask(context: &Context) -> bool {
 /// # Errors
 /// [`Code::InputNeeded`] when the terminal cannot be used.
 pub(crate) fn confirm(question: &str) -> Result<bool, Fault> {
+    yes(&terminal()?, &format!("{question} [Y/n] "), true)
+}
+
+/// As [`confirm`], for what a person has just been shown: enter alone is no, and what was typed before is no answer.
+///
+/// # Errors
+/// [`Code::InputNeeded`] when the terminal cannot be used.
+pub(crate) fn consent(question: &str) -> Result<bool, Fault> {
+    let terminal = terminal()?;
+    let _ = rustix::termios::tcflush(&terminal, rustix::termios::QueueSelector::IFlush);
+    yes(&terminal, &format!("{question} [y/N] "), false)
+}
+
+fn terminal() -> Result<std::fs::File, Fault> {
+    std::fs::File::options().read(true).write(true).open("/dev/tty").map_err(|e| Fault::new(Code::InputNeeded).cause(e))
+}
+
+fn yes(mut terminal: &std::fs::File, prompt: &str, enter: bool) -> Result<bool, Fault> {
     let fault = |e: std::io::Error| Fault::new(Code::InputNeeded).cause(e);
-    let mut terminal = std::fs::File::options().read(true).write(true).open("/dev/tty").map_err(fault)?;
     for _ in 0..ATTEMPTS {
-        terminal.write_all(format!("{question} [Y/n] ").as_bytes()).map_err(fault)?;
+        terminal.write_all(prompt.as_bytes()).map_err(fault)?;
         let mut line = [0; 128];
         // A terminal gives one line at a time.
         let read = terminal.read(&mut line).map_err(fault)?;
         match line[..read].trim_ascii().to_ascii_lowercase().as_slice() {
             _ if read == 0 => return Ok(false),
-            b"" | b"y" | b"yes" => return Ok(true),
+            b"" => return Ok(enter),
+            b"y" | b"yes" => return Ok(true),
             b"n" | b"no" => return Ok(false),
             _ => {}
         }
@@ -201,6 +220,29 @@ pub(crate) fn wait_for_enter(context: &Context) {
 /// Asks for the passphrase of the vault that is there.
 pub(crate) fn ask_passphrase(places: &Places) -> Result<Proof, Fault> {
     passphrase(ask(&prompt("Passphrase", places))?).map(Proof::Passphrase)
+}
+
+/// As [`ask_passphrase`]; `None` when `over` becomes readable or closes before Enter was pressed: then the prompt is given up, and
+/// what was typed is forgotten.
+pub(crate) fn ask_passphrase_until(places: &Places, over: &std::io::PipeReader) -> Result<Option<Proof>, Fault> {
+    process::hide();
+    let fault = |e| Fault::new(Code::InputNeeded).cause(e);
+    let silence = process::Silence::begin().map_err(fault)?;
+    let mut terminal = std::fs::File::options().read(true).write(true).open("/dev/tty").map_err(fault)?;
+    let keys = KeysUntil { terminal: terminal.try_clone().map_err(fault)?, over: over.try_clone().map_err(fault)? };
+    let input = rpassword::ConfigBuilder::new().input_reader(keys).build();
+    let typed = rpassword::prompt_password_with_config(prompt("Passphrase", places), input);
+    // Nobody ends the line for a reader of our own.
+    let ended = terminal.write_all(b"\r\n");
+    drop(silence);
+    interrupted(&typed);
+    match typed {
+        Err(e) if e.kind() == std::io::ErrorKind::ConnectionAborted => Ok(None),
+        typed => {
+            ended.map_err(fault)?;
+            passphrase(typed.map_err(fault)?.into_bytes()).map(|text| Some(Proof::Passphrase(text)))
+        }
+    }
 }
 
 /// Makes a vault by `make` with the passphrase that was given, or with one that is asked for twice; one that is too weak may be
@@ -245,6 +287,7 @@ pub(crate) fn secret(context: &Context, name: &str) -> Result<(SecretText, bool)
             unusable("the secret", &e)
         })?
     } else if may_ask(context) {
+        refused_anyway(context)?;
         ask(&format!("Secret {}: ", plain(name, 64)))?
     } else {
         return Err(
@@ -284,14 +327,10 @@ fn must_ask(context: &Context) -> Result<(), Fault> {
     if may_ask(context) { Ok(()) } else { Err(Code::PassphraseNeeded.into()) }
 }
 
-/// Fails where the broker refuses this process whatever it proves, as it does inside a run: nobody is asked for a
-/// passphrase that is of no use. Any other fault shows at the request itself.
+/// Fails where the broker refuses this process whatever it proves, as it does inside a run: nobody is asked for what is of no
+/// use, and no program learns it.
 fn refused_anyway(context: &Context) -> Result<(), Fault> {
-    let asked: Result<Vec<SlotMsg>, Fault> = Broker::open(context)?.client().get("/v1/vault/slots");
-    match asked {
-        Err(fault) if matches!(fault.code, Code::PolicyDenied | Code::PeerRefused) => Err(fault),
-        Ok(_) | Err(_) => Ok(()),
-    }
+    Broker::open(context)?.outside()
 }
 
 fn prompt(what: &str, places: &Places) -> String {
@@ -308,11 +347,36 @@ fn ask(prompt: &str) -> Result<Vec<u8>, Fault> {
     let silence = process::Silence::begin().map_err(fault)?;
     let typed = rpassword::prompt_password(prompt);
     drop(silence);
+    interrupted(&typed);
+    typed.map(String::into_bytes).map_err(fault)
+}
+
+/// Ends this process where the key for it was pressed at a prompt, as the signal would have, with the terminal as before.
+fn interrupted(typed: &std::io::Result<String>) {
     if typed.as_ref().is_err_and(|e| e.kind() == std::io::ErrorKind::Interrupted) {
-        // The key for it was pressed: ends as the signal would have, with the terminal as before.
         let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::INT);
     }
-    typed.map(String::into_bytes).map_err(fault)
+}
+
+/// The keys of the terminal, one at a time, until something else becomes readable.
+struct KeysUntil {
+    terminal: std::fs::File,
+    over: std::io::PipeReader,
+}
+
+impl Read for KeysUntil {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        let mut fds = [PollFd::new(&self.over, PollFlags::IN), PollFd::new(&self.terminal, PollFlags::IN)];
+        while let Err(e) = poll(&mut fds, None) {
+            if e != rustix::io::Errno::INTR {
+                return Err(e.into());
+            }
+        }
+        if !fds[0].revents().is_empty() {
+            return Err(std::io::ErrorKind::ConnectionAborted.into());
+        }
+        self.terminal.read(into)
+    }
 }
 
 fn ask_new() -> Result<SecretText, Fault> {

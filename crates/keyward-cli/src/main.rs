@@ -4,16 +4,20 @@
 //! Never opens the vault, never keeps a secret longer than one request, and never takes one from its arguments.
 
 mod args;
+mod asking;
 mod broker;
+mod card;
 mod command;
 mod csv;
 mod export;
 mod federation;
 mod input;
+mod machine;
 mod migration;
 mod order;
 mod out;
 mod process;
+mod project;
 #[cfg(test)]
 mod scene;
 mod table;

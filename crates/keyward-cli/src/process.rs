@@ -134,6 +134,21 @@ pub(crate) fn keep_descendants() -> Result<(), Fault> {
     Ok(())
 }
 
+/// Lowers the hard limit of file locks by one, for this process and all that come from it: what tells the broker that a
+/// process comes out of a run, wherever it was put. Linux enforces no such limit (setrlimit(2), `RLIMIT_LOCKS`), and only
+/// `CAP_SYS_RESOURCE` raises it again. Does nothing where it is 0 already, which the broker counts as no shell of a person.
+pub(crate) fn bear_mark() -> Result<(), Fault> {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        // No limit is the highest number.
+        let lower = getrlimit(Resource::Locks).maximum.unwrap_or(u64::MAX).saturating_sub(1);
+        setrlimit(Resource::Locks, Rlimit { current: Some(lower), maximum: Some(lower) })
+            .map_err(|e| Fault::new(Code::PlatformUnsupported).cause(format!("RLIMIT_LOCKS: {e}")))?;
+    }
+    Ok(())
+}
+
 /// A file of its own for descriptor `number`, which stays open. `None` when no such descriptor is open.
 pub(crate) fn descriptor(number: i32) -> Option<File> {
     // SAFETY: makes a new descriptor or fails; the old one is not touched.

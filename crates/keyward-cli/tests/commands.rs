@@ -433,7 +433,7 @@ fn a_run_without_a_profile_takes_those_of_the_only_launcher_of_its_program() {
     assert!(err(&explained).starts_with("launcher True\n"), "{}", err(&explained));
     let request = home.seen().pop().unwrap().body;
     assert_eq!((&request["profiles"], &request["launcher"]), (&json!(["p", "q"]), &Value::Null));
-    let said: Value = serde_json::from_str(&out(&home.keyward(&["run", "--dry-run", "--json", "true"]))).unwrap();
+    let said: Value = serde_json::from_str(&out(&home.keyward(&["run", "--dry-run", "--json", "--", "true"]))).unwrap();
     assert_eq!(said["launcher"], "True");
     // Two have this program, none has that one, and a name goes before all.
     for args in [&["run", "--", "sh", "-c", ":"][..], &["run", "--", "cat"], &["run", "-p", "x", "--", "true"]] {
@@ -845,4 +845,441 @@ fn the_socket_of_a_home_is_not_reached_through_an_open_folder() {
     open(&runtime, 0o700);
     assert_eq!(output.status.code(), Some(5), "{}", err(&output));
     assert!(home.seen().is_empty() && !err(&output).contains("hunter2"));
+}
+
+/// A request that waits for a person.
+fn waiting_card() -> Value {
+    json!({
+        "id": "7K2M9QXT", "kind": "run", "state": "open", "digest": "d1", "question": "sh wants pg for 1 h",
+        "app": "sh", "program": "/usr/bin/sh", "verified": false, "chain": [{"pid": 7, "name": "sh"}],
+        "project": "/p", "reason": "why\u{1b}[2J", "said": ["reason"],
+        "wanted": [{"profile": "pg", "issuer": "static", "reach": ["db.example"], "delivery": "env",
+            "gives_away": "the bytes", "ttl_s": 3600, "confirm": false, "allowed_before": 0, "denied_before": 2}],
+        "merged": 2, "asked_at": "2026-11-21T08:00:00Z", "changed_at": "2026-11-21T08:00:00Z",
+        "until": "2999-01-01T00:00:00Z", "choices": ["once", "project"], "confirm": false
+    })
+}
+
+/// A stand-in with one request that waits, one that was answered and one grant; the caller has `role`.
+fn with_answers(role: &'static str) -> Home {
+    Home::new(move |line, _| match line {
+        "GET /v1/me" => (200, json!({"role": role, "run": "0199-outer"}).to_string()),
+        "GET /v1/approvals" => {
+            let mut over = waiting_card();
+            over["id"] = "00000000".into();
+            over["state"] = "denied".into();
+            (200, json!([waiting_card(), over]).to_string())
+        }
+        "GET /v1/grants" | "POST /v1/grants" | "PUT /v1/grants/9ABCDEFG" => {
+            let grant = json!({"grant": "9ABCDEFG", "span": "standing", "profile": "pg", "project": "/p",
+                "weakest": "gateway", "created_at": "", "until": "2999-01-01T00:00:00Z", "allowed": 4});
+            let grant = if line.starts_with("GET") { json!([grant]) } else { grant };
+            (200, grant.to_string())
+        }
+        _ => (204, String::new()),
+    })
+}
+
+#[test]
+fn an_answer_carries_what_was_shown_and_only_a_yes_carries_a_proof() {
+    let home = with_answers("shell");
+    let answers: [(&[&str], Value); 3] = [
+        (&["approve", "7k2m9qxt"], json!({"decision": "once"})),
+        (&["approve", "7K2M9QXT", "--once"], json!({"decision": "once"})),
+        (&["approve", "7K2M9QXT", "--project", "--for", "2h"], json!({"decision": "project", "for_s": 7200})),
+    ];
+    for (args, mut want) in answers {
+        let output = home.keyward_with(&[args, &["--passphrase-stdin"]].concat(), b"hunter2hunter2\n");
+        assert_eq!(out(&output), "", "a question is no data");
+        let said = err(&output);
+        for words in
+            ["sh wants pg for 1 h", "db.example", "the bytes", "denied 2 times", "why\\u{1b}[2J (the requester says"]
+        {
+            assert!(said.contains(words), "{words}\n{said}");
+        }
+        assert!(!said.contains("hunter2") && !said.contains('\u{1b}'), "{said}");
+        want["digest"] = "d1".into();
+        want["proof"] = json!({"passphrase": "hunter2hunter2"});
+        let sent = home.seen().pop().unwrap();
+        assert_eq!((sent.line.as_str(), sent.body), ("POST /v1/approvals/7K2M9QXT", want), "{args:?}");
+    }
+    assert!(err(&home.keyward(&["deny", "7K2M9QXT"])).contains("denied: sh wants pg"));
+    let sent = home.seen().pop().unwrap();
+    assert_eq!(sent.body, json!({"digest": "d1", "decision": "deny"}));
+    let before = home.seen().len();
+    for (args, exit, code) in [
+        (&["approve", "7K2M9QXT"][..], 4, "passphrase.needed"),
+        (&["approve", "7K2M9QXT", "--run", "--passphrase-stdin"], 1, "request.invalid"),
+        (&["approve", "00000000", "--passphrase-stdin"], 1, "approval.over"),
+        (&["approve", "../grants", "--passphrase-stdin"], 1, "approval.unknown"),
+        (&["deny", "00000000"], 1, "approval.over"),
+        (&["approve", "7K2M9QXT", "--once", "--run"], 2, "usage"),
+        (&["approve", "7K2M9QXT", "--for", "1h"], 2, "usage"),
+    ] {
+        let output = home.keyward_with(args, b"hunter2hunter2\n");
+        assert_eq!(output.status.code(), Some(exit), "{args:?}: {}", err(&output));
+        assert!(err(&output).contains(code), "{args:?}: {}", err(&output));
+    }
+    assert!(home.seen()[before..].iter().all(|s| s.line.starts_with("GET ")), "nothing was answered");
+}
+
+#[test]
+fn what_waits_is_listed_and_what_is_over_only_when_asked_for() {
+    let home = with_answers("requester");
+    let ids = |args: &[&str]| {
+        let list: Vec<Value> = serde_json::from_str(&out(&home.keyward(args))).unwrap();
+        list.iter().map(|card| card["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(ids(&["approvals", "--json"]), ["7K2M9QXT"]);
+    assert_eq!(ids(&["approvals", "--json", "--all"]), ["7K2M9QXT", "00000000"]);
+    let text = out(&home.keyward(&["approvals"]));
+    assert!(text.lines().count() == 2 && text.contains("7K2M9QXT  sh wants pg for 1 h  sh (7)"), "{text}");
+    let status: Value = serde_json::from_str(&out(&home.keyward(&["doctor", "--json"]))).unwrap();
+    let facts: Vec<_> = status["machine"].as_array().unwrap().iter().map(|fact| fact["fact"].clone()).collect();
+    assert_eq!(facts, ["ptrace_scope", "legacy_tiocsti", "hidepid", "display", "pid_1"]);
+}
+
+#[test]
+fn a_grant_goes_out_by_absolute_paths_and_with_a_proof() {
+    let home = with_answers("shell");
+    fs::create_dir_all(home.root.join("repo/.git")).unwrap();
+    fs::create_dir_all(home.root.join("repo/sub")).unwrap();
+    home.file("tool.py", "", 0o600);
+    let root = home.root.canonicalize().unwrap();
+    let grant = |args: &[&str]| {
+        let output = home.keyward_with(&[&["grant"], args, &["--passphrase-stdin"]].concat(), b"hunter2hunter2\n");
+        (out(&output), err(&output))
+    };
+    let (printed, said) = grant(&["add", "--profile", "pg", "--for", "1h"]);
+    assert_eq!(printed, "");
+    assert!(
+        said.contains("grant 9ABCDEFG is added: every program in /p gets pg for ") && said.contains("gateway"),
+        "{said}"
+    );
+    let mut sent = home.seen().pop().unwrap();
+    let proof = json!({"passphrase": "hunter2hunter2"});
+    assert_eq!(sent.line, "POST /v1/grants");
+    assert_eq!(
+        sent.body,
+        json!({"profile": "pg", "for_s": 3600, "proof": proof}),
+        "what is not said is left to the broker"
+    );
+    let narrow = [
+        "add",
+        "-p",
+        "pg",
+        "--app",
+        "sh",
+        "--script",
+        "tool.py",
+        "--project",
+        "repo/sub",
+        "--deliver",
+        "file",
+        "--uses",
+        "5",
+        "--json",
+    ];
+    let printed: Value = serde_json::from_str(&grant(&narrow).0).unwrap();
+    assert_eq!(printed["grant"], "9ABCDEFG");
+    sent = home.seen().pop().unwrap();
+    let program = sent.body["program"].take();
+    assert!(program.as_str().unwrap().starts_with('/') && program.as_str().unwrap().ends_with("/sh"), "{program}");
+    let (script, project) = (std::path::absolute(home.root.join("tool.py")).unwrap(), root.join("repo"));
+    assert_eq!(
+        sent.body,
+        json!({"profile": "pg", "program": null, "script": script, "project": project, "weakest": "file", "uses": 5, "proof": proof})
+    );
+    grant(&["edit", "9abcdefg", "--anywhere", "--deliver", "env", "--for", "30m"]);
+    sent = home.seen().pop().unwrap();
+    assert_eq!(sent.line, "PUT /v1/grants/9ABCDEFG");
+    assert_eq!(sent.body, json!({"profile": "pg", "weakest": "env", "for_s": 1800, "proof": proof}));
+    let text = out(&home.keyward(&["grant", "list"]));
+    assert!(text.lines().count() == 2 && text.contains("9ABCDEFG  pg       any  /p       gateway"), "{text}");
+    out(&home.keyward(&["grant", "revoke", "9abcdefg"]));
+    sent = home.seen().pop().unwrap();
+    assert_eq!((sent.line.as_str(), sent.body), ("DELETE /v1/grants/9ABCDEFG", Value::Null));
+    let before = home.seen().len();
+    for (args, exit, code) in [
+        (&["add", "-p", "pg"][..], 4, "passphrase.needed"),
+        (&["add"], 2, "--profile"),
+        (&["add", "-p", "pg", "--app", "sh", "--launcher", "x"], 2, "usage"),
+        (&["add", "-p", "pg", "--script", "tool.py"], 2, "--app"),
+        (&["add", "-p", "pg", "--project", "repo", "--anywhere"], 2, "usage"),
+        (&["add", "-p", "pg", "--uses", "0"], 2, "--uses"),
+        (&["add", "-p", "pg", "--for", "5"], 2, "--for"),
+        (&["add", "-p", "pg", "--app", "no-such-program"], 1, "run.not_found"),
+        (&["add", "-p", "pg", "--project", "nowhere"], 1, "grant.invalid"),
+        (&["edit", "9ABCDEFG"], 2, "nothing was given"),
+        (&["edit", "00000000", "--uses", "1"], 1, "grant.unknown"),
+        (&["revoke", "00000000"], 1, "grant.unknown"),
+    ] {
+        let output = home.keyward(&[&["grant"], args].concat());
+        assert_eq!(output.status.code(), Some(exit), "{args:?}: {}", err(&output));
+        assert!(err(&output).contains(code), "{args:?}: {}", err(&output));
+    }
+    assert!(home.seen()[before..].iter().all(|s| s.line.starts_with("GET ")), "nothing was changed");
+}
+
+#[test]
+fn inside_a_run_nobody_is_asked_for_a_passphrase_and_nothing_is_sent() {
+    let home = with_answers("inside");
+    for args in [
+        &["approve", "7K2M9QXT"][..],
+        &["deny", "7K2M9QXT"],
+        &["grant", "add", "-p", "pg"],
+        &["grant", "edit", "9ABCDEFG", "--uses", "1"],
+        &["grant", "revoke", "9ABCDEFG"],
+        &["secret", "reveal", "pg"],
+        &["vault", "rekey"],
+        &["vault", "slot", "add", "recovery"],
+    ] {
+        let output = home.keyward(args);
+        assert_eq!(output.status.code(), Some(4), "{args:?}: {}", err(&output));
+        let said = err(&output);
+        assert!(said.contains("policy.denied") && said.contains("inside the run 0199-outer"), "{args:?}: {said}");
+    }
+    assert!(home.seen().iter().all(|s| s.line == "GET /v1/me"), "{:?}", home.seen());
+}
+
+#[test]
+fn status_says_what_this_terminal_may_do_and_what_waits() {
+    let home = |role: &'static str| {
+        Home::new(move |line, _| match line {
+            "GET /v1/status" => {
+                let status = json!({"version": "1", "vault": {"state": "unlocked", "auto_locked": false, "audit_broken": false},
+                    "runs": 0, "leases": 0, "home": "/h"});
+                (200, status.to_string())
+            }
+            "GET /v1/me" => {
+                (200, json!({"role": role, "run": "0199-outer", "until": "2999-01-01T00:00:00Z"}).to_string())
+            }
+            "GET /v1/approvals" => (200, json!([waiting_card()]).to_string()),
+            _ => (204, String::new()),
+        })
+    };
+    for (role, words, waits) in [
+        ("shell", "runs without asking for ", true),
+        ("operator", "operator for ", true),
+        ("requester", "asks a person for each run", true),
+        ("inside", "inside the run 0199-outer", false),
+        ("none", "vault", false),
+    ] {
+        let home = home(role);
+        let text = out(&home.keyward(&["status"]));
+        assert!(text.contains(words), "{role}: {text}");
+        assert_eq!(text.contains("1 request for a person: see `keyward approvals`"), waits, "{role}: {text}");
+        let json: Value = serde_json::from_str(&out(&home.keyward(&["status", "--json"]))).unwrap();
+        let waiting = if waits { json!(1) } else { Value::Null };
+        assert_eq!((&json["me"]["role"], &json["waiting"]), (&json!(role), &waiting));
+        assert_eq!((&json["vault"]["state"], &json["version"]), (&json!("unlocked"), &json!("1")));
+        assert_eq!(home.seen().iter().any(|s| s.line == "GET /v1/approvals"), waits, "{role}");
+    }
+}
+
+#[test]
+fn a_caller_without_a_terminal_is_told_who_allows_it_or_waits_when_it_says_so() {
+    let home = Home::new(|line, body| match (line, body["wait"].as_bool()) {
+        ("POST /v1/runs" | "POST /v1/token", Some(false)) => {
+            let cause = "run `keyward approve 7K2M9QXT` in a terminal of yours";
+            let needed = json!({"code": "approval.needed", "message": "m", "causes": [cause], "help": "h", "exit": 4});
+            (403, needed.to_string())
+        }
+        ("POST /v1/runs", _) => {
+            let answer = json!({"run": "r", "plan": [], "delivered": [], "set": [{"name": "T", "secret": "s3cret"}], "unset": []});
+            (200, answer.to_string())
+        }
+        ("POST /v1/token", _) => {
+            (200, json!({"token": "t0ken", "kind": "static", "expires_at": null, "expires_in_s": null}).to_string())
+        }
+        ("GET /v1/profiles" | "GET /v1/launchers", _) => (200, "[]".to_owned()),
+        _ => (204, String::new()),
+    });
+    let command = "keyward approve 7K2M9QXT";
+    let told = home.keyward(&["run", "-p", "p", "--", "true"]);
+    assert!(told.status.code() == Some(125) && err(&told).contains(command), "{}", err(&told));
+    let told = home.keyward(&["token", "p", "--reason", "for a test"]);
+    assert!(told.status.code() == Some(4) && err(&told).contains(command), "{}", err(&told));
+    assert_eq!(home.seen().pop().unwrap().body["reason"], "for a test");
+    let waits = home.keyward(&["run", "-p", "p", "--wait", "--", "sh", "-c", "echo $T"]);
+    assert_eq!(out(&waits), "s3cret\n");
+    assert!(err(&waits).contains("waiting for a person") && err(&waits).contains(command), "{}", err(&waits));
+    assert_eq!(out(&home.keyward(&["token", "p", "--wait"])), "t0ken\n");
+    let waited: Vec<_> = home.seen().iter().filter_map(|s| s.body["wait"].as_bool()).collect();
+    assert_eq!(waited, [false, false, false, true, false, true], "asked without waiting first");
+}
+
+/// A command on a terminal of its own, and all that it says there.
+struct Terminal {
+    child: std::process::Child,
+    ours: fs::File,
+    said: Arc<Mutex<String>>,
+    hears: std::thread::JoinHandle<()>,
+}
+
+impl Terminal {
+    fn start(home: &Home, args: &[&str]) -> Self {
+        use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+        let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+        grantpt(&ours).and_then(|()| unlockpt(&ours)).unwrap();
+        let name = ptsname(&ours, Vec::new()).unwrap().into_string().unwrap();
+        let theirs = fs::File::options().read(true).write(true).open(name).unwrap();
+        let copy = || Stdio::from(theirs.try_clone().unwrap());
+        let mut command = home.command("setsid");
+        command.args(["--ctty", env!("CARGO_BIN_EXE_keyward")]).args(args);
+        let child = command.stdin(copy()).stdout(copy()).stderr(copy()).spawn().unwrap();
+        let (ours, said) = (fs::File::from(ours), Arc::new(Mutex::new(String::new())));
+        let (mut reader, heard) = (ours.try_clone().unwrap(), said.clone());
+        // A terminal that nobody has open any longer gives an error.
+        let hears = std::thread::spawn(move || {
+            let mut piece = [0; 4096];
+            while let Ok(bytes @ 1..) = reader.read(&mut piece) {
+                heard.lock().unwrap().push_str(&String::from_utf8_lossy(&piece[..bytes]));
+            }
+        });
+        Self { child, ours, said, hears }
+    }
+
+    fn said(&self) -> String {
+        self.said.lock().unwrap().clone()
+    }
+
+    /// Waits until it has said `text` so many times, at most ten seconds.
+    fn until(&self, text: &str, times: usize) {
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while self.said().matches(text).count() < times {
+            assert!(std::time::Instant::now() < end, "no `{text}`: {}", self.said());
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    }
+
+    fn types(&mut self, text: &str) {
+        self.ours.write_all(text.as_bytes()).unwrap();
+    }
+
+    fn end(mut self) -> (Option<i32>, String) {
+        let status = self.child.wait().unwrap();
+        self.hears.join().unwrap();
+        let said = self.said.lock().unwrap().clone();
+        (status.code(), said)
+    }
+}
+
+/// A stand-in in which a person is needed. The request that waits is answered once `answer` says how; a yes with the right
+/// passphrase makes it say so.
+fn with_a_person(role: &'static str, answer: Arc<Mutex<Option<&'static str>>>) -> Home {
+    Home::new(move |line, body| match line {
+        "GET /v1/me" => (200, json!({"role": role}).to_string()),
+        "GET /v1/approvals" => (200, json!([waiting_card()]).to_string()),
+        "POST /v1/approvals/7K2M9QXT" if body["proof"]["passphrase"] == "the right one" => {
+            *answer.lock().unwrap() = Some("yes");
+            (204, String::new())
+        }
+        "POST /v1/approvals/7K2M9QXT" => (400, fault("vault.wrong_passphrase", 1)),
+        "POST /v1/token" if body["wait"] == true => loop {
+            match *answer.lock().unwrap() {
+                Some("yes") => {
+                    let token = json!({"token": "t0ken", "kind": "static", "expires_at": null, "expires_in_s": null});
+                    return (200, token.to_string());
+                }
+                Some(_) => return (403, fault("approval.denied", 4)),
+                None => {}
+            }
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        },
+        "POST /v1/token" => {
+            let cause = "run `keyward approve 7K2M9QXT` in a terminal of yours";
+            let needed = json!({"code": "approval.needed", "message": "m", "causes": [cause], "help": "h", "exit": 4});
+            (403, needed.to_string())
+        }
+        _ => (200, "[]".to_owned()),
+    })
+}
+
+#[test]
+fn on_a_terminal_the_passphrase_allows_it_once_and_may_be_typed_again() {
+    let home = with_a_person("requester", Arc::default());
+    let mut terminal = Terminal::start(&home, &["token", "pg"]);
+    terminal.until("Passphrase for the vault in ", 1);
+    let said = terminal.said();
+    assert!(
+        said.contains("sh wants pg for 1 h") && said.contains("type the passphrase here to allow it once"),
+        "{said}"
+    );
+    terminal.types("the wrong one\r");
+    terminal.until("try again", 1);
+    terminal.until("Passphrase for the vault in ", 2);
+    terminal.types("the right one\r");
+    let (code, said) = terminal.end();
+    assert!(code == Some(0) && said.ends_with("t0ken\r\n"), "{code:?} {said}");
+    assert!(!said.contains("the right one") && !said.contains("the wrong one"), "{said}");
+    let answers: Vec<_> = home.seen().into_iter().filter(|s| s.line.starts_with("POST /v1/approvals")).collect();
+    let bodies: Vec<_> = answers.iter().map(|s| (s.body["digest"].clone(), s.body["decision"].clone())).collect();
+    assert_eq!(bodies, vec![(json!("d1"), json!("once")); 2]);
+}
+
+#[test]
+fn on_a_terminal_an_answer_from_elsewhere_ends_the_prompt_and_forgets_what_was_typed() {
+    for (answer, exit, words) in [("yes", 0, "t0ken"), ("no", 4, "approval.denied")] {
+        let answered = Arc::new(Mutex::new(None));
+        let home = with_a_person("requester", answered.clone());
+        let mut terminal = Terminal::start(&home, &["token", "pg"]);
+        terminal.until("Passphrase for the vault in ", 1);
+        terminal.types("half of the pass");
+        *answered.lock().unwrap() = Some(answer);
+        let (code, said) = terminal.end();
+        assert!(code == Some(exit) && said.contains(words) && !said.contains("half"), "{code:?} {said}");
+        assert!(home.seen().iter().all(|s| !s.line.starts_with("POST /v1/approvals")), "nothing was sent");
+    }
+}
+
+#[test]
+fn on_a_terminal_three_wrong_passphrases_and_the_interrupt_key_give_up() {
+    let home = with_a_person("requester", Arc::default());
+    let mut terminal = Terminal::start(&home, &["token", "pg"]);
+    for attempt in 1..=3 {
+        terminal.until("Passphrase for the vault in ", attempt);
+        terminal.types("the wrong one\r");
+    }
+    let (code, said) = terminal.end();
+    assert!(code == Some(1) && said.contains("vault.wrong_passphrase"), "{code:?} {said}");
+    let mut terminal = Terminal::start(&home, &["token", "pg"]);
+    terminal.until("Passphrase for the vault in ", 1);
+    terminal.types("half\x03");
+    let (code, said) = terminal.end();
+    assert!(code.is_none() && !said.contains("half"), "it ends by the signal: {code:?} {said}");
+}
+
+#[test]
+fn on_a_terminal_inside_a_run_no_prompt_shows() {
+    let home = with_a_person("inside", Arc::default());
+    for args in [&["token", "pg"][..], &["secret", "reveal", "pg"], &["approve", "7K2M9QXT"], &["secret", "set", "x"]] {
+        let (code, said) = Terminal::start(&home, args).end();
+        assert!(
+            code == Some(4) && !said.contains("Passphrase") && !said.contains("Secret x"),
+            "{args:?} {code:?} {said}"
+        );
+    }
+}
+
+#[test]
+fn a_profile_that_confirms_takes_the_passphrase_with_the_request() {
+    let home = Home::new(|line, body| match (line, body["proof"]["passphrase"].as_str()) {
+        ("POST /v1/token", Some("the right one")) => {
+            (200, json!({"token": "t0ken", "kind": "static", "expires_at": null, "expires_in_s": null}).to_string())
+        }
+        ("POST /v1/token", Some(_)) => (400, fault("vault.wrong_passphrase", 1)),
+        ("POST /v1/token", None) => (403, fault("passphrase.needed", 4)),
+        ("GET /v1/me", _) => (200, json!({"role": "shell"}).to_string()),
+        _ => (204, String::new()),
+    });
+    let mut terminal = Terminal::start(&home, &["token", "pg"]);
+    for (attempt, typed) in [(1, "the wrong one\r"), (2, "the right one\r")] {
+        terminal.until("Passphrase for the vault in ", attempt);
+        terminal.types(typed);
+    }
+    let (code, said) = terminal.end();
+    assert!(code == Some(0) && said.ends_with("t0ken\r\n") && !said.contains("the right one"), "{code:?} {said}");
+    let piped = home.keyward(&["token", "pg"]);
+    assert!(piped.status.code() == Some(4) && err(&piped).contains("passphrase.needed"), "{}", err(&piped));
 }

@@ -211,7 +211,12 @@ fn show(context: &Context, seq: u64) -> Outcome {
         let others = fields.iter().filter(|(name, _)| *name != "seq" && *name != "detail");
         lines.extend(others.map(|(name, value)| (name.as_str(), word(value))));
         if let Some(Value::Object(detail)) = fields.get("detail") {
-            lines.extend(detail.iter().map(|(name, value)| (name.as_str(), word(value))));
+            for (name, value) in detail {
+                match calls(name, value) {
+                    Some(calls) => lines.extend(calls.iter().map(|call| ("call", whole_call(call)))),
+                    None => lines.push((name.as_str(), word(value))),
+                }
+            }
         }
     }
     lines.extend([("prev", found.prev.clone()), ("mac", found.mac.clone())]);
@@ -495,10 +500,54 @@ fn line(entry: &AuditEntryMsg) -> String {
 fn detail(value: &Value) -> String {
     match value {
         Value::Object(fields) => {
-            fields.iter().map(|(name, value)| format!("{name}={}", word(value))).collect::<Vec<_>>().join(" ")
+            // The calls come first, where a line is cut they are what is left.
+            let called = fields.iter().filter_map(|(name, value)| calls(name, value)).map(|calls| called(calls));
+            let others = fields.iter().filter(|(name, value)| calls(name, value).is_none());
+            called.chain(others.map(|(name, value)| format!("{name}={}", word(value)))).collect::<Vec<_>>().join(" ")
         }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => word(value),
     }
+}
+
+/// The calls through the gateway that an entry lists, where this is the field with them.
+fn calls<'v>(name: &str, value: &'v Value) -> Option<&'v [Value]> {
+    value.as_array().map(Vec::as_slice).filter(|calls| name == "uses" && calls.iter().all(Value::is_object))
+}
+
+/// Calls in short: the last of them, and how many there are besides.
+fn called(calls: &[Value]) -> String {
+    let Some(last) = calls.last() else { return "no call".to_owned() };
+    match calls.len() - 1 {
+        0 => call(last),
+        n => format!("{} and {n} more", call(last)),
+    }
+}
+
+/// A call in short: `POST api.anthropic.com/v1/messages 200`.
+fn call(call: &Value) -> String {
+    let field = |name: &str| word(&call[name]);
+    let status = match call["status"].as_u64() {
+        Some(0) => " without an answer".to_owned(),
+        Some(status) => format!(" {status}"),
+        None => String::new(),
+    };
+    format!("{} {}{}{status}", field("method"), field("host"), field("path"))
+}
+
+/// A call with all that is known of it.
+fn whole_call(one: &Value) -> String {
+    let mut text = format!("{}  {}", time::clock(&word(&one["at"])), call(one));
+    for (name, what) in [("sent", "B sent"), ("received", "B received"), ("ms", "ms"), ("usd", "USD")] {
+        if !one[name].is_null() {
+            text.push_str(&format!(", {} {what}", word(&one[name])));
+        }
+    }
+    for (name, what) in [("request_id", "request "), ("ended", ""), ("number", "call ")] {
+        if !one[name].is_null() {
+            text.push_str(&format!(", {what}{}", word(&one[name])));
+        }
+    }
+    text
 }
 
 fn word(value: &Value) -> String {
@@ -548,6 +597,27 @@ mod tests {
             "{path}"
         );
         assert_eq!(path.matches('&').count(), 1);
+    }
+
+    #[test]
+    fn calls_are_told_and_not_shown_as_json() {
+        let one = json!({
+            "at": "2026-11-21T08:00:00.5Z", "method": "POST", "host": "h", "path": "/v1/x", "status": 200, "sent": 2,
+            "received": 11, "ms": 7, "request_id": "req_1", "number": 3, "usd": "0.01",
+        });
+        let open = json!({"at": "2026-11-21T08:00:00Z", "method": "GET", "host": "h", "path": "/", "number": 4});
+        let told = |uses: Value| detail(&json!({"count": 1, "process": "exact", "uses": uses}));
+        assert_eq!(told(json!([one])), "POST h/v1/x 200 count=1 process=exact");
+        assert_eq!(told(json!([open, one])), "POST h/v1/x 200 and 1 more count=1 process=exact");
+        assert_eq!(told(json!([])), "no call count=1 process=exact");
+        assert_eq!(told(json!(7)), "count=1 process=exact uses=7");
+        assert_eq!(
+            whole_call(&one),
+            "2026-11-21 08:00:00  POST h/v1/x 200, 2 B sent, 11 B received, 7 ms, 0.01 USD, request req_1, call 3"
+        );
+        assert_eq!(whole_call(&open), "2026-11-21 08:00:00  GET h/, call 4");
+        let cut = json!({"method": "GET", "host": "h", "path": "/", "status": 0, "ended": "the client went away"});
+        assert_eq!(whole_call(&cut).trim_start(), "GET h/ without an answer, the client went away");
     }
 
     #[test]

@@ -1,9 +1,10 @@
-//! `keyward doctor`: what would win here, what shadows it, and the way to something shorter-lived.
+//! `keyward doctor`: what would win here, what shadows it, the way to something shorter-lived, and what this machine allows.
 
 use super::Outcome;
 use crate::args::Context;
 use crate::broker::Broker;
 use crate::federation::{Federation, stands_for};
+use crate::machine::{Fact, facts};
 use crate::migration::{Step, steps};
 use crate::order::{Client, Contender, clients};
 use crate::table::table;
@@ -15,6 +16,8 @@ use keyward_find::find::{Around, Finding, Found, State, Unread};
 use serde::Serialize;
 
 /// Show which credential would win here in each client, what it shadows, and how to get rid of keys
+///
+/// Also says what this machine lets programs of one user do to each other, and what to set.
 ///
 /// Reads the environment, start files of shells, .env files, and settings and logins of tools. Changes nothing, starts no
 /// broker, and shows no secret: eight digits of a SHA-256 stand for it.
@@ -35,6 +38,7 @@ struct Report<'a> {
     broker: String,
     workflows: Vec<Exposed>,
     migration: Vec<Step>,
+    machine: Vec<Fact>,
 }
 
 /// A profile of Keyward and what its last exchange told.
@@ -73,6 +77,7 @@ impl Args {
             broker,
             workflows,
             migration,
+            machine: facts(&around, std::os::unix::process::parent_id()),
         };
         if context.json {
             out::json(&report)?;
@@ -139,7 +144,14 @@ fn screen(report: &Report<'_>) -> String {
         text.push('\n');
     }
     text.push_str(&profiles_text(report));
-    text.push_str("Migration\n");
+    text.push_str("Machine\n");
+    for fact in &report.machine {
+        text.push_str(&format!("  {:<14}  {}\n      {}\n", fact.fact, plain(&fact.value, 100), fact.means));
+        if let Some(set) = fact.set {
+            text.push_str(&format!("      to set: {set}\n"));
+        }
+    }
+    text.push_str("\nMigration\n");
     for (n, step) in (1..).zip(&report.migration) {
         let place = step.place.as_ref().map_or(String::new(), |place| format!(" ({})", plain(place, 300)));
         text.push_str(&format!("{n:>3}. {}{place}\n       {}\n", plain(&step.step, 400), plain(&step.why, 400)));

@@ -22,6 +22,9 @@ use std::path::PathBuf;
 pub(crate) struct Args {
     /// Name of the launcher
     name: String,
+    /// Without a terminal, wait at most two minutes where a person has to allow it
+    #[arg(long)]
+    wait: bool,
     /// Say on standard error what it gets and how
     #[arg(long)]
     explain: bool,
@@ -68,6 +71,8 @@ impl Args {
         let order = Order {
             profiles: launcher.profiles,
             launcher: Some(launcher.name),
+            moved: true,
+            wait: self.wait,
             explain: self.explain,
             dry_run: self.dry_run,
             ..Order::of(launcher.command.into_iter().map(OsString::from).collect(), folder)

@@ -2,16 +2,20 @@
 //!
 //! The program is looked up before anything is asked for. The broker takes the facts of this process, then the process hides
 //! its memory, and only then the answer with the credentials comes. After that it becomes the program: the same pid,
-//! terminal, descriptors, signals, umask and folder. Reads no settings, starts no thread, and uses one connection.
+//! terminal, descriptors, signals, umask and folder. Reads no settings; starts a thread and uses a second connection only while
+//! a person at this terminal is asked.
 
 use super::Outcome;
 use super::profile::Deliver;
 use crate::args::Context;
-use crate::broker::{Broker, act, obtain};
+use crate::broker::{Broker, act};
 use crate::out::Stop;
+use crate::project::Project;
 use crate::table::table;
-use crate::{out, process, time};
-use keyward_api::{CommandMsg, DeliveryMode, LauncherMsg, PlanMsg, RunAnswer, RunRequest, SetVariable, UnsetVariable};
+use crate::{asking, out, process, time};
+use keyward_api::{
+    CommandMsg, DeliveryMode, LauncherMsg, PlanMsg, ProjectRunMsg, RunAnswer, RunRequest, SetVariable, UnsetVariable,
+};
 use keyward_diag::{Code, Fault, plain};
 use keyward_find::find::{Around, Finding, Found, State, auth_headers};
 use keyward_find::lookup;
@@ -46,7 +50,8 @@ const NOT_STARTED: u8 = 125;
 pub(crate) struct Args {
     /// Profile whose credential it gets; may be given several times
     ///
-    /// Left out: the profiles of the only launcher of this program, else the only profile there is.
+    /// Left out: those of the run that the project's keyward.toml means, else of the only launcher of this program, else the only
+    /// profile there is. With it keyward.toml is not read.
     #[arg(short, long = "profile", value_name = "PROFILE")]
     profiles: Vec<String>,
     /// How the credentials are handed over, in the place of what the profiles say
@@ -60,6 +65,11 @@ pub(crate) struct Args {
     /// Why; recorded in the log
     #[arg(long)]
     reason: Option<String>,
+    /// Without a terminal, wait at most two minutes where a person has to allow it
+    ///
+    /// Left out: a caller without a terminal is told at once which command allows it.
+    #[arg(long)]
+    wait: bool,
     /// Say on standard error what it gets and how
     #[arg(long)]
     explain: bool,
@@ -69,8 +79,14 @@ pub(crate) struct Args {
     /// Run a program that has rights of another user or capabilities
     #[arg(long)]
     allow_privileged: bool,
+    /// Run of the project's keyward.toml: `dev` for its section [run.dev]
+    ///
+    /// Starts the command of that section in the folder of the file, with what follows `--` behind its arguments; where the
+    /// section names no command, what follows `--` is the command. A word before `--` is never a program.
+    #[arg(required_unless_present = "command")]
+    name: Option<String>,
     /// Program and its arguments
-    #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
+    #[arg(last = true, value_name = "CMD")]
     command: Vec<OsString>,
 }
 
@@ -79,6 +95,8 @@ pub(crate) struct Args {
 struct Plan<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     launcher: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    project: Option<&'a ProjectRunMsg>,
     plan: &'a [PlanMsg],
     unset: &'a [UnsetVariable],
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
@@ -87,19 +105,44 @@ struct Plan<'a> {
 
 impl Args {
     pub(super) fn run(self, context: &Context) -> Outcome {
+        if let Some(name) = self.name.as_ref().filter(|_| !self.profiles.is_empty()) {
+            let cause = format!("`{}` names a run of keyward.toml, which is not read with -p", plain(name, 64));
+            let help = "the program comes after `--`: keyward run -p PROFILE -- CMD";
+            return Err(Fault::new(Code::Usage).cause(cause).help(help).into());
+        }
         started(self.start(context))
     }
 
     fn start(self, context: &Context) -> Outcome {
+        let here = std::env::current_dir().map_err(|e| no_folder("the working folder", &e))?;
+        let mut project = match &self.name {
+            Some(name) => Some(Project::named(&here, name)?),
+            None if self.profiles.is_empty() => Project::meant(&here)?,
+            None => None,
+        };
+        let own = project.as_mut().map(|project| std::mem::take(&mut project.command)).unwrap_or_default();
+        let of_file = self.name.is_some() && !own.is_empty();
+        let (command, folder) = match &project {
+            Some(project) if of_file => {
+                let folder = &project.folder;
+                std::env::set_current_dir(folder).map_err(|e| no_folder(&folder.display().to_string(), &e))?;
+                ([own, self.command].concat(), folder.clone())
+            }
+            Some(project) if self.command.is_empty() => return Err(no_command(project).into()),
+            Some(_) | None => (self.command, here),
+        };
         let order = Order {
             profiles: self.profiles,
             deliver: self.deliver,
             ttl_s: self.ttl,
             reason: self.reason,
+            wait: self.wait,
             explain: self.explain,
             dry_run: self.dry_run,
             allow_privileged: self.allow_privileged,
-            ..Order::of(self.command, std::env::current_dir().map_err(|e| no_folder("the working folder", &e))?)
+            moved: of_file,
+            project,
+            ..Order::of(command, folder)
         };
         let program = order.program()?;
         let mut broker = Broker::open(context)?;
@@ -119,9 +162,14 @@ pub(super) struct Order {
     pub(super) launcher: Option<String>,
     /// Launcher that names the profiles, where nobody else does.
     pub(super) profiles_of: Option<String>,
+    /// The run of the project's file that names the profiles.
+    pub(super) project: Option<Project>,
+    /// The working folder is another one than that of the caller.
+    pub(super) moved: bool,
     pub(super) deliver: Option<Deliver>,
     pub(super) ttl_s: Option<u64>,
     pub(super) reason: Option<String>,
+    pub(super) wait: bool,
     pub(super) explain: bool,
     pub(super) dry_run: bool,
     pub(super) allow_privileged: bool,
@@ -136,9 +184,12 @@ impl Order {
             folder,
             launcher: None,
             profiles_of: None,
+            project: None,
+            moved: false,
             deliver: None,
             ttl_s: None,
             reason: None,
+            wait: false,
             explain: false,
             dry_run: false,
             allow_privileged: false,
@@ -151,9 +202,10 @@ impl Order {
         lookup::program(name, std::env::var_os("PATH").as_deref())
     }
 
-    /// Without a profile, takes those of the only launcher of the program, where there is exactly one.
+    /// Without a profile and a project that names some, takes those of the only launcher of the program, where there is exactly
+    /// one.
     fn or_of_launcher(mut self, broker: &mut Broker<'_>, program: &Path) -> Result<Self, Fault> {
-        if !self.profiles.is_empty() {
+        if !self.profiles.is_empty() || self.project.is_some() {
             return Ok(self);
         }
         let launchers: Vec<LauncherMsg> = match broker.unlocked(|client| client.get("/v1/launchers")) {
@@ -171,12 +223,11 @@ impl Order {
     /// Asks for the run and becomes the program. Returns when that fails, and after a dry run.
     pub(super) fn start(self, context: &Context, broker: &mut Broker<'_>, program: &Path) -> Outcome {
         let mut request = self.request(program)?;
-        let answer: RunAnswer = broker.supplying(&self.profiles, |client, assertions| {
-            request.assertions = assertions;
-            obtain(client, "/v1/runs", &request)
-        })?;
+        let named = self.project.as_ref().map_or(&self.profiles, |project| &project.profiles);
+        let answer: RunAnswer = asking::ask(broker, named, &mut request, self.wait)?;
         let launcher = self.launcher.as_deref().or(self.profiles_of.as_deref());
-        let plan = Plan { launcher, plan: &answer.plan, unset: &answer.unset, args: &answer.args };
+        let RunAnswer { project, plan, unset, args, .. } = &answer;
+        let plan = Plan { launcher, project: project.as_ref(), plan, unset, args };
         if self.dry_run {
             if context.json {
                 out::json(&plan)?;
@@ -189,7 +240,7 @@ impl Order {
             out::explain(&plan_text(&plan));
         }
         warn(program, &answer);
-        let moved_to = self.launcher.as_ref().map(|_| self.folder.as_path());
+        let moved_to = self.moved.then_some(self.folder.as_path());
         let fault = match become_child(program, &self.command, moved_to, &answer) {
             Ok(never) => match never {},
             Err(fault) => fault,
@@ -225,9 +276,17 @@ impl Order {
             launcher: self.launcher.clone(),
             wait: false,
             proof: None,
-            project_file: None,
+            project_file: self.project.as_ref().map(|project| project.message.clone()),
         })
     }
+}
+
+/// The fault of a run of a file that names no command, where the caller gave none either.
+fn no_command(project: &Project) -> Fault {
+    let name = plain(project.message.run.as_deref().unwrap_or_default(), 64);
+    Fault::new(Code::ProjectInvalid)
+        .cause(format!("[run.{name}] of {} names no command", plain(&project.message.path, 300)))
+        .help(format!("add `command = [\"PROGRAM\"]` to it, or give one: `keyward run {name} -- CMD`"))
 }
 
 /// The outcome of what ends before the program has started.
@@ -348,6 +407,7 @@ fn become_child(
     let envp = environment(caller.into_iter(), &answer.set, &answer.unset)?;
 
     process::keep_descendants()?;
+    process::bear_mark()?;
     let error = process::become_program(&path, &argv, &envp);
     // The file was there a moment ago: what is missing is most likely the interpreter that it names.
     let gone = error.kind() == ErrorKind::NotFound && !program.exists();
@@ -425,6 +485,14 @@ fn plan_text(plan: &Plan<'_>) -> String {
         })
         .collect();
     let mut text = plan.launcher.map_or_else(String::new, |name| format!("launcher {}\n", plain(name, 60)));
+    if let Some(project) = plan.project {
+        let (path, run) = (plain(&project.path, 300), plain(&project.run, 64));
+        let seen = if project.reviewed { "" } else { ", which nobody has looked at yet" };
+        text.push_str(&format!("{path} [run.{run}]{seen} asks for {}\n", plain(&project.profiles.join(", "), 300)));
+        for (variable, profile) in &project.variables {
+            text.push_str(&format!("  {} is expected from {}\n", plain(variable, 128), plain(profile, 64)));
+        }
+    }
     text += &table(&["profile", "issuer", "delivery", "variables", "at most"], &rows);
     for p in plan.plan {
         let profile = plain(&p.profile, 64);

@@ -116,6 +116,7 @@ impl Args {
         let around = Around::here();
         let mut found = Found::everywhere(&around);
         let mut broker = Broker::open(context)?;
+        broker.outside()?;
         let vault = self.open(context, &mut broker)?;
         let federation = Federation::from_environment(&around);
         let mut told = Vec::new();

@@ -2,8 +2,8 @@
 
 use super::Outcome;
 use crate::args::Context;
-use crate::broker::{Broker, obtain};
-use crate::out;
+use crate::broker::Broker;
+use crate::{asking, out};
 use clap::ValueEnum;
 use keyward_api::{TokenAnswer, TokenRequest};
 
@@ -21,6 +21,14 @@ pub(crate) struct Args {
     /// can be wrong.
     #[arg(long)]
     refresh: bool,
+    /// Why; shown to the person who is asked, and recorded in the log
+    #[arg(long)]
+    reason: Option<String>,
+    /// Without a terminal, wait at most two minutes where a person has to allow it
+    ///
+    /// Left out: a caller without a terminal is told at once which command allows it.
+    #[arg(long)]
+    wait: bool,
 }
 
 /// Forms of the output.
@@ -39,14 +47,11 @@ impl Args {
             refresh: self.refresh,
             wait: false,
             proof: None,
-            reason: None,
+            reason: self.reason,
             assertions: Vec::new(),
         };
         let named = [request.profile.clone()];
-        let answer: TokenAnswer = Broker::open(context)?.supplying(&named, |client, assertions| {
-            request.assertions = assertions;
-            obtain(client, "/v1/token", &request)
-        })?;
+        let answer: TokenAnswer = asking::ask(&mut Broker::open(context)?, &named, &mut request, self.wait)?;
         if self.refresh && answer.kind == "static" {
             out::say("a stored secret cannot be exchanged anew; replace it with `keyward secret set NAME`");
         }
