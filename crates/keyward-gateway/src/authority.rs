@@ -1,14 +1,14 @@
 //! What the gateway asks of the broker: the only way in which the two know each other.
 
 use crate::routes::Route;
-use keyward_core::{Credential, ProcessId};
+use keyward_core::{Credential, Fence, Model, ProcessId, Usd};
 pub use keyward_core::{Placement, Upstream};
 use keyward_diag::Fault;
 use sha2::{Digest, Sha256};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use uuid::Uuid;
 
 /// SHA-256 of a run token (32 random bytes, written `kwr_` and 43 characters of base64url). The gateway hashes what a client
@@ -71,6 +71,8 @@ pub struct Admitted {
     pub only: Arc<[String]>,
     /// Connections of processes that are not in the tree of the run are let in, as those of containers are not.
     pub containers: bool,
+    /// Limits of the lease, which are asked for with [`Authority::fence`].
+    pub fence: Option<Arc<Fence>>,
     /// Becomes something when the lease ends; a sender that is dropped without a word counts as [`Ended::Released`].
     pub ended: watch::Receiver<Option<Ended>>,
 }
@@ -102,6 +104,8 @@ pub struct Began {
     pub lease: Uuid,
     /// Which process called.
     pub caller: Caller,
+    /// Path of its program when it was looked up, printable and at most 4096 characters; `None` where it could not be read.
+    pub program: Option<Arc<str>>,
     /// Method.
     pub method: String,
     /// Host that it goes to.
@@ -126,6 +130,8 @@ pub struct End {
     pub took: Duration,
     /// Why it ended.
     pub reason: EndReason,
+    /// What it cost, where the fence of the lease counts that and the call is one that costs.
+    pub usd: Option<Usd>,
 }
 
 /// Why a use ended.
@@ -144,13 +150,18 @@ pub enum EndReason {
 /// A request that was refused and is recorded.
 #[derive(Debug, Clone)]
 pub struct Denial {
-    /// The lease whose token it had, if it had one that is known.
+    /// The lease whose token it had, where that was let in.
     pub lease: Option<Uuid>,
+    /// The token that it had, which may be that of a lease that is over.
+    pub token: Option<RunToken>,
     /// Why.
     pub fault: Fault,
     /// Method and path, made printable and cut to 512 bytes; empty where there were none.
     pub what: String,
 }
+
+/// A place among the calls of a lease whose cost is not known yet; given back on drop.
+pub type Slot = Option<OwnedSemaphorePermit>;
 
 /// Who decides. Implemented by the broker.
 pub trait Authority: Send + Sync + 'static {
@@ -160,6 +171,14 @@ pub trait Authority: Send + Sync + 'static {
     /// # Errors
     /// The reason, with the code that the child is told.
     fn admit(&self, token: RunToken) -> impl Future<Output = Result<Admitted, Fault>> + Send;
+
+    /// Lets a request of a lease with a fence through, and counts it. Waits where there is no room: for a moment, or for a
+    /// person who is asked, 120 s at most. `model` is there for a request that a model answers; then what is given is held
+    /// as long as its answer lasts, so that not too many of unknown cost are under way at once.
+    ///
+    /// # Errors
+    /// `fence.reached` when nobody allowed more; those of [`Authority::admit`] when the lease ended meanwhile.
+    fn fence(&self, lease: Uuid, model: Option<Model<'_>>) -> impl Future<Output = Result<Slot, Fault>> + Send;
 
     /// The credential of a lease, good at this moment; `refused` is the edition that the upstream answered 401 to. One
     /// exchange serves all who ask.

@@ -165,7 +165,7 @@ impl<A: Authority> Body for Answer<A> {
                     Poll::Pending => Poll::Pending,
                     Poll::Ready(Some(Ok(frame))) => {
                         if let Some(data) = frame.data_ref() {
-                            r#use.received(data.len() as u64);
+                            r#use.received(data);
                         }
                         // Whoever writes the answer asks no further when it has all that was promised, or trailers.
                         if frame.is_trailers() || body.is_end_stream() {

@@ -12,21 +12,22 @@
 //! second answer is 401 too, the client gets the upstream's answer. Called by `server`.
 
 use crate::body::{Answer, Passed, Sending};
+use crate::fence::{self, Coming, Meter};
 use crate::path::Target;
-use crate::server::{Gateway, Peer};
+use crate::server::{Called, Gateway, Peer};
 use crate::shape::Shape;
-use crate::sign::{self, sign};
 use crate::{Admitted, Authority, Began, Caller, Denial, End, EndReason, Ended, Held, Placement, RunToken, google};
 use bytes::Bytes;
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::header::{
-    ALT_SVC, AUTHORIZATION, CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, SET_COOKIE, TE,
+    ACCEPT_ENCODING, ALT_SVC, AUTHORIZATION, CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, SET_COOKIE,
+    TE,
 };
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use jiff::Timestamp;
-use keyward_core::{Credential, GOOGLE_TOKEN_PATH, Upstream};
+use keyward_core::{Credential, GOOGLE_TOKEN_PATH, Upstream, sigv4};
 use keyward_diag::{Code, Fault, plain};
 use sha2::{Digest, Sha256};
 use std::collections::VecDeque;
@@ -40,8 +41,8 @@ use zeroize::Zeroizing;
 
 /// Longest body that is kept for a second try, in bytes.
 const REPEAT_MAX_BYTES: u64 = 1024 * 1024;
-/// Longest body that is gathered to be signed, in bytes.
-const SIGN_MAX_BYTES: u64 = 32 * 1024 * 1024;
+/// Longest body that is gathered, to be signed or read, in bytes.
+const GATHER_MAX_BYTES: u64 = 32 * 1024 * 1024;
 /// Longest request id that is kept, in bytes.
 const REQUEST_ID_MAX_BYTES: usize = 128;
 /// Longest text about a refused request, in bytes.
@@ -65,16 +66,22 @@ pub(crate) type Reply<A> = Response<Answer<A>>;
 struct Refusal {
     fault: Fault,
     shape: Shape,
-    /// The lease, as far as it is known, if the refusal is one that is recorded.
-    recorded: Option<Option<Uuid>>,
+    /// The lease or the token, as far as they are known, if the refusal is one that is recorded.
+    recorded: Option<(Option<Uuid>, Option<RunToken>)>,
     /// The connection ends with the answer.
     closes: bool,
 }
 
 impl Refusal {
-    /// One that is recorded.
-    fn denied(fault: Fault, shape: Shape, lease: Option<Uuid>) -> Self {
-        Self { fault, shape, recorded: Some(lease), closes: false }
+    /// One that is recorded, of a token that was let in.
+    fn denied(fault: Fault, shape: Shape, lease: Uuid) -> Self {
+        Self { fault, shape, recorded: Some((Some(lease), None)), closes: false }
+    }
+
+    /// One that is recorded, before a token was let in. Which API it is nobody has said.
+    fn early(fault: Fault, parts: &Parts, token: Option<RunToken>) -> Self {
+        let shape = Shape::guess(parts.uri.path(), &parts.headers);
+        Self { fault, shape, recorded: Some((None, token)), closes: false }
     }
 
     /// One whose cause stands in the log, or belongs in none.
@@ -103,9 +110,9 @@ pub(crate) async fn answer<A: Authority>(
         Ok(reply) => reply,
         Err(refusal) => {
             let reply = ours(refusal.shape.answer(&refusal.fault), refusal.closes);
-            if let Some(lease) = refusal.recorded {
+            if let Some((lease, token)) = refusal.recorded {
                 let what = what(&parts);
-                gateway.authority.denied(Denial { lease, fault: refusal.fault, what });
+                gateway.authority.denied(Denial { lease, token, fault: refusal.fault, what });
             }
             reply
         }
@@ -115,7 +122,7 @@ pub(crate) async fn answer<A: Authority>(
 /// Answers a request that must not be read: the connection ends with the answer.
 pub(crate) fn malformed<A: Authority>(gateway: &Gateway<A>, fault: Fault) -> Reply<A> {
     let reply = ours(Shape::Generic.answer(&fault), true);
-    gateway.authority.denied(Denial { lease: None, fault, what: String::new() });
+    gateway.authority.denied(Denial { lease: None, token: None, fault, what: String::new() });
     reply
 }
 
@@ -143,13 +150,11 @@ async fn pass<A: Authority>(
     body: Incoming,
     began: Instant,
 ) -> Result<Reply<A>, Refusal> {
-    // Which API it is nobody has said yet.
-    let early = |fault| Refusal::denied(fault, Shape::guess(parts.uri.path(), &parts.headers), None);
-    local(&parts.headers, &peer.host).map_err(early)?;
-    let token = run_token(&parts.headers).map_err(early)?;
-    let admitted = gateway.authority.admit(token).await.map_err(early)?;
+    let local = local(&parts.headers, &peer.host).and_then(|()| run_token(&parts.headers));
+    let token = local.map_err(|fault| Refusal::early(fault, parts, None))?;
+    let admitted = gateway.authority.admit(token).await.map_err(|fault| Refusal::early(fault, parts, Some(token)))?;
     let shape = admitted.route.errors;
-    let denied = |fault| Refusal::denied(fault, shape, Some(admitted.lease));
+    let denied = |fault| Refusal::denied(fault, shape, admitted.lease);
     let failed = |fault| Refusal::failed(fault, shape);
 
     let raw = parts.uri.path_and_query().map_or("", |target| target.as_str());
@@ -165,16 +170,29 @@ async fn pass<A: Authority>(
             target.path()
         ))));
     }
-    let caller = caller(gateway, peer, &admitted).await.map_err(|fault| denied(fault).closing())?;
+    let (caller, program) = caller(gateway, peer, &admitted).await.map_err(|fault| denied(fault).closing())?;
 
     let mut cut = Box::pin(cut(admitted.ended.clone()));
+    let (body, meter) = match &admitted.fence {
+        None => (Coming::Passing(body), None),
+        Some(fence) => tokio::select! {
+            biased;
+            ended = &mut cut => return Err(failed(over(ended))),
+            passed = fence::pass(gateway, &admitted, fence, (&parts.method, &target), body) => passed.map_err(denied)?,
+        },
+    };
     let held = gateway.authority.credential(admitted.lease, None).await.map_err(failed)?;
     let upstream = admitted.upstream.clone();
+    let mut headers = cleaned(std::mem::take(&mut parts.headers), upstream.tls);
+    if meter.is_some() {
+        // What is coded cannot be counted as it passes.
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    }
     let outgoing = Outgoing {
         method: parts.method.clone(),
         path: format!("{}{}", upstream.base, target.path()),
         query: target.query().map(str::to_owned),
-        headers: cleaned(std::mem::take(&mut parts.headers), upstream.tls),
+        headers,
         placement: admitted.placement,
         upstream,
     };
@@ -190,6 +208,7 @@ async fn pass<A: Authority>(
     let noted = Began {
         lease: admitted.lease,
         caller,
+        program,
         method: outgoing.method.to_string(),
         host: outgoing.upstream.host.clone(),
         path: outgoing.path.clone(),
@@ -206,6 +225,7 @@ async fn pass<A: Authority>(
         status: 0,
         request_id: None,
         received: 0,
+        meter,
     };
     let exchange = exchange(gateway, admitted.lease, &outgoing, held, first, r#use.passed.as_deref());
     let answer = tokio::select! {
@@ -227,6 +247,9 @@ async fn pass<A: Authority>(
     head.extensions.clear();
     r#use.status = head.status.as_u16();
     r#use.request_id = request_id(&head.headers);
+    if let Some(meter) = &mut r#use.meter {
+        meter.head(&head.headers);
+    }
     take_connection_fields(&mut head.headers);
     head.headers.remove(SET_COOKIE);
     head.headers.remove(ALT_SVC);
@@ -283,18 +306,15 @@ fn after_scheme(value: &[u8]) -> &[u8] {
 }
 
 /// Which process of the run calls, looked up at the first request of a connection.
-async fn caller<A: Authority>(gateway: &Gateway<A>, peer: &Peer, admitted: &Admitted) -> Result<Caller, Fault> {
-    let caller = match peer.caller(admitted.root) {
-        Some(caller) => Some(caller),
-        None => {
-            let found = gateway.look(admitted.root, peer.connection).await;
-            found.or_else(|| admitted.containers.then_some(Caller::Unknown))
-        }
-    };
+async fn caller<A: Authority>(gateway: &Gateway<A>, peer: &Peer, admitted: &Admitted) -> Result<Called, Fault> {
+    if let Some(called) = peer.caller(admitted.root) {
+        return Ok(called);
+    }
+    let found = gateway.look(admitted.root, peer.connection).await;
     let outside = || Fault::new(Code::GatewayCaller).cause("no process of the run holds the connection");
-    let caller = caller.ok_or_else(outside)?;
-    peer.remember(admitted.root, caller);
-    Ok(caller)
+    let called = found.or_else(|| admitted.containers.then_some((Caller::Unknown, None))).ok_or_else(outside)?;
+    peer.remember(admitted.root, called.clone());
+    Ok(called)
 }
 
 /// Resolves when what is under way is to be cut. A lease of which nothing more can be heard is over.
@@ -411,14 +431,14 @@ fn request(outgoing: &Outgoing, credential: &Credential, body: Sending) -> Resul
             if let Sending::Pieces(pieces) = &body {
                 pieces.iter().for_each(|piece| digest.update(piece));
             }
-            let signed = sign::Request {
+            let signed = sigv4::Request {
                 method: outgoing.method.as_str(),
                 host: &authority,
                 path: &outgoing.path,
                 query: outgoing.query.as_deref(),
                 body: digest.finalize().into(),
             };
-            sign(&credential.token, (service, region), &signed, &mut headers, Timestamp::now())
+            sigv4::sign(&credential.token, (service, region), &signed, &mut headers, Timestamp::now())
                 .map_err(|why| Fault::new(Code::IssuerAnswer).cause(why))?;
         }
     }
@@ -491,11 +511,14 @@ pub(crate) fn is_credential(name: &HeaderName) -> bool {
     )
 }
 
-/// Fields that belong to one connection (RFC 9110 section 7.6.1), besides those that `Connection` names.
+/// Fields that belong to one connection (RFC 9110 section 7.6.1), besides those that `Connection` names. `Expect` is met here:
+/// the client is told to go on when its body is asked for, which is once the connection to the upstream stands, or where it is
+/// gathered for a signature or a fence, once the request was let through (section 10.1.1).
 fn is_of_connection(name: &HeaderName) -> bool {
     matches!(
         name.as_str(),
         "connection"
+            | "expect"
             | "keep-alive"
             | "proxy-connection"
             | "proxy-authenticate"
@@ -555,30 +578,52 @@ fn request_id(headers: &HeaderMap) -> Option<String> {
 /// Takes the body of a request, as it is to be sent.
 async fn taken<A: Authority>(
     gateway: &Gateway<A>,
-    body: Incoming,
+    body: Coming,
     signed: bool,
 ) -> Result<(Option<Arc<Passed>>, Sending), Fault> {
+    let gathered = |pieces: VecDeque<Bytes>, room| {
+        let passed = Passed::gathered(pieces.clone(), room);
+        (Some(Arc::new(passed)), Sending::Pieces(pieces))
+    };
+    let body = match body {
+        Coming::Passing(body) => body,
+        Coming::Here(bytes, room) => return Ok(gathered(VecDeque::from([bytes]), room)),
+    };
     if body.is_end_stream() {
         return Ok((None, Sending::Pieces(VecDeque::new())));
     }
-    let length = body.size_hint().exact();
     if signed {
-        let most = length.unwrap_or(SIGN_MAX_BYTES);
-        if most > SIGN_MAX_BYTES {
-            return Err(Fault::new(Code::GatewayBody));
-        }
-        let full = || Fault::new(Code::Busy).cause("too many large requests are being signed");
-        let room = share(&gateway.gathering, most).ok_or_else(full)?;
-        let pieces = gather(body, most).await?;
-        return Ok((Some(Arc::new(Passed::gathered(pieces.clone(), room))), Sending::Pieces(pieces)));
+        let (pieces, room) = whole(gateway, body).await?;
+        return Ok(gathered(pieces, room));
     }
-    let short = length.filter(|length| *length <= REPEAT_MAX_BYTES);
+    let short = body.size_hint().exact().filter(|length| *length <= REPEAT_MAX_BYTES);
     let passed = match short.and_then(|length| Some((length, share(&gateway.copies, length)?))) {
         Some((length, room)) => Passed::keeping(length, room),
         None => Passed::default(),
     };
     let passed = Arc::new(passed);
     Ok((Some(passed.clone()), Sending::Passing(body, passed)))
+}
+
+/// Reads a body whole, with a share of the room that all such bodies have.
+///
+/// # Errors
+/// `busy` when there is no room; those of [`gather`].
+pub(crate) async fn whole<A: Authority>(
+    gateway: &Gateway<A>,
+    body: Incoming,
+) -> Result<(VecDeque<Bytes>, OwnedSemaphorePermit), Fault> {
+    let most = body.size_hint().exact().unwrap_or(GATHER_MAX_BYTES);
+    if most > GATHER_MAX_BYTES {
+        return Err(Fault::new(Code::GatewayBody));
+    }
+    let full = || Fault::new(Code::Busy).cause("too many large requests are being read");
+    let mut room = share(&gateway.gathering, most).ok_or_else(full)?;
+    let pieces = gather(body, most).await?;
+    // It may be held while a person is asked, so what is not needed goes back.
+    let length: usize = pieces.iter().map(Bytes::len).sum();
+    drop(room.split(room.num_permits().saturating_sub(length)));
+    Ok((pieces, room))
 }
 
 /// A share of a room of bytes, if there is so much left.
@@ -617,12 +662,17 @@ pub(crate) struct Use<A: Authority> {
     status: u16,
     request_id: Option<String>,
     received: u64,
+    /// Counts what it costs.
+    meter: Option<Box<Meter>>,
 }
 
 impl<A: Authority> Use<A> {
     /// Counts bytes of the answer.
-    pub(crate) fn received(&mut self, bytes: u64) {
-        self.received += bytes;
+    pub(crate) fn received(&mut self, bytes: &[u8]) {
+        self.received += bytes.len() as u64;
+        if let Some(meter) = &mut self.meter {
+            meter.data(bytes);
+        }
     }
 
     /// The answer has come whole.
@@ -644,13 +694,18 @@ impl<A: Authority> Drop for Use<A> {
             _ if is_cut(&self.ended) => EndReason::Cut,
             known => known.unwrap_or(EndReason::Client),
         };
+        let sent = self.passed.as_ref().map_or(0, |passed| passed.bytes());
+        // An error costs nothing; a request whose client did not wait for the answer does.
+        let costs = matches!(self.status, 0 | 200..=299);
+        let usd = self.meter.as_ref().filter(|_| costs).map(|meter| meter.cost(sent, self.received));
         let end = End {
             status: self.status,
             request_id: self.request_id.take(),
-            sent: self.passed.as_ref().map_or(0, |passed| passed.bytes()),
+            sent,
             received: self.received,
             took: self.began.elapsed(),
             reason,
+            usd,
         };
         self.authority.ended(self.number, end);
     }

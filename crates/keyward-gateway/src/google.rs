@@ -38,9 +38,10 @@ pub(crate) async fn exchange<A: Authority>(
                 "expires_in": ASK_AGAIN_S,
             }),
         ),
-        Err(fault) => {
+        Err((fault, token)) => {
             let words = format!("{}: {} — {}", fault.code, fault.message, fault.help);
-            gateway.authority.denied(Denial { lease: None, fault, what: format!("POST {}", parts.uri.path()) });
+            let what = format!("POST {}", parts.uri.path());
+            gateway.authority.denied(Denial { lease: None, token, fault, what });
             reply(StatusCode::BAD_REQUEST, &json!({"error": "invalid_grant", "error_description": words}))
         }
     }
@@ -51,13 +52,14 @@ async fn token<A: Authority>(
     peer: &Peer,
     parts: &Parts,
     body: Incoming,
-) -> Result<String, Fault> {
-    local(&parts.headers, &peer.host)?;
-    let form = gather(body, FORM_MAX_BYTES).await?.into_iter().collect::<Vec<Bytes>>().concat();
+) -> Result<String, (Fault, Option<RunToken>)> {
+    let early = |fault| (fault, None);
+    local(&parts.headers, &peer.host).map_err(early)?;
+    let form = gather(body, FORM_MAX_BYTES).await.map_err(early)?.into_iter().collect::<Vec<Bytes>>().concat();
     let mut fields = form_urlencoded::parse(&form);
     let sent = fields.find(|(name, _)| name == "subject_token").map_or(Cow::Borrowed(""), |(_, value)| value);
-    let token = RunToken::of(sent.as_bytes()).ok_or_else(|| Fault::new(Code::GatewayToken))?;
-    gateway.authority.admit(token).await?;
+    let token = RunToken::of(sent.as_bytes()).ok_or_else(|| early(Fault::new(Code::GatewayToken)))?;
+    gateway.authority.admit(token).await.map_err(|fault| (fault, Some(token)))?;
     Ok(sent.into_owned())
 }
 

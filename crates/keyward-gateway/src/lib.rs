@@ -6,6 +6,7 @@
 
 mod authority;
 mod body;
+mod fence;
 mod forward;
 mod google;
 mod guard;
@@ -13,12 +14,13 @@ mod path;
 mod routes;
 mod server;
 mod shape;
-mod sign;
 mod upstream;
+mod usage;
 mod whose;
 
 pub use authority::{
-    Admitted, Authority, Began, Caller, Connection, Denial, End, EndReason, Ended, Held, Placement, RunToken, Upstream,
+    Admitted, Authority, Began, Caller, Connection, Denial, End, EndReason, Ended, Held, Placement, RunToken, Slot,
+    Upstream,
 };
 pub use routes::{Pattern, PatternError, Route};
 pub use server::Gateway;

@@ -35,6 +35,23 @@ pub struct Route {
     #[serde(default)]
     pub(crate) arn: bool,
     allow: Vec<String>,
+    /// Calls that a model answers, which say which one and what it used.
+    #[serde(default)]
+    counted: Vec<String>,
+    /// Calls that cost nothing, besides GET, HEAD and DELETE.
+    #[serde(default)]
+    free: Vec<String>,
+}
+
+/// What a call is for a fence by model or money.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cost<'t> {
+    /// It costs nothing.
+    Free,
+    /// A model answers it: the one of the path, or the one that the body names.
+    Counted(Option<&'t str>),
+    /// Nobody can tell.
+    Unknown,
 }
 
 /// What `:` is in a path of an API.
@@ -68,13 +85,44 @@ impl Route {
         })
     }
 
+    /// Whether its calls say which model they are for and what was used, so that a fence can look at that.
+    pub fn counts(&self) -> bool {
+        !self.counted.is_empty()
+    }
+
+    /// What a call is for a fence by model or money.
+    pub(crate) fn cost<'t>(&'static self, method: &str, target: &'t Target) -> Cost<'t> {
+        if matches!(method, "GET" | "HEAD" | "DELETE") {
+            return Cost::Free;
+        }
+        let found = |list: &'static [String]| {
+            list.iter()
+                .filter_map(|text| Pattern::split(text))
+                .filter(|p| p.takes_method(method))
+                .find_map(|p| self.segments(p.path, target).map(|segments| (p.path, segments)))
+        };
+        if found(&self.free).is_some() {
+            return Cost::Free;
+        }
+        match found(&self.counted) {
+            None => Cost::Unknown,
+            Some((pattern, segments)) => Cost::Counted(model(pattern, segments)),
+        }
+    }
+
     fn takes_path(&self, pattern: &str, target: &Target) -> bool {
+        self.segments(pattern, target).is_some()
+    }
+
+    /// The segments of a path that are those of a pattern: all, or those behind a prefix.
+    fn segments<'t>(&self, pattern: &str, target: &'t Target) -> Option<impl Iterator<Item = &'t str> + Clone> {
         let mut segments = target.segments();
         if takes(pattern, segments.clone(), self.colon) {
-            return true;
+            return Some(segments);
         }
         let first = segments.next().unwrap_or_default();
-        self.prefixes.iter().any(|prefix| prefix == first) && takes(pattern, segments, self.colon)
+        let fits = self.prefixes.iter().any(|prefix| prefix == first) && takes(pattern, segments.clone(), self.colon);
+        fits.then_some(segments)
     }
 }
 
@@ -190,6 +238,15 @@ fn takes<'a>(pattern: &str, mut segments: impl Iterator<Item = &'a str>, colon: 
     segments.next().is_none()
 }
 
+/// What stands for `{model}` in a path that is as a pattern says.
+fn model<'t>(pattern: &str, segments: impl Iterator<Item = &'t str>) -> Option<&'t str> {
+    let pieces = pattern.strip_prefix('/').unwrap_or(pattern).split('/');
+    pieces.zip(segments).find_map(|(wanted, segment)| {
+        let (before, after) = wanted.split_once("{model}")?;
+        segment.strip_prefix(before)?.strip_suffix(after)
+    })
+}
+
 /// Why a pattern cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PatternError {
@@ -231,6 +288,14 @@ mod tests {
                 Pattern::parse(text).unwrap();
                 assert!(!route.allow[..n].contains(text), "{}: {text} twice", route.name);
             }
+            for text in route.counted.iter().chain(&route.free) {
+                let path = |text: &str| text.replace("{model}", "{deployment}");
+                let listed = route.allow.iter().any(|allowed| allowed == text || *allowed == path(text));
+                let within = route.allow.iter().any(|allowed| text.ends_with(allowed.trim_start_matches("* ")));
+                let literal = text.contains("count-tokens:");
+                assert!(listed || within || literal, "{}: {text} is not allowed anyway", route.name);
+                Pattern::parse(text).unwrap();
+            }
         }
     }
 
@@ -271,6 +336,65 @@ mod tests {
         ] {
             assert!(allowed(name, method, path, &[]), "{name}: {method} {path}");
         }
+    }
+
+    #[test]
+    fn a_fence_knows_what_a_call_costs_or_that_nobody_does() {
+        for (name, method, path, cost) in [
+            ("anthropic", "POST", "/v1/messages?beta=true", Cost::Counted(None)),
+            ("anthropic", "POST", "/v1/messages/count_tokens", Cost::Free),
+            ("anthropic", "POST", "/v1/messages/batches", Cost::Unknown),
+            ("anthropic", "GET", "/v1/messages/batches", Cost::Free),
+            ("anthropic", "POST", "/v1/complete", Cost::Unknown),
+            ("anthropic", "PUT", "/v1/messages", Cost::Unknown),
+            (
+                "bedrock",
+                "POST",
+                "/model/us.anthropic.claude-x-v1%3A0/converse",
+                Cost::Counted(Some("us.anthropic.claude-x-v1:0")),
+            ),
+            ("bedrock", "POST", "/model/x/count-tokens", Cost::Free),
+            ("bedrock", "POST", "/openai/v1/chat/completions", Cost::Counted(None)),
+            ("bedrock", "POST", "/guardrail/g/version/1/apply", Cost::Unknown),
+            (
+                "vertex",
+                "POST",
+                "/v1/projects/p/locations/l/publishers/a/models/claude-x@1:streamRawPredict",
+                Cost::Counted(Some("claude-x@1")),
+            ),
+            (
+                "vertex",
+                "POST",
+                "/projects/p/locations/l/publishers/g/models/m:generateContent",
+                Cost::Counted(Some("m")),
+            ),
+            ("vertex", "POST", "/v1/projects/p/locations/l/publishers/a/models/count-tokens:rawPredict", Cost::Free),
+            ("vertex", "POST", "/v1/projects/p/locations/l/publishers/a/models/m:predict", Cost::Unknown),
+            ("foundry", "POST", "/anthropic/v1/messages", Cost::Counted(None)),
+            ("foundry", "POST", "/openai/deployments/mine/chat/completions", Cost::Counted(Some("mine"))),
+            ("foundry", "POST", "/openai/deployments/mine/images/generations", Cost::Unknown),
+            ("openai", "POST", "/v1/chat/completions", Cost::Counted(None)),
+            ("openai", "POST", "/responses", Cost::Counted(None)),
+            ("openai", "POST", "/v1/batches", Cost::Unknown),
+            ("openai", "POST", "/v1/images/generations", Cost::Unknown),
+            ("openai", "POST", "/v1/files", Cost::Free),
+            (
+                "gemini",
+                "POST",
+                "/v1beta/models/gemini-x:streamGenerateContent?alt=sse",
+                Cost::Counted(Some("gemini-x")),
+            ),
+            ("gemini", "POST", "/v1beta/models/gemini-x%3AgenerateContent", Cost::Counted(Some("gemini-x"))),
+            ("gemini", "POST", "/v1beta/interactions", Cost::Unknown),
+            ("github", "POST", "/repos/o/r/issues", Cost::Unknown),
+            ("generic", "POST", "/x", Cost::Unknown),
+        ] {
+            let route = Route::find(name).unwrap();
+            let target = Target::parse(path, route, None).unwrap();
+            assert_eq!(route.cost(method, &target), cost, "{name}: {method} {path}");
+        }
+        let counting = ROUTES.iter().filter(|route| route.counts()).map(|route| route.name.as_str());
+        assert_eq!(counting.collect::<Vec<_>>(), ["anthropic", "bedrock", "vertex", "foundry", "openai", "gemini"]);
     }
 
     #[test]

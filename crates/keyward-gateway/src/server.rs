@@ -7,7 +7,7 @@
 use crate::forward::{answer, is_cut, malformed};
 use crate::guard::Guard;
 use crate::upstream::Connections;
-use crate::whose::{Monitor, Trees};
+use crate::whose::{Monitor, Trees, program};
 use crate::{Authority, Caller, Connection, Ended};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -136,14 +136,18 @@ impl<A: Authority> Gateway<A> {
         (socket.uid == geteuid().as_raw()).then_some(socket.inode)
     }
 
-    /// Which process of the run of `root` holds the client's end of a connection.
-    pub(crate) async fn look(&self, root: ProcessId, connection: Connection) -> Option<Caller> {
+    /// Which process of the run of `root` holds the client's end of a connection, and its program.
+    pub(crate) async fn look(&self, root: ProcessId, connection: Connection) -> Option<Called> {
         let asked = Instant::now();
         let _look = self.looks.acquire().await.ok()?;
         let trees = self.trees.clone();
-        tokio::task::spawn_blocking(move || trees.caller(root, connection, asked)).await.ok()?
+        let look = move || trees.caller(root, connection, asked).map(|caller| (caller, program(caller)));
+        tokio::task::spawn_blocking(look).await.ok()?
     }
 }
+
+/// Which process calls, and the path of its program where that could be read.
+pub(crate) type Called = (Caller, Option<Arc<str>>);
 
 /// The client's end of a connection, and what is known of it.
 pub(crate) struct Peer {
@@ -151,7 +155,7 @@ pub(crate) struct Peer {
     pub(crate) connection: Connection,
     /// What `Host` must be.
     pub(crate) host: Arc<str>,
-    caller: Mutex<Option<(ProcessId, Caller)>>,
+    caller: Mutex<Option<(ProcessId, Called)>>,
     under_way: Mutex<Option<watch::Receiver<Option<Ended>>>>,
 }
 
@@ -161,13 +165,13 @@ impl Peer {
     }
 
     /// Who calls, if that was looked up for the run of `root`.
-    pub(crate) fn caller(&self, root: ProcessId) -> Option<Caller> {
-        lock(&self.caller).filter(|(of, _)| *of == root).map(|(_, caller)| caller)
+    pub(crate) fn caller(&self, root: ProcessId) -> Option<Called> {
+        lock(&self.caller).as_ref().filter(|(of, _)| *of == root).map(|(_, called)| called.clone())
     }
 
     /// Keeps who calls.
-    pub(crate) fn remember(&self, root: ProcessId, caller: Caller) {
-        *lock(&self.caller) = Some((root, caller));
+    pub(crate) fn remember(&self, root: ProcessId, called: Called) {
+        *lock(&self.caller) = Some((root, called));
     }
 
     /// Notes the lease of the answer that is being written, if one is.

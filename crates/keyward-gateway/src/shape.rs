@@ -65,7 +65,8 @@ impl Shape {
     }
 
     /// The answer that tells a client why its request went nowhere: status, JSON body, `x-keyward-code` with the code, and
-    /// for AWS the header that its clients read. Clients made by Stainless (those of Anthropic and OpenAI) try again by
+    /// for AWS the header that its clients read. A refusal in the shape of AWS is 400, as services of AWS with JSON have it too:
+    /// the name of the error is in that header, and Claude Code repeats a 403 of Bedrock for minutes, whatever it says. Clients made by Stainless (those of Anthropic and OpenAI) try again by
     /// themselves after a 5xx; `x-should-retry: false` keeps them from it where another try can bring nothing.
     pub(crate) fn answer(self, fault: &Fault) -> Response<String> {
         let status = status(fault.code);
@@ -111,7 +112,8 @@ impl Shape {
             }),
         };
         let mut answer = Response::new(body.to_string());
-        *answer.status_mut() = status;
+        let is_refused = self == Self::Aws && status == StatusCode::FORBIDDEN;
+        *answer.status_mut() = if is_refused { StatusCode::BAD_REQUEST } else { status };
         let headers = answer.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(HeaderName::from_static("x-keyward-code"), HeaderValue::from_static(code));
@@ -217,7 +219,7 @@ mod tests {
         for (shape, expected) in SHAPES.into_iter().zip(expected) {
             let (answer, body) = body(shape, &fault);
             assert_eq!(body, expected, "{shape:?}");
-            assert_eq!(answer.status(), 403);
+            assert_eq!(answer.status(), if shape == Shape::Aws { 400 } else { 403 });
             assert_eq!(answer.headers()["content-type"], "application/json");
             assert_eq!(answer.headers()["x-keyward-code"], "lease.revoked");
             assert_eq!(answer.headers()["x-should-retry"], "false");

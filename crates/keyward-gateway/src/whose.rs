@@ -7,6 +7,7 @@
 
 use crate::{Caller, Connection};
 use keyward_core::ProcessId;
+use keyward_diag::plain;
 use rustix::fs::{CWD, Dir, Mode, OFlags, openat, readlinkat_raw};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with};
 use std::collections::{HashMap, HashSet};
@@ -15,7 +16,7 @@ use std::io::{self, Read};
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How old the list of a run's processes may be before it is made anew for a socket that is found in it.
@@ -260,6 +261,15 @@ fn process(pid: u32) -> Option<(ProcessId, u32)> {
     let parent = fields.nth(1)?.parse().ok()?;
     let start = fields.nth(17)?.parse().ok()?;
     Some((ProcessId { pid, start }, parent))
+}
+
+/// Path of the program of who called (proc_pid_exe(5)), printable and at most 4096 characters; `None` when it cannot be
+/// read, and for a process that has ended.
+pub(crate) fn program(caller: Caller) -> Option<Arc<str>> {
+    let (Caller::Exact(id) | Caller::OneOf(_, id)) = caller else { return None };
+    let path = fs::read_link(format!("/proc/{}/exe", id.pid)).ok()?;
+    // Read after the link: the number may have been given to another one in between.
+    process(id.pid).is_some_and(|(now, _)| now == id).then(|| plain(&path.to_string_lossy(), 4096).into())
 }
 
 /// Tells the inode of each socket that a process holds (proc_pid_fd(5)).

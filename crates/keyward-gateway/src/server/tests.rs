@@ -4,9 +4,9 @@
 use super::Gateway;
 use crate::upstream::Connections;
 use crate::{
-    Admitted, Authority, Began, Caller, Denial, End, EndReason, Ended, Held, Placement, Route, RunToken, Upstream,
+    Admitted, Authority, Began, Caller, Denial, End, EndReason, Ended, Held, Placement, Route, RunToken, Slot, Upstream,
 };
-use keyward_core::{Credential, ProcessId};
+use keyward_core::{Credential, Model, ProcessId};
 use keyward_diag::{Code, Fault};
 use keyward_secret::SecretBytes;
 use std::collections::BTreeMap;
@@ -22,6 +22,7 @@ use uuid::Uuid;
 
 mod callers;
 mod calls;
+mod fences;
 mod streams;
 
 /// Longer than anything here takes; a test that waits for this fails.
@@ -48,6 +49,10 @@ struct Fake {
     told: Mutex<Vec<Told>>,
     changed: watch::Sender<usize>,
     credential: Mutex<Option<Vec<u8>>>,
+    /// Models of the requests that came to the fence, as sent and as named.
+    fenced: Mutex<Vec<Option<(String, String)>>>,
+    /// What the fence answers, once it does.
+    allows: watch::Sender<Option<Result<(), Fault>>>,
 }
 
 impl Authority for Fake {
@@ -56,6 +61,13 @@ impl Authority for Fake {
             return Err(Fault::new(Code::GatewayToken));
         }
         self.admitted.lock().unwrap().clone()
+    }
+
+    async fn fence(&self, _lease: Uuid, model: Option<Model<'_>>) -> Result<Slot, Fault> {
+        self.fenced.lock().unwrap().push(model.map(|model| (model.sent.to_owned(), model.name.to_owned())));
+        let mut allows = self.allows.subscribe();
+        let answer = allows.wait_for(Option::is_some).await.unwrap().clone();
+        answer.unwrap().map(|()| None)
     }
 
     async fn credential(&self, _lease: Uuid, refused: Option<u64>) -> Result<Held, Fault> {
@@ -143,6 +155,7 @@ impl Bench {
             placement: Placement::Bearer,
             only: Arc::from(["* /{rest...}".to_owned()]),
             containers: false,
+            fence: None,
             ended: told,
         };
         change(&mut admitted);
@@ -155,6 +168,8 @@ impl Bench {
             told: Mutex::default(),
             changed: watch::channel(0).0,
             credential: Mutex::default(),
+            fenced: Mutex::default(),
+            allows: watch::channel(Some(Ok(()))).0,
         });
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();

@@ -76,7 +76,8 @@ async fn a_profile_may_let_containers_in() {
     let shell = Shell::new();
     let bench = bench(&shell, port, true).await;
     assert_eq!(bench.ask("GET /a", &[], "").await.status(), 200);
-    assert_eq!(bench.fake.used().await.0.caller, Caller::Unknown);
+    let (began, _) = bench.fake.used().await;
+    assert_eq!((began.caller, began.program), (Caller::Unknown, None));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -94,6 +95,7 @@ async fn the_process_that_calls_is_named_be_it_the_root_or_below_it() {
         let text = tokio::task::spawn_blocking(move || shell.end()).await.unwrap();
         assert!(text.starts_with("HTTP/1.1 200 OK"), "{text}");
         let (began, _) = bench.fake.used().await;
+        assert!(began.program.is_some_and(|program| program.ends_with("/bash")), "also of one that has ended since");
         match began.caller {
             Caller::Exact(who) if holders == 1 => assert_eq!(who == root, !below),
             Caller::OneOf(2, who) if holders == 2 => assert_eq!(who, root),

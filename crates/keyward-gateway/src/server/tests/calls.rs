@@ -104,7 +104,7 @@ async fn a_web_page_and_another_name_of_this_host_are_refused_before_anything_el
             "{host} {field}"
         );
         let denial = bench.fake.denied().await;
-        assert_eq!((denial.lease, denial.what.as_str()), (None, "GET /a"));
+        assert_eq!((denial.lease, denial.token, denial.what.as_str()), (None, None, "GET /a"));
     }
 }
 
@@ -167,6 +167,7 @@ async fn refusals_speak_the_language_of_the_api_and_say_the_remedy() {
     for told in bench.fake.told(3).await {
         let Told::Denied(denial) = told else { panic!("{told:?}") };
         assert_eq!((denial.lease, denial.what.as_str()), (None, "POST /v1/messages"));
+        assert_eq!(denial.token, RunToken::of(TOKEN.as_bytes()), "by which a lease that is over is found");
     }
 }
 

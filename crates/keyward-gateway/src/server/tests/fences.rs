@@ -1,0 +1,228 @@
+//! Requests of leases with a fence: what it is asked, what waits, and what a call has cost.
+
+use super::*;
+use keyward_core::{Fence, Usd};
+
+const HELLO: &str = r#"{"model":"claude-sonnet-4-6","messages":[]}"#;
+const SAID: &str = r#"{"type":"message","content":[{"text":"hi"}],"usage":{"input_tokens":1000,"output_tokens":100}}"#;
+
+fn fence(models: &[&str], usd: Option<u64>) -> Option<Arc<Fence>> {
+    let models = models.iter().map(|&model| model.to_owned()).collect();
+    Some(Arc::new(Fence { requests_per_minute: None, requests: Some(9), models, usd: usd.map(Usd) }))
+}
+
+async fn bench(port: u16, route: &'static str, fence: Option<Arc<Fence>>) -> Bench {
+    let change = |admitted: &mut Admitted| {
+        admitted.route = Route::find(route).unwrap();
+        admitted.only = Arc::from([]);
+        admitted.fence = fence;
+    };
+    Bench::with(port, change, Connections::new()).await
+}
+
+fn json_of(body: &str) -> [String; 2] {
+    ["Content-Type: application/json".to_owned(), format!("Content-Length: {}", body.len())]
+}
+
+async fn post(bench: &Bench, path: &str, body: &str) -> Message {
+    let fields = json_of(body);
+    bench.ask(&format!("POST {path}"), &[&fields[0], &fields[1], "Accept-Encoding: gzip"], body).await
+}
+
+/// A whole answer.
+fn answer(kind: &str, body: &str) -> &'static str {
+    format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n{body}", body.len()).leak()
+}
+
+fn asked(bench: &Bench) -> Vec<Option<(String, String)>> {
+    bench.fake.fenced.lock().unwrap().clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_fence_nothing_is_asked_or_changed() {
+    let (server, port) = Server::new().await;
+    let bench = bench(port, "anthropic", None).await;
+    let mut came = server.answering(answer("application/json", SAID));
+    assert_eq!(post(&bench, "/v1/messages", "no JSON").await.status(), 200);
+    let request = came.recv().await.unwrap();
+    assert_eq!((request.text(), request.field("accept-encoding")), ("no JSON", Some("gzip")));
+    assert!(asked(&bench).is_empty());
+    assert_eq!(bench.fake.used().await.1.usd, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_is_counted_by_what_its_answer_says() {
+    let (server, port) = Server::new().await;
+    let bench = bench(port, "anthropic", fence(&[], Some(1_000_000))).await;
+    let mut came = server.answering(answer("application/json", SAID));
+    assert_eq!(post(&bench, "/v1/messages", HELLO).await.text(), SAID, "it comes as it is");
+    let request = came.recv().await.unwrap();
+    assert_eq!((request.text(), request.field("accept-encoding")), (HELLO, Some("identity")));
+    let (_, end) = bench.fake.used().await;
+    assert_eq!((end.usd, end.sent), (Some(Usd(3_000 + 1_500)), HELLO.len() as u64));
+    let name = "claude-sonnet-4-6".to_owned();
+    assert_eq!(asked(&bench), [Some((name.clone(), name))]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_in_pieces_is_read_whole_and_sent_once() {
+    let (server, port) = Server::new().await;
+    let bench = bench(port, "anthropic", fence(&["claude-*"], None)).await;
+    let mut came = server.answering(answer("application/json", SAID));
+    let mut client = bench.client().await;
+    client.send(bench.request("POST /v1/messages", &["Transfer-Encoding: chunked"], "")).await;
+    let body = format!(r#"{{"messages":["{}"],"model":"claude-x"}}"#, "x".repeat(100_000));
+    for piece in body.as_bytes().chunks(7_000) {
+        client.send([format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat()).await;
+    }
+    client.send("0\r\n\r\n").await;
+    assert_eq!(client.message().await.unwrap().status(), 200);
+    assert_eq!(came.recv().await.unwrap().text(), body);
+    assert_eq!(bench.fake.used().await.1.usd, None, "money is not counted");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_is_counted_as_it_passes_and_an_error_costs_nothing() {
+    let events = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":1000,\"output_tokens\":1}}}\n\nevent: message_delta\ndata: {\"type\":\"message_delta\",\"usage\":{\"output_tokens\":100}}\n\n";
+    let failed = "HTTP/1.1 529 Overloaded\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
+    for (told, usd) in [(answer("text/event-stream", events), Some(Usd(4_500))), (failed, None)] {
+        let (server, port) = Server::new().await;
+        let bench = bench(port, "anthropic", fence(&[], Some(1_000_000))).await;
+        let _came = server.answering(told);
+        post(&bench, "/v1/messages", HELLO).await;
+        assert_eq!(bench.fake.used().await.1.usd, usd);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_goes_away_early_is_counted_by_the_bytes() {
+    let (server, port) = Server::new().await;
+    let bench = bench(port, "anthropic", fence(&[], Some(1_000_000))).await;
+    let fields = json_of(HELLO);
+    let mut client = bench.client().await;
+    client.send(bench.request("POST /v1/messages", &[&fields[0], &fields[1]], HELLO)).await;
+    let mut upstream = server.accept().await;
+    upstream.message().await.unwrap();
+    drop(client);
+    let (_, end) = bench.fake.used().await;
+    let tokens = (HELLO.len() as u64).div_ceil(4);
+    assert_eq!((end.status, end.usd), (0, Some(Usd(tokens * 3))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_waits_at_its_fence_and_no_byte_of_it_leaves() {
+    let (server, port) = Server::new().await;
+    let bench = bench(port, "anthropic", fence(&["claude-haiku-*"], None)).await;
+    let mut came = server.answering(answer("application/json", SAID));
+    bench.fake.allows.send_replace(None);
+    let fields = json_of(HELLO);
+    let mut client = bench.client().await;
+    client.send(bench.request("POST /v1/messages", &[&fields[0], &fields[1]], HELLO)).await;
+    while asked(&bench).is_empty() {
+        tokio::task::yield_now().await;
+    }
+    assert!(came.try_recv().is_err());
+    bench.fake.allows.send_replace(Some(Ok(())));
+    assert_eq!(client.message().await.unwrap().status(), 200);
+    came.recv().await.unwrap();
+
+    let fault = Fault::new(Code::FenceReached).cause("1000 requests so far");
+    bench.fake.allows.send_replace(Some(Err(fault)));
+    let refused = post(&bench, "/v1/messages", HELLO).await;
+    assert_eq!((refused.status(), refused.field("x-should-retry")), (403, Some("false")));
+    assert!(refused.text().contains("permission_error") && refused.text().contains("fence.reached: "), "{refused:?}");
+    assert!(refused.text().contains("1000 requests so far") && refused.text().contains("keyward approvals"));
+    assert!(came.try_recv().is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoke_ends_the_wait_and_so_does_a_client_that_goes() {
+    let (_server, port) = Server::new().await;
+    let bench = bench(port, "anthropic", fence(&["x"], None)).await;
+    bench.fake.allows.send_replace(None);
+    let fields = json_of(HELLO);
+    let mut client = bench.client().await;
+    client.send(bench.request("POST /v1/messages", &[&fields[0], &fields[1]], HELLO)).await;
+    while bench.fake.allows.receiver_count() == 0 {
+        tokio::task::yield_now().await;
+    }
+    drop(client);
+    timeout(LONG, bench.fake.allows.closed()).await.unwrap();
+    let mut client = bench.client().await;
+    client.send(bench.request("POST /v1/messages", &[&fields[0], &fields[1]], HELLO)).await;
+    while bench.fake.allows.receiver_count() == 0 {
+        tokio::task::yield_now().await;
+    }
+    bench.fake.ended.send_replace(Some(Ended::Revoked));
+    let refused = client.message().await.unwrap();
+    assert!(refused.status() == 403 && refused.text().contains("lease.revoked"), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_fence_cannot_judge_goes_nowhere() {
+    let (_server, port) = Server::new().await;
+    let completion = r#"{"model":"gpt-5","stream":true}"#;
+    for (route, path, body, status, words) in [
+        ("anthropic", "/v1/messages", "", 400, "gateway.request_malformed"),
+        ("anthropic", "/v1/messages", "model=claude-haiku-4-5", 400, "gateway.request_malformed"),
+        ("anthropic", "/v1/messages", "{}", 400, "names no model"),
+        ("anthropic", "/v1/messages", r#"{"model":"claude-haiku-4-5","model":"claude-opus-5"}"#, 400, "twice"),
+        ("anthropic", "/v1/messages", r#"{"model":"claude-haiku-4-5","MODEL":"claude-opus-5"}"#, 400, "other letters"),
+        ("anthropic", "/v1/messages", r#"{"model":"claude-opus-99"}"#, 403, "fence.uncounted"),
+        ("anthropic", "/v1/messages/batches", r#"{"requests":[]}"#, 403, "says neither its model"),
+        ("anthropic", "/v1/messages", r#"{"model":"claude-opus-4-6","speed":"fast"}"#, 403, "other prices"),
+        ("openai", "/v1/chat/completions", completion, 403, "include_usage"),
+        ("openai", "/v1/responses", r#"{"model":"gpt-5","background":true}"#, 403, "in the background"),
+        ("openai", "/v1/images/generations", r#"{"model":"gpt-5"}"#, 403, "says neither its model"),
+        ("bedrock", "/model/evil.model-v1:0/invoke", "{}", 400, "evil.model-v1:0"),
+    ] {
+        let bench = bench(port, route, fence(&[], Some(1_000_000))).await;
+        let refused = post(&bench, path, body).await;
+        assert!(refused.status() == status && refused.text().contains(words), "{path} {body}: {refused:?}");
+        assert!(asked(&bench).is_empty(), "a person is not asked what cannot be");
+        assert_eq!(bench.fake.denied().await.lease, Some(Uuid::from_u128(9)), "it is in the log");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_of_the_path_is_the_one_that_is_sent() {
+    for (route, path, sent, name) in [
+        (
+            "bedrock",
+            "/model/us.anthropic.claude-haiku-4-5-v1%3A0/invoke",
+            "us.anthropic.claude-haiku-4-5-v1:0",
+            "claude-haiku-4-5-v1:0",
+        ),
+        (
+            "bedrock",
+            "/model/us.anthropic.cl%61ude-haiku-4-5-v1:0/converse",
+            "us.anthropic.claude-haiku-4-5-v1:0",
+            "claude-haiku-4-5-v1:0",
+        ),
+        (
+            "vertex",
+            "/v1/projects/p/locations/l/publishers/anthropic/models/claude-x%401:rawPredict",
+            "claude-x@1",
+            "claude-x",
+        ),
+        ("gemini", "/v1beta/models/gemini-x:generateContent", "gemini-x", "gemini-x"),
+    ] {
+        let (server, port) = Server::new().await;
+        let bench = bench(port, route, fence(&["x"], None)).await;
+        let mut came = server.answering(answer("application/json", "{}"));
+        assert_eq!(post(&bench, path, r#"{"model":"another"}"#).await.status(), 200);
+        came.recv().await.unwrap();
+        assert_eq!(asked(&bench), [Some((sent.to_owned(), name.to_owned()))], "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_are_counted_without_looking_into_them() {
+    let (server, port) = Server::new().await;
+    let bench = bench(port, "anthropic", fence(&[], None)).await;
+    let _came = server.answering(answer("application/json", SAID));
+    for path in ["/v1/messages", "/v1/messages/batches"] {
+        assert_eq!(post(&bench, path, "no JSON").await.status(), 200);
+    }
+    assert_eq!(asked(&bench), [None, None]);
+}
