@@ -2,12 +2,15 @@
 //!
 //! The credential is a JSON document with `AccessKeyId`, `SecretAccessKey` and, if there is one, `SessionToken`, by which
 //! requests are signed. Sources in the order of the SDKs ("Credential provider chain" of the AWS SDKs and Tools Reference
-//! Guide): stored secrets, a profile of the shared files with its `credential_process`, the endpoint of a container, and the
-//! metadata service of an instance in version 2. The variables of a shell are not among them, since the broker does not see
-//! them: what they hold is stored. Never assumes a role, never falls back to version 1, and never goes on to the next source
-//! where one is there and fails.
+//! Guide): stored secrets, which stand in the place of variables; a profile of the shared files, with its role, its identity
+//! token, its login, its keys or its `credential_process`; the endpoint of a container; and the metadata service of an
+//! instance in version 2. Variables are not among them: the broker is started without them, so that which keys are used does
+//! not hang on the shell that started it. Never falls back to version 1 of the metadata service, and never goes on to the
+//! next source where one is there and fails.
 
 mod files;
+mod login;
+mod role;
 
 use crate::http::{self, Answer, check_metadata_url};
 use crate::oauth::{self, TIMEOUT_FIELD, invalid, not_a_credential, troubled};
@@ -16,11 +19,15 @@ use crate::{field, json, own_file, secret_field};
 use bytes::Bytes;
 use files::{Entry, Files};
 use jiff::Timestamp;
-use keyward_core::{Credential, IssueError, Issuer, Issuing, KindRole, KindSpec, Order, Settings, Shape, Usual};
+use keyward_core::{
+    Beside, Credential, IssueError, Issuer, Issuing, KindRole, KindSpec, Order, Settings, Shape, Usual,
+};
 use keyward_diag::Code;
 use keyward_secret::{SecretBytes, SecretText};
+use login::Login;
 use reqwest::Method;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use role::{Base, Role, Sts};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -66,7 +73,20 @@ static SPEC: KindSpec = KindSpec {
         field("container_url", Shape::Text, false, "what AWS_CONTAINER_CREDENTIALS_FULL_URI says in the container"),
         field("container_token_file", Shape::Path, false, "what AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE names there"),
         field("instance_url", Shape::Text, false, "metadata service, http://169.254.169.254 when left out"),
-        field("region", Shape::Text, false, "region; left out, that of the shared profile, else us-east-1"),
+        field("sts_url", Shape::Url, false, "STS, for roles; that of the region when left out"),
+        field("sso_url", Shape::Url, false, "portal of IAM Identity Center, that of its region when left out"),
+        field(
+            "sso_cache",
+            Shape::Path,
+            false,
+            "where `aws sso login` leaves its tokens, ~/.aws/sso/cache when left out",
+        ),
+        field(
+            "region",
+            Shape::Text,
+            false,
+            "region; left out, that of the shared profile is written here, else us-east-1",
+        ),
         field("base_url", Shape::Url, false, "the API, that of the region when left out"),
         TIMEOUT_FIELD,
     ],
@@ -81,7 +101,21 @@ impl Issuer for Aws {
     fn issue<'a>(&'a self, order: &'a Order) -> Issuing<'a> {
         Box::pin(find(order))
     }
+
+    /// The region of the shared profile.
+    fn beside<'a>(&'a self, order: &'a Order) -> Beside<'a> {
+        Box::pin(async move {
+            let settings = &order.profile.settings;
+            let files = read_files(settings).await.ok();
+            let region = files.as_ref().and_then(|files| files.entry(shared_profile(settings))?.region());
+            let region = region.filter(|region| region_name(region).is_ok());
+            region.map(|region| ("region", region.to_owned())).into_iter().collect()
+        })
+    }
 }
+
+/// The error of a profile of the shared files: what is wrong with it, which goes on after its name, and what to do.
+type Refused<'r> = &'r (dyn Fn(&str, &str) -> IssueError + Sync);
 
 /// Keys as AWS and programs write them. Fields that are not known are passed over.
 #[derive(serde::Deserialize)]
@@ -118,29 +152,36 @@ async fn find(order: &Order) -> Result<Credential, IssueError> {
         };
     }
     let files = if matches!(named, None | Some(PROFILE)) { read_files(settings).await? } else { Files::default() };
-    let wanted = settings.text("profile").unwrap_or("default");
+    let wanted = shared_profile(settings);
     let entry = files.entry(wanted);
+    let region = region_name(role::region(settings, entry.as_ref()))?;
     let mut credential = match (named, &entry) {
         (Some(CONTAINER), _) => container(settings, deadline).await,
         (Some(INSTANCE), _) => instance(settings, deadline).await,
-        (_, Some(entry)) => profile(order, wanted, entry).await,
+        (_, Some(_)) => {
+            let sts = Sts::of(settings, region, order.profile.name.as_str(), deadline)?;
+            profile(order, &files, wanted, &sts, deadline).await
+        }
         (None, None) if settings.text("profile").is_none() => match settings.text("container_url") {
             Some(_) => container(settings, deadline).await,
             None => instance(settings, deadline).await.map_err(nowhere),
         },
         _ => Err(invalid(format!("the shared files of AWS have no profile `{}`", keyward_diag::plain(wanted, 64)))),
     }?;
-    let region = settings.text("region").or(entry.as_ref().and_then(|entry| entry.region()));
-    credential.facts.insert("region", region_name(region)?);
+    credential.facts.insert("region", region.to_owned());
     Ok(credential)
 }
 
+/// The profile of the shared files that is looked at.
+fn shared_profile(settings: &Settings) -> &str {
+    settings.text("profile").unwrap_or("default")
+}
+
 /// A region becomes a part of a host name.
-fn region_name(region: Option<&str>) -> Result<String, IssueError> {
-    let region = region.unwrap_or(REGION);
+fn region_name(region: &str) -> Result<&str, IssueError> {
     let is_name = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     if (1..=32).contains(&region.len()) && region.bytes().all(is_name) {
-        Ok(region.to_owned())
+        Ok(region)
     } else {
         Err(invalid("the region is not one such as `us-east-1`"))
     }
@@ -204,7 +245,7 @@ fn secrets(order: &Order) -> Result<Credential, IssueError> {
     let id = text("access_key_id")?.ok_or_else(|| missing("access_key_id"))?;
     let secret = text("secret_access_key")?.ok_or_else(|| missing("secret_access_key"))?;
     let mut credential = credential(&id, &secret, text("session_token")?.as_ref(), None)?;
-    credential.facts.insert("region", region_name(settings.text("region"))?);
+    credential.facts.insert("region", region_name(role::region(settings, None))?.to_owned());
     Ok(credential)
 }
 
@@ -219,41 +260,64 @@ async fn read_files(settings: &Settings) -> Result<Files, IssueError> {
         .map_err(|what| IssueError::refused(Code::IssuerFailed, what))
 }
 
-/// The keys of a profile of the shared files: those of the credentials file, else what its program prints, else those of the
-/// config file.
-async fn profile(order: &Order, name: &str, entry: &Entry<'_>) -> Result<Credential, IssueError> {
-    let refused = |what: &str, help: &str| {
-        let mut error =
-            IssueError::refused(Code::IssuerFailed, format!("the profile `{}` {what}", keyward_diag::plain(name, 64)));
+/// The keys to which a profile of the shared files leads: of its role, else its own.
+async fn profile(
+    order: &Order,
+    files: &Files,
+    name: &str,
+    sts: &Sts,
+    deadline: Instant,
+) -> Result<Credential, IssueError> {
+    let refused = |name: &str, what: &str, help: &str| {
+        let shown = keyward_diag::plain(name, 64);
+        let mut error = IssueError::refused(Code::IssuerFailed, format!("the profile `{shown}` {what}"));
         error.fault = error.fault.help(help);
         error
     };
-    if entry.get("role_arn").is_some() {
-        return Err(refused(
-            "assumes a role, which this issuer does not do",
-            "name a profile with keys or a `credential_process`; the process can assume the role",
-        ));
+    let (roles, base) = role::chain(files, name, refused)?;
+    let settings = &order.profile.settings;
+    let mut credential = match base {
+        Base::Instance => instance(settings, deadline).await?,
+        Base::Container => container(settings, deadline).await?,
+        Base::Profile(name, entry) => {
+            own(order, files, &entry, sts, deadline, &|what, help| refused(name, what, help)).await?
+        }
+    };
+    for role in roles.iter().rev() {
+        credential = sts.assume(role, &credential.token).await?;
     }
-    if entry.get("source_profile").is_some() {
+    Ok(credential)
+}
+
+/// The keys of a profile itself: by its identity token, its login, its keys in the credentials file, its program, its keys in
+/// the config file.
+async fn own(
+    order: &Order,
+    files: &Files,
+    entry: &Entry<'_>,
+    sts: &Sts,
+    deadline: Instant,
+    refused: Refused<'_>,
+) -> Result<Credential, IssueError> {
+    if let Some(path) = entry.get("web_identity_token_file") {
+        if !path.starts_with('/') {
+            return Err(refused("has a `web_identity_token_file` that is no absolute path", "write the absolute path"));
+        }
+        let role = Role::of(entry, refused)?;
+        let role = role.ok_or_else(|| refused("has a `web_identity_token_file` and no `role_arn`", "name the role"))?;
+        return sts.assume_with(&role, path).await;
+    }
+    if entry.get("source_profile").is_some() && entry.get("role_arn").is_none() {
         return Err(refused(
             "has a `source_profile` and no `role_arn`, so that nothing is taken from there",
             "name the source profile itself",
         ));
     }
-    for (key, what) in [
-        ("sso_session", "logs in by IAM Identity Center"),
-        ("sso_start_url", "logs in by IAM Identity Center"),
-        ("web_identity_token_file", "exchanges an identity token"),
-    ] {
-        if entry.get(key).is_some() {
-            return Err(refused(
-                &format!("{what}, which this issuer does not do"),
-                "let its `credential_process` be a program that does: `/usr/bin/aws configure export-credentials`",
-            ));
-        }
+    if let Some(login) = Login::of(files, entry, refused)? {
+        return login.keys(&order.profile.settings, deadline, refused).await;
     }
     if let Some(keys) = entry.credentials() {
-        return stand(keys, &refused);
+        return stand(keys, refused);
     }
     if let Some(line) = entry.get("credential_process") {
         let argv = files::split(line)
@@ -276,7 +340,7 @@ async fn profile(order: &Order, name: &str, entry: &Entry<'_>) -> Result<Credent
         return printed(&output);
     }
     match entry.config() {
-        Some(keys) => stand(keys, &refused),
+        Some(keys) => stand(keys, refused),
         None => Err(refused("has neither keys nor a `credential_process`", "add them, or name another profile")),
     }
 }
@@ -284,7 +348,7 @@ async fn profile(order: &Order, name: &str, entry: &Entry<'_>) -> Result<Credent
 /// Keys that stand in a file.
 fn stand(
     (id, secret, session): (&str, Option<&str>, Option<&str>),
-    refused: &dyn Fn(&str, &str) -> IssueError,
+    refused: Refused<'_>,
 ) -> Result<Credential, IssueError> {
     let half = || {
         refused("has an `aws_access_key_id` without `aws_secret_access_key`, or an empty one", "add what is missing")

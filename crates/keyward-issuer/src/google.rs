@@ -3,9 +3,12 @@
 //! A service account signs an assertion with its key and exchanges it (RFC 7523 section 2.1, RS256; "Using OAuth 2.0 for
 //! Server to Server Applications" of developers.google.com). An authorized user exchanges the refresh token that `gcloud auth
 //! application-default login` left. Application Default Credentials are looked for as Google's libraries do: the file that
-//! the profile names in place of `GOOGLE_APPLICATION_CREDENTIALS`, the well-known file of gcloud, the metadata server. Never
-//! keeps a key and never sends one anywhere: what leaves is an assertion of an hour, or the refresh token, to the token
-//! endpoint alone.
+//! the profile names in place of `GOOGLE_APPLICATION_CREDENTIALS`, the well-known file of gcloud, the metadata server; a file
+//! may also be of workload identity federation, or of an impersonation. The project is that of the profile, else of the
+//! credentials, else of gcloud's active configuration. Never keeps a key and never sends one anywhere: what leaves is an
+//! assertion of an hour, the refresh token or the subject token, to the token endpoint alone.
+
+mod outside;
 
 use crate::answer::Refusal;
 use crate::http::{self, check_metadata_url};
@@ -15,17 +18,19 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
 use keyward_core::{
-    Credential, FieldSpec, IssueError, Issuer, Issuing, KindRole, KindSpec, Order, Revoking, Shape, Usual, check_url,
+    Beside, Credential, FieldSpec, IssueError, Issuer, Issuing, KindRole, KindSpec, Order, Revoking, Shape, Usual,
+    check_url,
 };
 use keyward_diag::{Code, plain};
 use keyward_secret::SecretText;
+use outside::{Account, Impersonation};
 use reqwest::Method;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use ring::rand::SystemRandom;
 use ring::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::pki_types::pem::PemObject;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tokio::time::Instant;
 use url::Url;
 use zeroize::Zeroizing;
@@ -44,8 +49,11 @@ const SCOPE: &str = "https://www.googleapis.com/auth/cloud-platform";
 const GRANT: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 const METADATA: &str = "http://169.254.169.254";
 
-/// Below the home folder; `CLOUDSDK_CONFIG` of a shell is not seen here.
-const WELL_KNOWN: &str = ".config/gcloud/application_default_credentials.json";
+/// Below the home folder.
+const GCLOUD: &str = ".config/gcloud";
+
+/// In the folder of gcloud.
+const WELL_KNOWN: &str = "application_default_credentials.json";
 
 /// Life of an assertion: the longest that Google takes.
 const ASSERTION_S: i64 = 3600;
@@ -105,6 +113,7 @@ static ADC: KindSpec = KindSpec {
             false,
             "what GOOGLE_APPLICATION_CREDENTIALS names; that variable of a shell is not seen",
         ),
+        field("gcloud_folder", Shape::Path, false, "what CLOUDSDK_CONFIG names, ~/.config/gcloud when left out"),
         field("metadata_url", Shape::Text, false, "the metadata server, http://169.254.169.254 when left out"),
         SCOPE_FIELD,
         TIMEOUT_FIELD,
@@ -120,6 +129,10 @@ impl Issuer for ServiceAccount {
     fn issue<'a>(&'a self, order: &'a Order) -> Issuing<'a> {
         Box::pin(stored(order, "key", "service_account"))
     }
+
+    fn beside<'a>(&'a self, order: &'a Order) -> Beside<'a> {
+        Box::pin(project_beside(order, opened(order, "key").ok().map(|(file, _)| file)))
+    }
 }
 
 impl Issuer for AuthorizedUser {
@@ -129,6 +142,10 @@ impl Issuer for AuthorizedUser {
 
     fn issue<'a>(&'a self, order: &'a Order) -> Issuing<'a> {
         Box::pin(stored(order, "credentials", "authorized_user"))
+    }
+
+    fn beside<'a>(&'a self, order: &'a Order) -> Beside<'a> {
+        Box::pin(project_beside(order, opened(order, "credentials").ok().map(|(file, _)| file)))
     }
 
     /// At Google itself this ends the refresh token too, so that it is done only where the profile names the endpoint.
@@ -144,6 +161,13 @@ impl Issuer for Adc {
 
     fn issue<'a>(&'a self, order: &'a Order) -> Issuing<'a> {
         Box::pin(adc(order))
+    }
+
+    fn beside<'a>(&'a self, order: &'a Order) -> Beside<'a> {
+        Box::pin(async move {
+            let found = found(order).await.ok().flatten();
+            project_beside(order, found.map(|(file, _)| file)).await
+        })
     }
 }
 
@@ -161,21 +185,32 @@ struct File {
     client_secret: Option<SecretText>,
     refresh_token: Option<SecretText>,
     quota_project_id: Option<String>,
+    source_credentials: Option<Box<File>>,
+    #[serde(flatten)]
+    account: Account,
+    #[serde(flatten)]
+    impersonation: Impersonation,
 }
 
 /// Credentials from a stored secret, which must be of one kind.
 async fn stored(order: &Order, name: &str, kind: &str) -> Result<Credential, IssueError> {
+    let (file, place) = opened(order, name)?;
+    match file.kind.as_deref() {
+        Some(found) if found == kind => {}
+        _ => return Err(wrong(format!("{place} is not of `type` `{kind}`"))),
+    }
+    exchange(order, file, &place).await
+}
+
+/// What a stored secret holds, and how it is called in errors.
+fn opened(order: &Order, name: &str) -> Result<(File, String), IssueError> {
     let reference =
         order.profile.settings.secret(name).ok_or_else(|| invalid(format!("`issuer.{name}` names no secret")))?;
     let secret = program::secret(&order.secrets, &reference)?;
     let place = format!("the secret `{}`", reference.0);
     // EXPOSE: the issuer reads the credentials that the profile refers to.
     let file = secret.expose(|bytes| file(bytes, &place))?;
-    match file.kind.as_deref() {
-        Some(found) if found == kind => {}
-        _ => return Err(wrong(format!("{place} is not of `type` `{kind}`"))),
-    }
-    exchange(order, file, &place).await
+    Ok((file, place))
 }
 
 fn file(bytes: &[u8], place: &str) -> Result<File, IssueError> {
@@ -190,41 +225,111 @@ fn wrong(cause: String) -> IssueError {
 }
 
 async fn adc(order: &Order) -> Result<Credential, IssueError> {
-    let settings = &order.profile.settings;
-    let path = match settings.text("credentials_file") {
+    match found(order).await? {
+        Some((file, place)) => exchange(order, file, &place).await,
+        None => metadata(order).await,
+    }
+}
+
+/// The file of Application Default Credentials, if there is one, and how it is called in errors.
+async fn found(order: &Order) -> Result<Option<(File, String)>, IssueError> {
+    let named = order.profile.settings.text("credentials_file");
+    let path = match named {
         Some(path) => PathBuf::from(path),
-        None => own_file::in_home(WELL_KNOWN)?,
+        None => gcloud(order)?.join(WELL_KNOWN),
     };
     let place = path.display().to_string();
     match own_file::read(&path).await? {
-        Some(bytes) => exchange(order, file(&bytes, &place)?, &place).await,
-        None if settings.text("credentials_file").is_some() => Err(wrong(format!("{place} does not exist"))),
-        None => metadata(order).await,
+        Some(bytes) => Ok(Some((file(&bytes, &place)?, place))),
+        None if named.is_some() => Err(wrong(format!("{place} does not exist"))),
+        None => Ok(None),
+    }
+}
+
+/// The folder of gcloud.
+fn gcloud(order: &Order) -> Result<PathBuf, IssueError> {
+    match order.profile.settings.text("gcloud_folder") {
+        Some(folder) => Ok(PathBuf::from(folder)),
+        None => own_file::in_home(GCLOUD),
     }
 }
 
 /// Exchanges what a file holds.
 async fn exchange(order: &Order, file: File, place: &str) -> Result<Credential, IssueError> {
-    let project = project(order, file.project_id.as_deref().or(file.quota_project_id.as_deref()));
-    let project = project.ok_or_else(|| invalid(format!("`issuer.project` is missing, and {place} names none")))?;
+    let project = match order.profile.settings.text("project") {
+        Some(project) => Some(plain(project, 64)),
+        None => beside(order, Some(&file)).await,
+    };
+    let project = project.ok_or_else(|| {
+        invalid(format!("`issuer.project` is missing, and neither {place} nor gcloud's active configuration names one"))
+    })?;
     let mut credential = match file.kind.as_deref() {
-        Some("service_account") => service_account(order, &file, place).await?,
-        Some("authorized_user") => authorized_user(order, &file, place).await?,
-        Some(kind @ ("external_account" | "impersonated_service_account" | "gdch_service_account")) => {
-            return Err(wrong(format!(
-                "{place} is of `type` `{kind}`, which is not taken; it must be service_account or authorized_user"
-            )));
+        Some("impersonated_service_account") => {
+            let source = member(file.source_credentials.as_deref(), "source_credentials", place)?;
+            let credential = from(order, source, place).await?;
+            file.impersonation.token(order, credential, place).await?
         }
-        _ => return Err(wrong(format!("{place} is of no known `type`"))),
+        _ => from(order, &file, place).await?,
     };
     credential.facts.insert("project", project);
     credential.facts.extend(order.profile.settings.text("region").map(|region| ("region", plain(region, 64))));
     Ok(credential)
 }
 
-/// The project of the profile, else the one beside the credentials.
-fn project(order: &Order, beside: Option<&str>) -> Option<String> {
-    order.profile.settings.text("project").or(beside).map(|project| plain(project, 64))
+/// Exchanges what stands for itself.
+async fn from(order: &Order, file: &File, place: &str) -> Result<Credential, IssueError> {
+    match file.kind.as_deref() {
+        Some("service_account") => service_account(order, file, place).await,
+        Some("authorized_user") => authorized_user(order, file, place).await,
+        Some("external_account") => outside::federated(order, &file.account, &file.impersonation, place).await,
+        Some(kind @ ("gdch_service_account" | "external_account_authorized_user" | "impersonated_service_account")) => {
+            Err(wrong(format!("{place} is of `type` `{kind}`, which is not taken here")))
+        }
+        _ => Err(wrong(format!("{place} is of no known `type`"))),
+    }
+}
+
+/// The project beside the credentials: theirs, the one that they bill, that of gcloud's active configuration.
+async fn beside(order: &Order, file: Option<&File>) -> Option<String> {
+    let own = file.and_then(|file| file.project_id.as_deref().or(file.quota_project_id.as_deref()));
+    let project = match own {
+        Some(project) => Some(project.to_owned()),
+        None => active(&gcloud(order).ok()?).await,
+    };
+    project.map(|project| plain(&project, 64))
+}
+
+/// [`beside`] as an answer to who stores the profile.
+async fn project_beside(order: &Order, file: Option<File>) -> std::collections::BTreeMap<&'static str, String> {
+    let is_name = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.:".contains(&b);
+    let project = beside(order, file.as_ref()).await.filter(|name| !name.is_empty() && name.bytes().all(is_name));
+    project.map(|project| ("project", project)).into_iter().collect()
+}
+
+/// The project of gcloud's active configuration: the file `active_config` names it, and it is an INI file with a section
+/// `core` ("Managing gcloud CLI configurations" of cloud.google.com).
+async fn active(folder: &Path) -> Option<String> {
+    let read = async |path: PathBuf| {
+        let bytes = own_file::read(&path).await.ok()??;
+        String::from_utf8(bytes.to_vec()).ok()
+    };
+    let named = read(folder.join("active_config")).await;
+    let name = named.as_deref().map(str::trim).filter(|name| !name.is_empty()).unwrap_or("default");
+    if !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+        return None;
+    }
+    let text = read(folder.join("configurations").join(format!("config_{name}"))).await?;
+    let mut section = "";
+    for line in text.lines().map(str::trim) {
+        if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+            section = name.trim();
+        } else if let Some((name, value)) = line.split_once('=')
+            && (section, name.trim()) == ("core", "project")
+        {
+            return Some(value.trim().to_owned());
+        }
+    }
+    None
 }
 
 fn scope(order: &Order) -> &str {
@@ -339,8 +444,8 @@ async fn metadata(order: &Order) -> Result<Credential, IssueError> {
     }
     let answer = flavoured(&token, deadline).await?;
     let mut credential = oauth::read(&token, &answer, &[], look_at)?;
-    let project = match project(order, None) {
-        Some(project) => project,
+    let project = match settings.text("project") {
+        Some(project) => plain(project, 64),
         None => {
             let answer = flavoured(&url("project/project-id")?, deadline).await?;
             let body = answer.body.as_ref().map_err(oauth::troubled)?;

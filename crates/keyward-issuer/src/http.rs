@@ -206,6 +206,12 @@ fn is_id(text: &str) -> bool {
     (1..=REQUEST_ID_MAX).contains(&text.len()) && text.bytes().all(is_in)
 }
 
+/// Host, and the port that is not the scheme's own: what the endpoint sees as `Host`.
+pub(crate) fn authority(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+}
+
 /// Host and port, as they are shown.
 fn place(url: &Url) -> String {
     let port = url.port_or_known_default().unwrap_or_default();

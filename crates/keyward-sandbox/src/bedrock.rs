@@ -26,7 +26,7 @@ const VERSION: &str = "bedrock-2023-05-31";
 /// Answers one request below `/model/`.
 pub(crate) fn call(sandbox: &Sandbox, asked: &Asked) -> Result<Answer, String> {
     struck(sandbox, asked, At::Bedrock, "", |kept| {
-        let answer = match signer(sandbox, asked) {
+        let answer = match signer(sandbox, asked, "bedrock") {
             Ok(print) => {
                 let mut answer = answer(sandbox, asked, &print)?;
                 sandbox.state().counts.messages += u64::from(kept && answer.status == 200);
@@ -43,8 +43,8 @@ pub(crate) fn call(sandbox: &Sandbox, asked: &Asked) -> Result<Answer, String> {
     })
 }
 
-/// Fingerprint of the session of the keys that signed. Fails with the reason for the journal.
-fn signer(sandbox: &Sandbox, asked: &Asked) -> Result<String, &'static str> {
+/// Fingerprint of the session of the keys that signed for a service. Fails with the reason for the journal.
+pub(crate) fn signer(sandbox: &Sandbox, asked: &Asked, service: &str) -> Result<String, &'static str> {
     let signed = sigv4::parse(&asked.headers)?;
     let (keys, now_s) = {
         let state = sandbox.state();
@@ -58,7 +58,7 @@ fn signer(sandbox: &Sandbox, asked: &Asked) -> Result<String, &'static str> {
     let body = asked.body.as_deref().ok_or("body_too_large")?;
     let (method, path, query) = (asked.method.as_str(), asked.path.as_str(), asked.query.as_str());
     let request = sigv4::Request { method, path, query, headers: &asked.headers, body };
-    sigv4::verify(&request, &signed, &keys.secret, (REGION, "bedrock"), now_s)?;
+    sigv4::verify(&request, &signed, &keys.secret, (REGION, service), now_s)?;
     if keys.is_over() { Err("keys_over") } else { Ok(fingerprint(keys.session.as_bytes())) }
 }
 

@@ -29,6 +29,7 @@ mod serve;
 mod show;
 mod sigv4;
 mod span;
+mod sts;
 mod token;
 mod vertex;
 

@@ -70,7 +70,10 @@ fn answer(sandbox: &Sandbox, asked: &Asked, print: &str) -> Result<Answer, Strin
         ("responses", false) => Ok(claude::late(Answer::json(200, &response(model, &text, "completed")?), pace)),
         ("responses", true) => responses_stream(model, &text, pace),
         (_, false) => Ok(claude::late(Answer::json(200, &completion(model, &text)?), pace)),
-        (_, true) => completions_stream(model, &text, pace),
+        (_, true) => {
+            let says = fields.get("stream_options").is_some_and(|options| options["include_usage"] == true);
+            completions_stream(model, &text, pace, says)
+        }
     }
 }
 
@@ -96,7 +99,7 @@ fn completion(model: &str, text: &str) -> Result<Value, String> {
     }))
 }
 
-fn completions_stream(model: &str, text: &str, pace: claude::Pace) -> Result<Answer, String> {
+fn completions_stream(model: &str, text: &str, pace: claude::Pace, says: bool) -> Result<Answer, String> {
     let id = format!("chatcmpl-{}", random_hex(12)?);
     let chunk = |delta: Value, end: Value| {
         let choice = json!({"index": 0, "delta": delta, "finish_reason": end});
@@ -109,8 +112,17 @@ fn completions_stream(model: &str, text: &str, pace: claude::Pace) -> Result<Ans
     let mut pieces = vec![(Duration::ZERO, chunk(json!({"role": "assistant", "content": ""}), Value::Null))];
     pieces.extend((0..pace.beats).map(|_| (pace.every, said("."))));
     let (first, rest) = claude::halves(text);
-    let last = [said(first), said(rest), chunk(json!({}), "stop".into()), Bytes::from_static(b"data: [DONE]\n\n")];
-    pieces.extend(last.map(|piece| (Duration::ZERO, piece)));
+    let mut last = vec![said(first), said(rest), chunk(json!({}), "stop".into())];
+    if says {
+        let usage = json!({"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3});
+        let chunk = json!({
+            "id": id, "object": "chat.completion.chunk", "created": 1_767_225_600, "model": model, "choices": [],
+            "usage": usage,
+        });
+        last.push(Bytes::from(format!("data: {chunk}\n\n")));
+    }
+    last.push(Bytes::from_static(b"data: [DONE]\n\n"));
+    pieces.extend(last.into_iter().map(|piece| (Duration::ZERO, piece)));
     Ok(claude::sse(pieces))
 }
 

@@ -7,7 +7,7 @@ use crate::fault::Faults;
 use crate::journal::Journal;
 use crate::jwt::{Alg, Key};
 use crate::show::fingerprint;
-use crate::{random, random_hex};
+use crate::{random, random_hex, sts};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value, json};
@@ -44,6 +44,7 @@ const AWS_CONTAINER_FILE: &str = "aws-container-token";
 const ENTRA_SECRET_FILE: &str = "entra-client-secret";
 const GOOGLE_USER_FILE: &str = "google-authorized-user.json";
 const GOOGLE_ACCOUNT_FILE: &str = "google-service-account.json";
+const GOOGLE_EXTERNAL_FILE: &str = "google-external-account.json";
 
 /// The project of Google.
 pub(crate) const GOOGLE_PROJECT: &str = "sandbox-project";
@@ -139,6 +140,8 @@ pub(crate) struct Sandbox {
     pub(crate) keys: StaticKeys,
     /// What the container endpoint of AWS wants in `Authorization`.
     pub(crate) container_token: String,
+    /// Token of a login at IAM Identity Center.
+    pub(crate) sso_token: String,
     /// Entra's tenant.
     pub(crate) entra_tenant: String,
     /// Entra's application.
@@ -294,7 +297,15 @@ impl Sandbox {
             .aws
             .first()
             .map(|keys| json!({"AccessKeyId": keys.id, "SecretAccessKey": keys.secret, "SessionToken": keys.session}));
+        let identity_token = folder.join(TOKEN_FILE).display().to_string();
+        let sso_token = format!("aoa-{}", random_hex(32)?);
+        let keys_of_aws = state.aws.first().map_or(("", "", ""), |keys| (&keys.id, &keys.secret, &keys.session));
+        for (name, text) in sts::shared_files(keys_of_aws, &sso_token, &identity_token) {
+            replace(folder, name, text.as_bytes())?;
+        }
+        let external = crate::google::external_account(&base_url, &identity_token);
         for (name, text) in [
+            (GOOGLE_EXTERNAL_FILE, external.to_string().as_str()),
             (ANTHROPIC_KEY_FILE, keys.anthropic.as_str()),
             (OPENAI_KEY_FILE, &keys.openai),
             (FOUNDRY_KEY_FILE, &keys.foundry),
@@ -316,6 +327,7 @@ impl Sandbox {
             client_secret,
             keys,
             container_token,
+            sso_token,
             entra_tenant: uuid()?,
             entra_client_id: uuid()?,
             entra_secret,
@@ -361,11 +373,17 @@ impl Sandbox {
             "aws_credentials_file": file(AWS_FILE),
             "aws_container_url": format!("{}{}", self.base_url, crate::aws::CONTAINER_PATH),
             "aws_container_token_file": file(AWS_CONTAINER_FILE),
+            "aws_config_file": file(sts::CONFIG_FILE),
+            "aws_shared_credentials_file": file(sts::SHARED_FILE),
+            "aws_sts_url": format!("{}{}", self.base_url, sts::STS_PATH),
+            "aws_sso_url": format!("{}/aws/sso", self.base_url),
+            "aws_sso_cache": self.choices.folder,
             "aws_region": crate::bedrock::REGION,
             "google_project": GOOGLE_PROJECT,
             "google_token_url": format!("{}/google/token", self.base_url),
             "google_authorized_user_file": file(GOOGLE_USER_FILE),
             "google_service_account_file": file(GOOGLE_ACCOUNT_FILE),
+            "google_external_account_file": file(GOOGLE_EXTERNAL_FILE),
             "entra_authority": format!("{}/entra", self.base_url),
             "entra_tenant": self.entra_tenant,
             "entra_client_id": self.entra_client_id,
@@ -436,6 +454,8 @@ impl Sandbox {
             ENTRA_SECRET_FILE,
             GOOGLE_USER_FILE,
             GOOGLE_ACCOUNT_FILE,
+            sts::SHARED_FILE,
+            sts::LOGIN_FILE,
         ] {
             // One that is gone already is as good.
             let _ = std::fs::remove_file(self.choices.folder.join(name));

@@ -6,7 +6,9 @@
 use crate::answer::{Answer, Asked, Body};
 use crate::jwt::Alg;
 use crate::sandbox::{Choices, Sandbox};
-use crate::{api, aws, bedrock, control, entra, foundry, google, idp, openai, random_hex, revoke, span, token, vertex};
+use crate::{
+    api, aws, bedrock, control, entra, foundry, google, idp, openai, random_hex, revoke, span, sts, token, vertex,
+};
 use bytes::Bytes;
 use http_body_util::channel::Channel;
 use http_body_util::{BodyExt, Either, Full, Limited};
@@ -198,6 +200,10 @@ async fn answer(sandbox: Arc<Sandbox>, request: Request<Incoming>) -> Result<Res
         path if path.starts_with("/sandbox/") => control::turn(&sandbox, &asked).await,
         "/oauth/revoke" => revoke::revoke(&sandbox, &asked),
         "/google/token" => google::token(&sandbox, &asked),
+        "/google/sts" => google::exchange(&sandbox, &asked),
+        path if path.starts_with("/google/iam/") => google::impersonate(&sandbox, &asked),
+        sts::STS_PATH => sts::sts(&sandbox, &asked),
+        sts::PORTAL_PATH => sts::portal(&sandbox, &asked),
         path if path.starts_with("/computeMetadata/") => google::metadata(&sandbox, &asked),
         path if path.starts_with("/entra/") => entra::token(&sandbox, &asked),
         path if path.starts_with("/latest/") || path == aws::CONTAINER_PATH => aws::keys(&sandbox, &asked),

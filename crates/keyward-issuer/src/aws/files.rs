@@ -13,6 +13,7 @@ type Settings = BTreeMap<String, String>;
 pub(super) struct Files {
     config: BTreeMap<String, Settings>,
     credentials: BTreeMap<String, Settings>,
+    sessions: BTreeMap<String, Settings>,
 }
 
 /// One profile.
@@ -33,15 +34,16 @@ impl Files {
             sections(text)
                 .map_err(|line| format!("line {line} of the shared {what} file is neither a section nor a setting"))
         };
-        let config = read(config, "config")?.into_iter().filter_map(|(name, settings)| {
-            let profile = match name.strip_prefix("profile") {
-                Some(rest) if rest.starts_with([' ', '\t']) => rest.trim().to_owned(),
-                _ if name == "default" => name,
-                _ => return None,
+        let mut files = Self { credentials: read(credentials, "credentials")?, ..Self::default() };
+        for (name, settings) in read(config, "config")? {
+            match name.split_once([' ', '\t']).map(|(word, rest)| (word, rest.trim().to_owned())) {
+                Some(("profile", name)) => files.config.insert(name, settings),
+                Some(("sso-session", name)) => files.sessions.insert(name, settings),
+                _ if name == "default" => files.config.insert(name, settings),
+                _ => None,
             };
-            Some((profile, settings))
-        });
-        Ok(Self { config: config.collect(), credentials: read(credentials, "credentials")? })
+        }
+        Ok(files)
     }
 
     /// A profile, if one of the files has it.
@@ -49,30 +51,35 @@ impl Files {
         let entry = Entry { config: self.config.get(name), credentials: self.credentials.get(name) };
         (entry.config.is_some() || entry.credentials.is_some()).then_some(entry)
     }
+
+    /// A setting of a session of IAM Identity Center.
+    pub(super) fn session(&self, session: &str, name: &str) -> Option<&str> {
+        self.sessions.get(session)?.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
 }
 
 /// Access key, secret and session, as they stand there.
 type Keys<'f> = (&'f str, Option<&'f str>, Option<&'f str>);
 
-impl Entry<'_> {
+impl<'f> Entry<'f> {
     /// A setting; the credentials file comes first.
-    pub(super) fn get(&self, name: &str) -> Option<&str> {
+    pub(super) fn get(&self, name: &str) -> Option<&'f str> {
         let found = [self.credentials, self.config].into_iter().flatten().find_map(|settings| settings.get(name));
         found.map(String::as_str).filter(|value| !value.is_empty())
     }
 
     /// Its region.
-    pub(super) fn region(&self) -> Option<&str> {
+    pub(super) fn region(&self) -> Option<&'f str> {
         self.get("region")
     }
 
     /// The keys of the credentials file.
-    pub(super) fn credentials(&self) -> Option<Keys<'_>> {
+    pub(super) fn credentials(&self) -> Option<Keys<'f>> {
         keys(self.credentials)
     }
 
     /// The keys of the config file.
-    pub(super) fn config(&self) -> Option<Keys<'_>> {
+    pub(super) fn config(&self) -> Option<Keys<'f>> {
         keys(self.config)
     }
 }
@@ -155,6 +162,7 @@ mod tests {
         assert_eq!((dev.get("credential_process"), dev.get("s3"), dev.get("max")), (Some("/bin/x"), None, None));
         assert_eq!(files.entry("default").unwrap().region(), Some("eu-west-1"));
         assert_eq!(files.entry("b").unwrap().region(), Some("c"));
+        assert_eq!((files.session("s", "region"), files.session("t", "region")), (Some("no"), None));
         assert!(
             files.entry("s").is_none()
                 && files.entry("profile dev").is_none()

@@ -85,9 +85,25 @@ async fn a_shared_profile_that_cannot_serve_says_why() {
         ("[default]\nregion = x", "profile = \"nope\"", "the shared files of AWS have no profile `nope`"),
         ("[other]", "source = \"profile\"", "the shared files of AWS have no profile `default`"),
         ("[default]\nregion = x", "", "has neither keys nor a `credential_process`"),
-        ("[default]\nrole_arn = r\nsource_profile = b", "", "assumes a role"),
+        ("[default]\nrole_arn = r\nsource_profile = b", "", "has a `role_arn` that is none"),
+        ("[default]\nrole_arn = arn:x\nsource_profile = b", "", "`b` is in none of the shared files"),
+        ("[default]\nrole_arn = arn:x", "", "nothing says with whose keys"),
+        ("[default]\nrole_arn = arn:x\nsource_profile = default", "", "leads through too many profiles, or to itself"),
+        ("[default]\nrole_arn = arn:x\ncredential_source = Environment", "", "which the broker does not see"),
+        ("[default]\nrole_arn = arn:x\ncredential_source = Other", "", "unknown `credential_source`"),
+        (
+            "[default]\nrole_arn = arn:x\ncredential_source = EcsContainer\nsource_profile = b",
+            "",
+            "has a `source_profile` and a `credential_source`",
+        ),
+        ("[default]\nrole_arn = arn:x\nmfa_serial = arn:y", "", "wants a code of a device"),
+        ("[default]\nrole_arn = arn:x\nsource_profile = b\nrole_session_name = x", "", "`role_session_name`"),
+        ("[default]\nrole_arn = arn:x\nsource_profile = b\nduration_seconds = 60", "", "`duration_seconds`"),
+        ("[default]\nweb_identity_token_file = t\nrole_arn = arn:x", "", "no absolute path"),
+        ("[default]\nweb_identity_token_file = /t", "", "and no `role_arn`"),
         ("[default]\nsource_profile = b", "", "has a `source_profile` and no `role_arn`"),
-        ("[default]\nsso_session = s", "", "logs in by IAM Identity Center"),
+        ("[default]\nsso_session = s\n[sso-session s]\nsso_region = x", "", "that is not complete"),
+        ("[default]\nsso_start_url = https://x", "", "that is not complete"),
         ("[default]\naws_access_key_id = A", "", "without `aws_secret_access_key`"),
         ("[default]\naws_access_key_id = A\naws_secret_access_key =", "", "without `aws_secret_access_key`"),
         ("[default]\ncredential_process = mint SEKRIT", "", "does not begin with an absolute path"),
@@ -225,4 +241,179 @@ async fn where_nothing_is_named_the_chain_ends_at_the_instance() {
     let more = format!("container_url = \"{}/\"\ninstance_url = \"{closed}\"", endpoint.url);
     let credential = issue(&Aws, &shared(&folder, "", "", &more)).await.unwrap();
     assert_eq!((document(&credential)["AccessKeyId"].as_str(), endpoint.count()), (Some("ASIA1"), 1));
+}
+
+/// The answer of STS with keys.
+fn sts(seconds: i64, id: &str) -> String {
+    let at = Timestamp::now().checked_add(jiff::SignedDuration::from_secs(seconds)).unwrap();
+    format!(
+        "<AssumeRoleResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><AssumeRoleResult><Credentials>\
+         <AccessKeyId>{id}</AccessKeyId><SecretAccessKey>SEKRIT1</SecretAccessKey><SessionToken>SEKRIT2</SessionToken>\
+         <Expiration>{at}</Expiration></Credentials></AssumeRoleResult></AssumeRoleResponse>"
+    )
+}
+
+#[tokio::test]
+async fn a_role_is_assumed_through_all_of_its_profiles() {
+    let folder = Folder::new();
+    let endpoint =
+        Endpoint::start(vec![answer("200 OK", "", &sts(900, "ASIA8")), answer("200 OK", "", &sts(600, "ASIA1"))]).await;
+    let config = "[default]\nrole_arn = arn:aws:iam::1:role/top\nsource_profile = mid\nregion = eu-west-1\nexternal_id = x=/1\n\
+                  [profile mid]\nrole_arn = arn:aws:iam::1:role/mid\nsource_profile = keys\nrole_session_name = me\nduration_seconds = 900\n";
+    let credentials = "[keys]\naws_access_key_id = AKIA2\naws_secret_access_key = SEKRIT3\nrole_arn = arn:ignored\n";
+    let url = format!("sts_url = \"{}/sts\"", endpoint.url);
+    let credential = issue(&Aws, &shared(&folder, config, credentials, &url)).await.unwrap();
+    assert_eq!(document(&credential), serde_json::from_str::<Value>(DOCUMENT).unwrap());
+    assert!(credential.life.is_some_and(|life| (590..=600).contains(&life.as_secs())));
+    let facts = (credential.facts["role"].as_str(), credential.facts["region"].as_str());
+    assert_eq!(facts, ("arn:aws:iam::1:role/top", "eu-west-1"));
+    let requests = endpoint.requests.lock().unwrap().clone();
+    for (request, id, more) in [
+        (&requests[0], "AKIA2", "role%2Fmid&RoleSessionName=me&DurationSeconds=900"),
+        (&requests[1], "ASIA8", "role%2Ftop&RoleSessionName=keyward-p&ExternalId=x%3D%2F1"),
+    ] {
+        assert!(request.starts_with("POST /sts HTTP/1.1\r\n"), "{request}");
+        assert!(
+            request.contains(&format!("Credential={id}/")) && request.contains("/eu-west-1/sts/aws4_request"),
+            "{request}"
+        );
+        let form = "\r\n\r\nAction=AssumeRole&Version=2011-06-15&RoleArn=arn%3Aaws%3Aiam%3A%3A1%3A";
+        assert!(request.ends_with(&format!("{form}{more}")), "{request}");
+        assert!(!request.contains("SEKRIT1") && !request.contains("SEKRIT3"), "{request}");
+    }
+    assert!(requests[1].contains("x-amz-security-token: SEKRIT2\r\n") && !requests[0].contains("security-token"));
+}
+
+#[tokio::test]
+async fn a_profile_that_leads_to_itself_uses_its_own_keys_for_its_role() {
+    let folder = Folder::new();
+    let endpoint = Endpoint::start(vec![answer("200 OK", "", &sts(900, "ASIA1"))]).await;
+    let config = "[default]\nrole_arn = arn:aws:iam::1:role/r\nsource_profile = default\n";
+    let credentials = "[default]\naws_access_key_id = AKIA2\naws_secret_access_key = SEKRIT3\n";
+    let url = format!("sts_url = \"{}\"", endpoint.url);
+    issue(&Aws, &shared(&folder, config, credentials, &url)).await.unwrap();
+    assert!(endpoint.requests.lock().unwrap()[0].contains("Credential=AKIA2/"));
+}
+
+#[tokio::test]
+async fn an_identity_token_makes_a_role_without_a_signature() {
+    let folder = Folder::new();
+    let token = folder.write("token", "SEKRIT.token\n");
+    let endpoint = Endpoint::start(vec![answer("200 OK", "", &sts(900, "ASIA1"))]).await;
+    let config = format!(
+        "[default]\nrole_arn = arn:aws:iam::1:role/r\nweb_identity_token_file = {}\naws_access_key_id = A\naws_secret_access_key = B\n",
+        token.display()
+    );
+    let url = format!("sts_url = \"{}\"", endpoint.url);
+    let credential = issue(&Aws, &shared(&folder, &config, "", &url)).await.unwrap();
+    assert_eq!(document(&credential)["AccessKeyId"], "ASIA1");
+    let request = endpoint.requests.lock().unwrap()[0].clone();
+    assert!(
+        request.contains("Action=AssumeRoleWithWebIdentity&") && request.ends_with("&WebIdentityToken=SEKRIT.token")
+    );
+    assert!(!request.to_ascii_lowercase().contains("authorization"), "{request}");
+    for text in ["", "\n", "SEKRIT SEKRIT", "SEKRIT\u{e9}"] {
+        folder.write("token", text);
+        let error = issue(&Aws, &shared(&folder, &config, "", &url)).await.unwrap_err();
+        assert_eq!((error.fault.code, error.failure), (Code::IssuerFailed, Failure::Passing(None)), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn what_sts_refuses_is_told_without_a_quote_and_what_may_pass_is_tried_again() {
+    let folder = Folder::new();
+    let refusal = |code: &str, message: &str| {
+        format!(
+            "<ErrorResponse><Error><Type>Sender</Type><Code>{code}</Code><Message>{message}</Message></Error></ErrorResponse>"
+        )
+    };
+    let config = "[default]\nrole_arn = arn:aws:iam::1:role/r\nsource_profile = k\n";
+    let credentials = "[k]\naws_access_key_id = AKIA2\naws_secret_access_key = SEKRIT3-of-the-keys\n";
+    for (act, failure, words) in [
+        (
+            answer("403 x", "", &refusal("AccessDenied", "not authorized to perform: sts:AssumeRole")),
+            Failure::Refused,
+            "AccessDenied: not authorized",
+        ),
+        (
+            answer("403 x", "", &refusal("InvalidClientTokenId", "token SEKRIT3-of-the-keys is invalid")),
+            Failure::Refused,
+            "InvalidClientTokenId",
+        ),
+        (
+            answer("400 x", "", &refusal("ExpiredTokenException", "it is over")),
+            Failure::Passing(None),
+            "ExpiredTokenException",
+        ),
+        (answer("400 x", "", &refusal("Throttling", "slow down")), Failure::Passing(None), "Throttling"),
+        (answer("400 x", "", "<html>SEKRIT"), Failure::Refused, "(without a reason)"),
+        (answer("503 x", "", ""), Failure::Passing(None), "503"),
+        (answer("200 OK", "", &sts(-5, "ASIA1")), Failure::Passing(None), "over"),
+        (
+            answer("200 OK", "", &sts(900, "ASIA1").replace("AccessKeyId>", "Id>")),
+            Failure::Passing(None),
+            "`AccessKeyId`",
+        ),
+        (answer("200 OK", "", &sts(900, "AS<b>IA1</b>")), Failure::Passing(None), "`AccessKeyId`"),
+        (answer("200 OK", "", &sts(900, "A&amp;B")), Failure::Passing(None), "`AccessKeyId`"),
+        (answer("200 OK", "", &sts(900, "A").repeat(2)), Failure::Passing(None), "`AccessKeyId`"),
+        (
+            Act::Say("HTTP/1.1 307 x\r\nlocation: http://evil.example/\r\ncontent-length: 0\r\n\r\n".to_owned()),
+            Failure::Refused,
+            "redirects",
+        ),
+    ] {
+        let endpoint = Endpoint::start(vec![act]).await;
+        let url = format!("sts_url = \"{}\"", endpoint.url);
+        let error = issue(&Aws, &shared(&folder, config, credentials, &url)).await.unwrap_err();
+        let said = error.fault.causes.join(" ");
+        assert!(error.failure == failure && said.contains(words), "{words}: {error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_login_of_the_identity_center_gives_keys_until_it_is_over() {
+    let folder = Folder::new();
+    let ends = Timestamp::now().checked_add(jiff::SignedDuration::from_secs(600)).unwrap().as_millisecond();
+    let keys = json!({"roleCredentials": {
+        "accessKeyId": "ASIA1", "secretAccessKey": "SEKRIT1", "sessionToken": "SEKRIT2", "expiration": ends,
+    }});
+    let endpoint = Endpoint::start(vec![answer("200 OK", "", &keys.to_string()), answer("401 x", "", "{}")]).await;
+    let config = "[default]\nsso_session = my sso\nsso_account_id = 123\nsso_role_name = a/b\nregion = eu-west-1\n\
+                  [sso-session my sso]\nsso_region = eu-north-1\nsso_start_url = https://x.awsapps.com/start\n";
+    let more = format!("sso_url = \"{}\"\nsso_cache = \"{}\"", endpoint.url, folder.0.display());
+    // SHA-1 of the name of the session, as `printf 'my sso' | sha1sum` prints it.
+    let name = "b3902c2d49b36c95af74dedb0f77c5828749e230.json";
+    let kept = |at: &str| {
+        folder.write(name, &json!({"accessToken": "SEKRIT-sso", "expiresAt": at, "region": "x"}).to_string())
+    };
+    let order = || shared(&folder, config, "", &more);
+    let over = |error: IssueError| {
+        assert!(error.to_string().contains("aws sso login") && error.failure == Failure::Passing(None), "{error}");
+    };
+    over(issue(&Aws, &order()).await.unwrap_err());
+    kept("2020-01-01T00:00:00Z");
+    over(issue(&Aws, &order()).await.unwrap_err());
+    assert_eq!(endpoint.count(), 0);
+    kept("2999-01-01T00:00:00Z");
+    let credential = issue(&Aws, &order()).await.unwrap();
+    assert_eq!(document(&credential), serde_json::from_str::<Value>(DOCUMENT).unwrap());
+    assert!(credential.life.is_some_and(|life| (590..=600).contains(&life.as_secs())));
+    let request = endpoint.requests.lock().unwrap()[0].clone();
+    assert!(
+        request.starts_with("GET /federation/credentials?role_name=a%2Fb&account_id=123 HTTP/1.1\r\n"),
+        "{request}"
+    );
+    assert!(request.contains("\r\nx-amz-sso_bearer_token: SEKRIT-sso\r\n"), "{request}");
+    over(issue(&Aws, &order()).await.unwrap_err());
+}
+
+#[tokio::test]
+async fn the_region_of_the_shared_profile_stands_beside_its_keys() {
+    let folder = Folder::new();
+    let config = "[default]\nregion = eu-west-1\n[profile odd]\nregion = x.evil/\n";
+    for (more, region) in [("", Some("eu-west-1")), ("profile = \"odd\"", None), ("profile = \"nope\"", None)] {
+        let found = Aws.beside(&shared(&folder, config, "", more)).await;
+        assert_eq!(found.get("region").map(String::as_str), region, "{more}");
+    }
 }

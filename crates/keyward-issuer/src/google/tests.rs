@@ -147,9 +147,12 @@ async fn default_credentials_are_the_file_and_then_the_metadata_server() {
     assert_eq!(issue(&Adc, &order(&file)).await.unwrap().facts["project"], "proj-1");
     let absent = format!("credentials_file = \"{}/none\"", folder.0.display());
     assert!(issue(&Adc, &order(&absent)).await.unwrap_err().fault.causes[0].ends_with("/none does not exist"));
-    folder.write("adc.json", r#"{"type":"external_account","project_id":"p"}"#);
+    folder.write("adc.json", r#"{"type":"gdch_service_account","project_id":"p"}"#);
     let error = issue(&Adc, &order(&file)).await.unwrap_err();
-    assert!(error.fault.causes[0].contains("`external_account`, which is not taken"), "{error}");
+    assert!(error.fault.causes[0].contains("`gdch_service_account`, which is not taken"), "{error}");
+    let empty = format!("gcloud_folder = \"{}\"\nmetadata_url = \"http://10.0.0.1\"", folder.0.display());
+    let error = issue(&Adc, &order(&empty)).await.unwrap_err();
+    assert!(error.to_string().contains("issuer.metadata_url"), "it is asked where gcloud has no file: {error}");
 }
 
 /// The metadata server is asked where there is no file; the home folder of a test is not, so that it is asked directly.
@@ -172,4 +175,145 @@ async fn the_metadata_server_must_say_who_it_is() {
     for url in ["http://metadata.evil.example", "http://169.254.169.254.evil.example", "http://10.0.0.1"] {
         assert_eq!(metadata(&order(url)).await.unwrap_err().fault.code, Code::ProfileInvalid, "{url}");
     }
+}
+
+const STS: &str =
+    r#"{"access_token":"ya29.SEKRIT-sts","expires_in":3600,"token_type":"Bearer","issued_token_type":"x"}"#;
+
+/// An `external_account` whose endpoints are here.
+fn outside(url: &str, source: &str, more: &str) -> String {
+    format!(
+        r#"{{"type":"external_account","audience":"//iam.googleapis.com/p/1","subject_token_type":"urn:ietf:params:oauth:token-type:jwt",
+            "token_url":"{url}/v1/token","credential_source":{source}{more}}}"#
+    )
+}
+
+fn adc_of(folder: &Folder, file: &str, more: &str) -> Order {
+    let path = folder.write("adc.json", file);
+    let text = format!("kind = \"google-adc\"\nregion = \"us\"\ncredentials_file = \"{}\"\n{more}", path.display());
+    order_with(&text, &[])
+}
+
+#[tokio::test]
+async fn a_subject_token_of_a_file_is_exchanged_and_a_service_account_impersonated() {
+    let folder = Folder::new();
+    let token = folder.write("token", "SEKRIT-subject\n");
+    let ends = Timestamp::now().checked_add(jiff::SignedDuration::from_secs(700)).unwrap();
+    let given = serde_json::json!({"accessToken": "ya29.SEKRIT-sa", "expireTime": ends.to_string()}).to_string();
+    let endpoint = Endpoint::start(vec![answer("200 OK", "", STS), answer("200 OK", "", &given)]).await;
+    let source = format!(r#"{{"file":"{}"}}"#, token.display());
+    let sa = format!(
+        r#","service_account_impersonation_url":"{}/v1/projects/-/serviceAccounts/a@p.iam.gserviceaccount.com:generateAccessToken",
+            "service_account_impersonation":{{"token_lifetime_seconds":700}},"workforce_pool_user_project":"w 1""#,
+        endpoint.url
+    );
+    let file = outside(&endpoint.url, &source, &sa);
+    let order = adc_of(&folder, &file, "project = \"p\"\nscope = \"https://a https://b\"");
+    let credential = issue(&Adc, &order).await.unwrap();
+    assert!(credential.token.expose(|token| token == b"ya29.SEKRIT-sa"));
+    assert!(credential.life.is_some_and(|life| (690..=700).contains(&life.as_secs())), "{:?}", credential.life);
+    assert_eq!(credential.facts["service_account"], "a@p.iam.gserviceaccount.com");
+    let requests = endpoint.requests.lock().unwrap().clone();
+    let form = "\r\n\r\ngrant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Atoken-exchange&audience=%2F%2Fiam.googleapis.com%2Fp%2F1\
+                &scope=https%3A%2F%2Fwww.googleapis.com%2Fauth%2Fcloud-platform\
+                &requested_token_type=urn%3Aietf%3Aparams%3Aoauth%3Atoken-type%3Aaccess_token&subject_token=SEKRIT-subject\
+                &subject_token_type=urn%3Aietf%3Aparams%3Aoauth%3Atoken-type%3Ajwt\
+                &options=%257B%2522userProject%2522%253A%2522w%2B1%2522%257D";
+    assert!(requests[0].starts_with("POST /v1/token ") && requests[0].ends_with(form), "{}", requests[0]);
+    assert!(requests[1].contains("authorization: Bearer ya29.SEKRIT-sts\r\n"), "{}", requests[1]);
+    let body = requests[1].split_once("\r\n\r\n").unwrap().1;
+    let body: serde_json::Value = serde_json::from_str(body).unwrap();
+    let asked = serde_json::json!({"delegates": [], "scope": ["https://a", "https://b"], "lifetime": "700s"});
+    assert_eq!(body, asked);
+}
+
+#[tokio::test]
+async fn a_subject_token_of_a_url_is_asked_for_with_its_headers() {
+    let folder = Folder::new();
+    let endpoint =
+        Endpoint::start(vec![answer("200 OK", "", r#"{"t":"SEKRIT-subject"}"#), answer("200 OK", "", STS)]).await;
+    let source = format!(
+        r#"{{"url":"{}/token?a=b","headers":{{"Metadata":"True"}},"format":{{"type":"json","subject_token_field_name":"t"}}}}"#,
+        endpoint.url
+    );
+    let order = adc_of(&folder, &outside(&endpoint.url, &source, ""), "project = \"p\"");
+    let credential = issue(&Adc, &order).await.unwrap();
+    assert_eq!(credential.life, Some(Duration::from_secs(3600)));
+    let requests = endpoint.requests.lock().unwrap().clone();
+    assert!(
+        requests[0].starts_with("GET /token?a=b ") && requests[0].contains("metadata: True\r\n"),
+        "{}",
+        requests[0]
+    );
+    assert!(requests[1].contains("&subject_token=SEKRIT-subject&"), "{}", requests[1]);
+}
+
+#[tokio::test]
+async fn an_account_of_others_that_cannot_serve_says_why() {
+    let folder = Folder::new();
+    let token = folder.write("token", "SEKRIT-subject");
+    let endpoint =
+        Endpoint::start(vec![answer("400 x", "", r#"{"error":"invalid_grant","error_description":"SEKRIT-subject"}"#)])
+            .await;
+    let good = format!(r#"{{"file":"{}"}}"#, token.display());
+    for (source, word) in [
+        (r#"{"executable":{"command":"/bin/x"}}"#.to_owned(), "of the kind `executable`"),
+        (r#"{"environment_id":"aws1","url":"http://169.254.169.254/x"}"#.to_owned(), "of the kind `environment_id`"),
+        (r#"{"certificate":{}}"#.to_owned(), "of the kind `certificate`"),
+        (r#"{"file":"token"}"#.to_owned(), "no absolute path"),
+        (r#"{"file":"/nonexistent/x"}"#.to_owned(), "does not exist"),
+        (r#"{"url":"http://evil.example/x"}"#.to_owned(), "the URL of the `credential_source`"),
+        (r#"{"url":"http://127.0.0.1:1/","headers":{"a b":"c"}}"#.to_owned(), "a header that is none"),
+        ("{}".to_owned(), "not one file or URL"),
+        (good.replace('}', r#","format":{"type":"xml"}}"#), "neither text nor json"),
+        (good.replace('}', r#","format":{"type":"json"}}"#), "names no field"),
+        (good.replace('}', r#","format":{"type":"json","subject_token_field_name":"t"}}"#), "is not JSON"),
+        (good, "withheld"),
+    ] {
+        let order = adc_of(&folder, &outside(&endpoint.url, &source, ""), "project = \"p\"");
+        let error = issue(&Adc, &order).await.unwrap_err();
+        assert!(error.fault.causes.join(" ").contains(word), "{word}: {error}");
+    }
+    let order = adc_of(&folder, &outside("http://evil.example", "{}", ""), "project = \"p\"");
+    assert!(issue(&Adc, &order).await.unwrap_err().to_string().contains("the `token_url`"));
+}
+
+#[tokio::test]
+async fn a_login_may_impersonate_a_service_account() {
+    let folder = Folder::new();
+    let refused =
+        r#"{"error":{"code":403,"status":"PERMISSION_DENIED","message":"iam.serviceAccounts.getAccessToken denied"}}"#;
+    let endpoint = Endpoint::start(vec![answer("200 OK", "", TOKEN), answer("403 x", "", refused)]).await;
+    let file = format!(
+        r#"{{"type":"impersonated_service_account","service_account_impersonation_url":"{0}/x/a@b:generateAccessToken","delegates":["d"],
+            "source_credentials":{{"type":"authorized_user","client_id":"c","client_secret":"s","refresh_token":"r","token_uri":"{0}/t"}}}}"#,
+        endpoint.url
+    );
+    let error = issue(&Adc, &adc_of(&folder, &file, "project = \"p\"")).await.unwrap_err();
+    let said = error.fault.causes.join(" ");
+    assert!(said.contains("PERMISSION_DENIED: iam.serviceAccounts") && said.contains("Token Creator"), "{error}");
+    assert!(endpoint.requests.lock().unwrap()[1].contains(r#""delegates":["d"]"#));
+}
+
+#[tokio::test]
+async fn the_project_is_that_of_the_credentials_and_then_of_gcloud() {
+    let folder = Folder::new();
+    let more = format!("gcloud_folder = \"{}\"", folder.0.display());
+    let project = async |file: &str| Adc.beside(&adc_of(&folder, file, &more)).await.remove("project");
+    assert_eq!(project("{}").await, None);
+    std::fs::create_dir(folder.0.join("configurations")).unwrap();
+    folder.write("configurations/config_default", "[compute]\nproject = no\n[core]\naccount = a\nproject = first-1\n");
+    folder.write("configurations/config_work", "[core]\nproject=work-1\n");
+    assert_eq!(project("{}").await.as_deref(), Some("first-1"));
+    folder.write("active_config", "work\n");
+    assert_eq!(project("{}").await.as_deref(), Some("work-1"));
+    assert_eq!(project(r#"{"quota_project_id":"q-1"}"#).await.as_deref(), Some("q-1"));
+    assert_eq!(project(r#"{"quota_project_id":"q-1","project_id":"p-1"}"#).await.as_deref(), Some("p-1"));
+    for bad in ["../x", "a/b", "none"] {
+        folder.write("active_config", bad);
+        assert_eq!(project("{}").await, None, "{bad}");
+    }
+    folder.write("active_config", "work");
+    folder.write("configurations/config_work", "[core]\nproject = a}b\n");
+    assert_eq!(project("{}").await, None);
 }

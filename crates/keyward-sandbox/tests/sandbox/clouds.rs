@@ -91,19 +91,33 @@ fn openai_answers_both_of_its_apis_in_its_own_shape() {
     let mut chat = chat;
     chat["stream"] = true.into();
     let stream = sandbox.post("/openai/v1/chat/completions", &auth, &chat);
-    assert!(stream.body.trim_end().ends_with("data: [DONE]"), "{stream:?}");
+    assert!(stream.body.trim_end().ends_with("data: [DONE]") && !stream.body.contains("usage"), "{stream:?}");
+    chat["stream_options"] = json!({"include_usage": true});
+    let stream = sandbox.post("/openai/v1/chat/completions", &auth, &chat);
+    assert!(stream.body.contains("\"completion_tokens\":2"), "{stream:?}");
     assert_eq!(sandbox.send("GET", "/openai/v1/models", &auth, "").status, 200);
     let refused = sandbox.post("/openai/v1/responses", &[("authorization", "Bearer other")], &chat);
     assert_eq!((refused.status, &refused.json()["error"]["code"]), (401, &json!("invalid_api_key")));
 }
 
-/// A request that is signed as AWS says, with `changes` made after that.
+/// A request to Bedrock that is signed as AWS says, with `changes` made after that.
 fn signed(sandbox: &Sandbox, keys: &Value, path: &str, body: &str, changes: &[(&str, &str)]) -> Answer {
+    signed_for("bedrock", sandbox, keys, path, body, changes)
+}
+
+fn signed_for(
+    service: &str,
+    sandbox: &Sandbox,
+    keys: &Value,
+    path: &str,
+    body: &str,
+    changes: &[(&str, &str)],
+) -> Answer {
     let text = |name: &str| keys[name].as_str().unwrap().to_owned();
     let session = keys["Token"].as_str().or(keys["SessionToken"].as_str()).unwrap();
     let now = jiff::Timestamp::now().to_string();
     let date: String = now.chars().filter(|c| !matches!(c, '-' | ':')).take(15).chain(['Z']).collect();
-    let scope = format!("{}/us-east-1/bedrock/aws4_request", &date[..8]);
+    let scope = format!("{}/us-east-1/{service}/aws4_request", &date[..8]);
     let names = "host;x-amz-date;x-amz-security-token";
     let path_again = path.replace('%', "%25");
     let canonical = format!(
@@ -113,7 +127,7 @@ fn signed(sandbox: &Sandbox, keys: &Value, path: &str, body: &str, changes: &[(&
     );
     let to_sign = format!("AWS4-HMAC-SHA256\n{date}\n{scope}\n{}", hex::encode(Sha256::digest(canonical)));
     let mut key = format!("AWS4{}", text("SecretAccessKey")).into_bytes();
-    for part in [&date[..8], "us-east-1", "bedrock", "aws4_request", &to_sign] {
+    for part in [&date[..8], "us-east-1", service, "aws4_request", &to_sign] {
         let mut mac = Hmac::<Sha256>::new_from_slice(&key).unwrap();
         mac.update(part.as_bytes());
         key = mac.finalize().into_bytes().to_vec();
@@ -358,4 +372,137 @@ fn faults_strike_the_clouds_in_their_own_shapes_and_nothing_secret_is_in_the_jou
     sandbox.post("/openai/v1/responses", &[("authorization", &bearer)], &question);
     let journal = std::fs::read_to_string(sandbox.text("journal")).unwrap();
     assert!(journal.contains("/openai/v1/responses") && !journal.contains(&key) && !journal.contains(&secret));
+}
+
+/// The text of an element of XML.
+fn element(answer: &Answer, name: &str) -> String {
+    let rest = answer.body.split_once(&format!("<{name}>")).unwrap_or_else(|| panic!("no {name} in {answer:?}")).1;
+    rest.split_once('<').unwrap().0.to_owned()
+}
+
+#[test]
+fn sts_gives_keys_for_a_role_to_who_signs_for_it() {
+    let sandbox = Sandbox::start(&[]);
+    let keys: Value = serde_json::from_str(&sandbox.file("aws_credentials_file")).unwrap();
+    let role = |name: &str| format!("&RoleArn=arn%3Aaws%3Aiam%3A%3A123456789012%3Arole%2F{name}");
+    let ask = |service: &str, more: &str| {
+        let body = format!("Action=AssumeRole&Version=2011-06-15{more}");
+        let form = [("content-type", "application/x-www-form-urlencoded")];
+        signed_for(service, &sandbox, &keys, "/aws/sts", &body, &form)
+    };
+    let good = format!("{}&RoleSessionName=me", role("sandbox-x"));
+    let answer = ask("sts", &good);
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let given = json!({
+        "AccessKeyId": element(&answer, "AccessKeyId"),
+        "SecretAccessKey": element(&answer, "SecretAccessKey"),
+        "SessionToken": element(&answer, "SessionToken"),
+    });
+    assert_eq!(signed(&sandbox, &given, CONVERSE, &asked().to_string(), &[]).status, 200);
+    let external = format!("{}&RoleSessionName=me", role("sandbox-external"));
+    assert_eq!(ask("sts", &format!("{external}&ExternalId=sandbox%2Fexternal%3D1&DurationSeconds=900")).status, 200);
+    for (service, more, status, code, reason) in [
+        ("bedrock", good.as_str(), 403, "SignatureDoesNotMatch", "scope_service"),
+        ("sts", &good.replace("sandbox", "other"), 403, "AccessDenied", "role"),
+        ("sts", &good.replace("123456789012", "123456789013"), 403, "AccessDenied", "role"),
+        ("sts", &external, 403, "AccessDenied", "external_id"),
+        ("sts", &good.replace("=me", "=m"), 400, "ValidationError", "session_name"),
+        ("sts", &format!("{good}&DurationSeconds=899"), 400, "ValidationError", "duration"),
+        ("sts", &format!("{good}&Other=1"), 400, "ValidationError", "unknown_field"),
+        ("sts", &format!("{good}&WebIdentityToken=x"), 400, "InvalidAction", "action"),
+    ] {
+        let answer = ask(service, more);
+        assert_eq!((answer.status, element(&answer, "Code").as_str()), (status, code), "{more}");
+        assert_eq!(sandbox.reason(), reason, "{more}");
+    }
+}
+
+#[test]
+fn sts_and_google_take_the_identity_token_of_the_file_and_no_other() {
+    let sandbox = Sandbox::start(&[]);
+    let arn = "arn:aws:iam::123456789012:role/sandbox-web";
+    let assume = |token: &str| {
+        let pairs = [("Action", "AssumeRoleWithWebIdentity"), ("Version", "2011-06-15"), ("RoleArn", arn)];
+        sandbox.form("/aws/sts", &[&pairs[..], &[("RoleSessionName", "me"), ("WebIdentityToken", token)]].concat())
+    };
+    let file: Value = serde_json::from_str(&sandbox.file("google_external_account_file")).unwrap();
+    let text = |name: &str| file[name].as_str().unwrap();
+    assert_eq!(file["credential_source"]["file"], sandbox.text("identity_token_file"));
+    let exchange = |token: &str, audience: &str| {
+        let kind = "urn:ietf:params:oauth:token-type:access_token";
+        let pairs = [
+            ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
+            ("audience", audience),
+            ("scope", "https://www.googleapis.com/auth/cloud-platform"),
+            ("requested_token_type", kind),
+            ("subject_token", token),
+            ("subject_token_type", text("subject_token_type")),
+        ];
+        sandbox.form("/google/sts", &pairs)
+    };
+    let good = sandbox.assertion();
+    assert_eq!(assume(&good).status, 200);
+    let token = exchange(&good, text("audience")).json()["access_token"].as_str().unwrap().to_owned();
+    assert_eq!(exchange(&good, "other").error(), "invalid_target");
+
+    let url = text("service_account_impersonation_url");
+    let path = url.strip_prefix(sandbox.text("base_url")).unwrap();
+    let body =
+        json!({"delegates": [], "scope": ["https://www.googleapis.com/auth/cloud-platform"], "lifetime": "3600s"});
+    let bearer = format!("Bearer {token}");
+    let answer = sandbox.post(path, &[("authorization", &bearer)], &body);
+    let account = answer.json()["accessToken"].as_str().unwrap().to_owned();
+    let call = "/v1/projects/sandbox-project/locations/us/publishers/anthropic/models/m:rawPredict";
+    let vertex = [("authorization", format!("Bearer {account}"))];
+    let vertex: Vec<_> = vertex.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    assert_eq!(sandbox.post(call, &vertex, &invoked("vertex-2023-10-16")).status, 200);
+    for (token, changes, status) in [
+        (bearer.as_str(), json!({"lifetime": "3600"}), 400),
+        (&bearer, json!({"lifetime": "43201s"}), 400),
+        (&bearer, json!({"scope": []}), 400),
+        (&bearer, json!({"more": 1}), 400),
+        ("Bearer x", json!({}), 401),
+    ] {
+        let body = crate::harness::changed(&body, &changes);
+        assert_eq!(sandbox.post(path, &[("authorization", token)], &body).status, status, "{changes}");
+    }
+
+    for (claims, code) in [
+        (json!({"aud": "sts.amazonaws.com"}), "InvalidIdentityToken"),
+        (json!({"iss": "https://other.example"}), "InvalidIdentityToken"),
+        (json!({"iat": 1_700_000_000, "exp": 1_700_000_300}), "ExpiredTokenException"),
+    ] {
+        sandbox.turn("issue", json!({"claims": claims}));
+        let bad = sandbox.assertion();
+        assert_eq!(element(&assume(&bad), "Code"), code, "{claims}");
+        assert_eq!(exchange(&bad, text("audience")).error(), "invalid_grant");
+    }
+    assert_eq!(element(&assume("x"), "Code"), "InvalidIdentityToken");
+}
+
+#[test]
+fn the_portal_gives_keys_to_who_has_logged_in() {
+    let sandbox = Sandbox::start(&[]);
+    let kept = std::fs::read_dir(sandbox.text("aws_sso_cache")).unwrap().flatten().map(|entry| entry.path());
+    let mut logins = kept.filter(|path| path.file_stem().is_some_and(|stem| stem.len() == 40));
+    let login: Value = serde_json::from_slice(&std::fs::read(logins.next().unwrap()).unwrap()).unwrap();
+    let ask = |token: &str, account: &str, role: &str| {
+        let path = format!("/aws/sso/federation/credentials?role_name={role}&account_id={account}");
+        sandbox.send("GET", &path, &[("x-amz-sso_bearer_token", token)], "")
+    };
+    let token = login["accessToken"].as_str().unwrap();
+    let keys = ask(token, "123456789012", "sandbox-login").json()["roleCredentials"].clone();
+    let given = json!({
+        "AccessKeyId": keys["accessKeyId"], "SecretAccessKey": keys["secretAccessKey"], "SessionToken": keys["sessionToken"],
+    });
+    assert_eq!(signed(&sandbox, &given, CONVERSE, &asked().to_string(), &[]).status, 200);
+    let left = keys["expiration"].as_i64().unwrap() - jiff::Timestamp::now().as_millisecond();
+    assert!((1..=60_000).contains(&left), "in milliseconds: {left}");
+    for (token, account, role, status) in [
+        ("x", "123456789012", "sandbox-login", 401),
+        (token, "1", "sandbox-login", 403),
+        (token, "123456789012", "o", 403),
+    ] {
+        assert_eq!(ask(token, account, role).status, status);
+    }
 }
