@@ -22,6 +22,8 @@ export default defineConfig(({ mode }) => {
       assetsInlineLimit: 0,
       modulePreload: { polyfill: false },
       reportCompressedSize: true,
+      // The card is a page of its own, which loads little.
+      rolldownOptions: { input: ['index.html', 'card.html'].map((page) => fileURLToPath(new URL(page, import.meta.url))) },
     },
     test: { include: ['src/**/*.test.ts'] },
   };

@@ -45,7 +45,7 @@ impl Acts {
         let prompts = matches!(asked, FromBus::AskToCopy(_));
         let same = |other: &FromBus| *other == asked || (prompts && discriminant(other) == discriminant(&asked));
         // What takes away is heard however many wait.
-        let takes = matches!(asked, FromBus::Lock | FromBus::RevokeAll | FromBus::StopRun(_));
+        let takes = matches!(asked, FromBus::Lock | FromBus::RevokeAll | FromBus::StopRun(_) | FromBus::Deny(_));
         if (going.len() >= ACTS_MAX && !takes) || going.iter().any(same) {
             return;
         }
@@ -76,7 +76,8 @@ impl Acts {
     fn failed(&self, act: &FromBus, fault: &Fault) {
         log::line(&format!("a click failed: {}", fault.code));
         let what = match act {
-            FromBus::Open(_) => "Not opened",
+            FromBus::Open(_) | FromBus::Card(_) => "Not opened",
+            FromBus::Deny(_) => "Not denied",
             FromBus::Launch(_) => "Not launched",
             FromBus::StopRun(_) => "Not stopped",
             FromBus::Renew(_) => "Not renewed",

@@ -47,18 +47,29 @@ mod tests {
         serde_json::from_str(text).unwrap()
     }
 
+    /// Commands of the card window, which no other window may give.
+    const OF_CARD: [&str; 2] = ["approval_answer", "card"];
+
     #[test]
-    fn the_window_may_do_exactly_what_the_list_says_and_hear_events() {
-        let file = json(include_str!("../capabilities/main.json"));
-        assert_eq!(file["windows"], json(r#"["main"]"#));
-        assert_eq!((&file["local"], &file["remote"]), (&json("true"), &json("null")));
-        let commands = COMMANDS.iter().map(|c| format!("allow-{}", c.name.replace('_', "-")));
-        let events = ["core:event:allow-listen", "core:event:allow-unlisten"].map(str::to_owned);
-        let want: BTreeSet<_> = commands.chain(events).collect();
-        let listed = file["permissions"].as_array().unwrap();
-        let have: BTreeSet<_> = listed.iter().map(|p| p.as_str().unwrap().to_owned()).collect();
-        assert_eq!(have, want);
-        assert_eq!(listed.len(), want.len(), "none twice");
+    fn each_window_may_do_exactly_what_is_its_own_and_hear_events() {
+        let (of_card, of_main): (Vec<&str>, Vec<&str>) =
+            COMMANDS.iter().map(|c| c.name).partition(|name| OF_CARD.contains(name));
+        assert_eq!(of_card.len(), OF_CARD.len());
+        for (window, text, commands) in [
+            ("main", include_str!("../capabilities/main.json"), of_main),
+            ("card", include_str!("../capabilities/card.json"), of_card),
+        ] {
+            let file = json(text);
+            assert_eq!(file["windows"], serde_json::json!([window]));
+            assert_eq!((&file["local"], &file["remote"]), (&json("true"), &json("null")));
+            let commands = commands.iter().map(|name| format!("allow-{}", name.replace('_', "-")));
+            let events = ["core:event:allow-listen", "core:event:allow-unlisten"].map(str::to_owned);
+            let want: BTreeSet<_> = commands.chain(events).collect();
+            let listed = file["permissions"].as_array().unwrap();
+            let have: BTreeSet<_> = listed.iter().map(|p| p.as_str().unwrap().to_owned()).collect();
+            assert_eq!(have, want, "{window}");
+            assert_eq!(listed.len(), want.len(), "{window}: none twice");
+        }
     }
 
     #[test]
@@ -75,7 +86,7 @@ mod tests {
         assert_eq!(config["app"]["windows"], json("[]"), "made on demand");
         assert_eq!(config["app"]["withGlobalTauri"], json("false"));
         let security = &config["app"]["security"];
-        assert_eq!(security["capabilities"], json(r#"["main"]"#));
+        assert_eq!(security["capabilities"], json(r#"["main", "card"]"#));
         let policy = security["csp"].as_object().unwrap();
         for (name, sources) in policy {
             for source in sources.as_str().unwrap().split(' ') {

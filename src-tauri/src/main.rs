@@ -116,6 +116,7 @@ fn run(places: Places, instance: &instance::Instance, hidden: bool) -> Result<Ex
     let desk = Arc::new(desk);
     app.manage(Arc::clone(&desk));
     app.manage(window::Title(title));
+    app.manage(window::Cards::default());
     let colours = Arc::new(theme::Colours::new());
     if let Ok(settings) = desk.settings() {
         colours.set(settings.theme);

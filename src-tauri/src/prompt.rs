@@ -12,10 +12,10 @@ mod recovery;
 mod reveal;
 mod save;
 
-use crate::{clipboard, guard, log};
+use crate::{clipboard, guard, log, window};
 use frame::{Answer, Frame};
 use gtk::glib::MainContext;
-use keyward_desk::{Ask, Prompter, QuitAnswer};
+use keyward_desk::{Ask, CardWindow, Prompter, QuitAnswer};
 use keyward_secret::SecretText;
 use std::path::PathBuf;
 use std::sync::mpsc::sync_channel;
@@ -102,6 +102,10 @@ impl Prompter for Prompts {
     fn save_path(&self, title: &str, suggested: &str) -> Option<PathBuf> {
         let (asked, suggested) = (title.to_owned(), suggested.to_owned());
         self.ask(move |answer| save::fill(answer, &asked, &suggested))
+    }
+
+    fn card(&self, card: CardWindow) {
+        window::card(&self.app, card);
     }
 
     fn quit(&self, live: usize) -> Option<QuitAnswer> {

@@ -123,6 +123,12 @@ export class View {
     await this.page.goto(`${this.home.origin}/#/${hash}`);
   }
 
+  /** Shows the card of a request. */
+  async card(id) {
+    await this.page.goto('about:blank');
+    await this.page.goto(`${this.home.origin}/card.html#${id}`);
+  }
+
   /** Answers commands with this fault until {@link View.clear}. */
   async fail(names, fault) {
     await this.#intercept(names, (route) => route.fulfill({ status: 503, json: fault }));
@@ -259,6 +265,7 @@ async function hold({ root }) {
     if (input.type === 'datetime-local') input.style.visibility = 'hidden';
     else if (input.value) input.value = words(input.value);
   }
+  for (const chain of document.querySelectorAll('.chain')) chain.textContent = 'keyward 1000 ‹ sh 1000';
   for (const cell of document.querySelectorAll('.entry .seq')) cell.textContent = '60';
   for (const term of document.querySelectorAll('dt')) if (term.textContent === 'pid') term.nextElementSibling.textContent = '1000';
   if (!document.getElementById('held-still')) {

@@ -75,6 +75,8 @@ function finish(child) {
 /** The home. Everything that it starts ends with {@link Home.close}. */
 export class Home {
   #children = [];
+  #shell;
+  #asked = [];
 
   /** Starts the host on an absent vault. `bin` holds the debug binaries, `dist` the UI. */
   static async open(bin, dist) {
@@ -115,6 +117,28 @@ export class Home {
     const child = spawn(join(this.bin, 'keyward'), ['run', ...args], { stdio: 'ignore', env: this.variables, cwd: join(this.home, folder) });
     this.#children.push(child);
     return child;
+  }
+
+  /** Starts a run below a shell that has unlocked nothing, the same each time, so that a person is asked; gives what waits for its
+   * exit code. */
+  ask(args, folder = 'project') {
+    if (!this.#shell) {
+      this.#shell = spawn('sh', [], { stdio: ['pipe', 'pipe', 'ignore'], env: this.variables });
+      this.#children.push(this.#shell);
+      createInterface(this.#shell.stdout).on('line', (line) => {
+        const [number, code] = line.split(' ').map(Number);
+        this.#asked[number]?.(code);
+      });
+    }
+    const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
+    const words = [join(this.bin, 'keyward'), 'run', '--wait', ...args].map(quoted).join(' ');
+    const number = this.#asked.length;
+    const ended = new Promise((resolve) => this.#asked.push(resolve));
+    this.#shell.stdin.write(`cd ${quoted(join(this.home, folder))}\n${words} >/dev/null & p${number}=$!\n`);
+    return () => {
+      this.#shell.stdin.write(`wait $p${number}; echo ${number} $?\n`);
+      return ended;
+    };
   }
 
   /** Stores a profile. */

@@ -19,6 +19,10 @@ pub enum FromBus {
     Renew(String),
     /// Open the prompt that asks for the passphrase before the credential of this profile is put on the clipboard.
     AskToCopy(String),
+    /// Open the window of the request of this id. Its buttons are in that window alone.
+    Card(String),
+    /// Say no to the request of this id.
+    Deny(String),
     /// Take everything back and wipe the keys.
     Lock,
     /// Take everything back.

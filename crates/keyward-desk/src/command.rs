@@ -3,9 +3,9 @@
 
 use crate::types::*;
 use keyward_api::{
-    AppUseMsg, AuditEntryMsg, AuditPage, AuditQuery, AuditSummary, AuditSummaryQuery, AuditVerifyQuery, KindMsg,
-    LockAnswer, PastRunsPage, PastRunsQuery, ProfileTestAnswer, RenewAnswer, RevokeAnswer, RevokeRequest, SecretMsg,
-    SlotMsg, VerifyAnswer,
+    AppUseMsg, ApprovalMsg, AuditEntryMsg, AuditPage, AuditQuery, AuditSummary, AuditSummaryQuery, AuditVerifyQuery,
+    GrantMsg, KindMsg, LockAnswer, PastRunsPage, PastRunsQuery, ProfileTestAnswer, RenewAnswer, RevokeAnswer,
+    RevokeRequest, SecretMsg, SlotMsg, VerifyAnswer,
 };
 use schemars::generate::SchemaSettings;
 use schemars::{Schema, SchemaGenerator};
@@ -28,12 +28,20 @@ macro_rules! each_command {
         $with! {
             "Everything that Now, Runs and the tray show" overview() -> Overview;
             "Take back a run, a profile, or everything" revoke(RevokeRequest) -> RevokeAnswer;
+            "What waits for the person, then the last answers" approvals() -> Vec<ApprovalMsg>;
+            "Open the window of a request" approval_show(ApprovalNamed) -> Done;
+            "Say no to a request" approval_deny(ApprovalNamed) -> Done;
+            "What the card window was opened for; of that window alone" card(ApprovalNamed) -> CardView;
+            "Answer the request that the card window was opened for; of that window alone" approval_answer(ApprovalReply) -> Done;
+            "What is allowed without asking" grants() -> Vec<GrantMsg>;
+            "Give or change a grant; asks for the passphrase unless it was proven lately" grant_save(GrantSave) -> Done;
+            "Take a grant back" grant_revoke(GrantNamed) -> Done;
             "Page through the runs that are over" runs_past(PastRunsQuery) -> PastRunsPage;
             "The issuers and identity sources with their fields" kinds() -> Vec<KindMsg>;
             "The tiles of the profile editor" providers() -> Vec<ProviderTile>;
             "A stored profile for the editor" profile_draft(Named) -> ProfileDraft;
             "Store a profile; asks for the passphrase to change one" profile_save(ProfileSave) -> Done;
-            "Remove a profile" profile_remove(Named) -> Done;
+            "Remove a profile; asks for the passphrase unless it was proven lately" profile_remove(Named) -> Done;
             "Make a real exchange and say what it gave" profile_test(Named) -> ProfileTestAnswer;
             "Make the credential anew" profile_renew(Named) -> RenewAnswer;
             "Ask for the passphrase and put the credential on the clipboard for 30 s" profile_copy(Named) -> Done;
@@ -41,13 +49,13 @@ macro_rules! each_command {
             "The stored secrets by name" secrets() -> Vec<SecretMsg>;
             "Ask for a secret in a native prompt and store it" secret_set(Named) -> Done;
             "Ask for the passphrase and show a stored secret in a native window" secret_reveal(Named) -> Done;
-            "Remove a stored secret" secret_remove(Named) -> Done;
+            "Remove a stored secret; asks for the passphrase unless it was proven lately" secret_remove(Named) -> Done;
             "Credentials that lie on this machine" logins() -> Vec<LoginMsg>;
             "Take one of them into the vault" login_adopt(LoginAdopt) -> Done;
             "Agents that are installed on this machine" agents() -> Vec<AgentMsg>;
             "Store a launcher; asks for the passphrase to change one" launcher_save(LauncherSave) -> Done;
-            "Remove a launcher" launcher_remove(Named) -> Done;
-            "Start what a launcher names" launch(Named) -> Done;
+            "Remove a launcher; asks for the passphrase unless it was proven lately" launcher_remove(Named) -> Done;
+            "Start what a launcher names; asks for the passphrase unless it was proven lately" launch(Named) -> Done;
             "Which credential each app held and used; `since` and `until` count" apps(AuditSummaryQuery) -> Vec<AppUseMsg>;
             "Page through the log" audit(AuditQuery) -> AuditPage;
             "Count the log over time and by name" audit_summary(AuditSummaryQuery) -> AuditSummary;

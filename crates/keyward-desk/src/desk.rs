@@ -5,19 +5,22 @@
 //! the hosts.
 
 use crate::bus::FromBus;
+use crate::card::Cards;
 use crate::follow::Bell;
+use crate::operator::Operator;
 use crate::pool::Pool;
 use crate::prompt::{Ask, Prompter, QuitAnswer};
 use crate::types::*;
 use crate::{draft, look, settings, tile};
 use keyward_api::place::Places;
 use keyward_api::{
-    AcceptBreakRequest, AppUseMsg, AuditEntryMsg, AuditPage, AuditQuery, AuditSummary, AuditSummaryQuery,
-    AuditVerifyQuery, ExportRequest, InitRequest, KindMsg, LaunchExpectAnswer, LaunchExpectRequest, LauncherMsg,
-    LauncherPutRequest, LockAnswer, PastRunsPage, PastRunsQuery, ProfileMsg, ProfilePutRequest, ProfileTestAnswer,
-    ProfileTestRequest, Proof, RecoveryAnswer, RekeyAnswer, RekeyRequest, RenewAnswer, RevokeAnswer, RevokeRequest,
-    RunMsg, SecretMsg, SecretPutRequest, SecretRevealAnswer, SettingsMsg, SettingsPutRequest, SlotAddRequest, SlotKind,
-    SlotMsg, SlotRemoveRequest, StatusAnswer, TokenAnswer, UnlockAnswer, UnlockRequest, VerifyAnswer, part,
+    AcceptBreakRequest, AppUseMsg, ApprovalMsg, ApprovalState, AuditEntryMsg, AuditPage, AuditQuery, AuditSummary,
+    AuditSummaryQuery, AuditVerifyQuery, DeliveryMode, ExportRequest, GrantMsg, GrantPutRequest, InitRequest, KindMsg,
+    LaunchExpectAnswer, LaunchExpectRequest, LauncherMsg, LauncherPutRequest, LockAnswer, OperatorAnswer, PastRunsPage,
+    PastRunsQuery, ProfileMsg, ProfilePutRequest, ProfileTestAnswer, ProfileTestRequest, Proof, RecoveryAnswer,
+    RekeyAnswer, RekeyRequest, RenewAnswer, RevokeAnswer, RevokeRequest, RunMsg, SecretMsg, SecretPutRequest,
+    SecretRevealAnswer, SettingsMsg, SettingsPutRequest, SlotAddRequest, SlotKind, SlotMsg, SlotRemoveRequest,
+    StatusAnswer, TokenAnswer, UnlockAnswer, UnlockRequest, VerifyAnswer, part,
 };
 use keyward_client::{Client, Method, Start};
 use keyward_diag::{Code, Fault};
@@ -44,7 +47,9 @@ pub struct Desk {
     /// Folder of this program, in which `keyward` lies too; noted at the start, before an upgrade may move it.
     pub(crate) programs: PathBuf,
     pub(crate) program: PathBuf,
-    prompter: Arc<dyn Prompter>,
+    pub(crate) prompter: Arc<dyn Prompter>,
+    pub(crate) operator: Operator,
+    pub(crate) cards: Cards,
     /// Held by the one command that asks a person.
     asking: Mutex<()>,
     pub(crate) tell: Box<dyn Fn(DeskEvent) + Send + Sync>,
@@ -90,6 +95,8 @@ impl Desk {
             programs: program.parent().map(PathBuf::from).unwrap_or_default(),
             program,
             prompter,
+            operator: Operator::default(),
+            cards: Cards::default(),
             asking: Mutex::new(()),
             tell: Box::new(tell),
             settings: Mutex::new(()),
@@ -105,15 +112,18 @@ impl Desk {
     pub fn act(&self, asked: &FromBus) -> Result<(), Fault> {
         match asked {
             FromBus::Open(_) => Ok(()),
-            FromBus::Launch(name) => self.launch(named(name)).map(drop),
+            FromBus::Launch(name) => self.launch_unproven(name).map(drop),
             FromBus::StopRun(run) => self.revoke(RevokeRequest::Target(run.clone())).map(drop),
             FromBus::Renew(profile) => {
                 let found: ProfileMsg = self.get(&format!("/v1/profiles/{}", part(profile)))?;
                 if found.leases == 0 && found.held.is_none() {
                     return Err(Fault::new(Code::RunUnknown).cause("the profile has no credential that is live"));
                 }
-                self.profile_renew(named(profile)).map(drop)
+                // Never as the operator: a click proves no person.
+                self.act_on::<RenewAnswer>(&format!("/v1/profiles/{}/renew", part(profile))).map(drop)
             }
+            FromBus::Card(id) => self.approval_show(ApprovalNamed { id: id.clone() }).map(drop),
+            FromBus::Deny(id) => self.approval_deny(ApprovalNamed { id: id.clone() }).map(drop),
             FromBus::AskToCopy(profile) => self.profile_copy(named(profile)).map(drop),
             FromBus::Lock => self.vault_lock().map(drop),
             FromBus::RevokeAll => self.revoke(RevokeRequest::All).map(drop),
@@ -142,7 +152,7 @@ impl Desk {
 
     // What is going on.
 
-    /// Status, runs, profiles and launchers.
+    /// Status, runs, profiles, launchers, and what waits for the person.
     ///
     /// # Errors
     /// Those of the broker; a vault that is closed is none.
@@ -152,10 +162,12 @@ impl Desk {
             let runs: Vec<RunMsg> = client.get("/v1/runs")?;
             let profiles: Vec<ProfileMsg> = closed_is_empty(client.get("/v1/profiles"))?;
             let mut launchers: Vec<LauncherMsg> = closed_is_empty(client.get("/v1/launchers"))?;
+            let mut approvals: Vec<ApprovalMsg> = closed_is_empty(client.get("/v1/approvals"))?;
+            approvals.retain(|approval| approval.state == ApprovalState::Open);
             launchers.sort_by(|a, b| b.launched_at.cmp(&a.launched_at).then_with(|| a.name.cmp(&b.name)));
             // A broker that does not tell its time has the clock of this machine all the same.
             let now = status.now.clone().unwrap_or_else(|| jiff::Timestamp::now().to_string());
-            Ok(Overview { now, status, runs, profiles, launchers })
+            Ok(Overview { now, status, runs, profiles, launchers, approvals })
         })
     }
 
@@ -234,23 +246,52 @@ impl Desk {
     /// # Errors
     /// Those of the broker.
     pub fn profile_remove(&self, request: Named) -> Result<Done, Fault> {
-        self.delete(&format!("/v1/profiles/{}", part(&request.name)))
+        let path = format!("/v1/profiles/{}", part(&request.name));
+        // A name that is none would be words of somebody else in a prompt of ours.
+        let _: ProfileMsg = self.get(&path)?;
+        let ask = ask(
+            &format!("Remove the profile {}", quoted(&request.name)),
+            "Its live leases are taken back, and its grants end. Stored secrets stay in the vault.",
+        );
+        self.remove(ask, &path)
     }
 
-    /// Makes a real exchange.
+    /// Makes a real exchange. Where it takes stored secrets that no run holds, the passphrase is asked for unless it was proven
+    /// lately.
     ///
     /// # Errors
-    /// Those of the broker: why the exchange was refused.
+    /// Those of the broker: why the exchange was refused; [`Code::PassphraseNeeded`] when the prompt was closed.
     pub fn profile_test(&self, request: Named) -> Result<ProfileTestAnswer, Fault> {
-        self.post(&format!("/v1/profiles/{}/test", part(&request.name)), &ProfileTestRequest::default())
+        let path = format!("/v1/profiles/{}/test", part(&request.name));
+        self.exchange("Test", &request.name, |client| client.post(&path, &ProfileTestRequest::default()))
     }
 
-    /// Makes the credential anew.
+    /// Makes the credential anew; asks as [`Desk::profile_test`] does.
     ///
     /// # Errors
-    /// Those of the broker: why the exchange was refused.
+    /// Those of the broker: why the exchange was refused; [`Code::PassphraseNeeded`] when the prompt was closed.
     pub fn profile_renew(&self, request: Named) -> Result<RenewAnswer, Fault> {
-        self.act_on(&format!("/v1/profiles/{}/renew", part(&request.name)))
+        let path = format!("/v1/profiles/{}/renew", part(&request.name));
+        self.exchange("Renew", &request.name, |client| client.call(Method::Post, &path, None)?.json())
+    }
+
+    /// Has the issuer of a profile asked.
+    fn exchange<T>(
+        &self,
+        what: &str,
+        profile: &str,
+        call: impl FnOnce(&mut Client) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        let found: ProfileMsg = self.get(&format!("/v1/profiles/{}", part(profile)))?;
+        // A secret is named so wherever a profile takes one.
+        if found.leases > 0 || !found.toml.contains("secret:") {
+            return self.pool.with(call);
+        }
+        let ask = ask(
+            &format!("{what} the profile {}", quoted(profile)),
+            "It sends the secrets that the profile names to where the profile says, and no run holds them at present.",
+        );
+        self.as_operator(ask, call)?.ok_or_else(|| Code::PassphraseNeeded.into())
     }
 
     /// Puts a credential on the clipboard.
@@ -312,11 +353,7 @@ impl Desk {
             &format!("Show the secret {}", quoted(&request.name)),
             "It is shown in a window of its own. That it was shown is recorded.",
         );
-        let known: Vec<SecretMsg> = self.get("/v1/secrets")?;
-        if !known.iter().any(|secret| secret.name == request.name) {
-            let cause = format!("no secret is named {}", quoted(&request.name));
-            return Err(Fault::new(Code::SecretUnknown).cause(cause));
-        }
+        self.known_secret(&request.name)?;
         let _turn = self.turn()?;
         let mut shown = None;
         let ended = self.proven(ask, |proof| {
@@ -335,7 +372,20 @@ impl Desk {
     /// # Errors
     /// Those of the broker.
     pub fn secret_remove(&self, request: Named) -> Result<Done, Fault> {
-        self.delete(&format!("/v1/secrets/{}", part(&request.name)))
+        self.known_secret(&request.name)?;
+        let ask = ask(
+            &format!("Remove the secret {}", quoted(&request.name)),
+            "It is gone for good where it is stored nowhere else.",
+        );
+        self.remove(ask, &format!("/v1/secrets/{}", part(&request.name)))
+    }
+
+    fn known_secret(&self, name: &str) -> Result<(), Fault> {
+        let known: Vec<SecretMsg> = self.get("/v1/secrets")?;
+        if known.iter().any(|secret| secret.name == name) {
+            return Ok(());
+        }
+        Err(Fault::new(Code::SecretUnknown).cause(format!("no secret is named {}", quoted(name))))
     }
 
     // Launchers.
@@ -345,7 +395,7 @@ impl Desk {
     /// # Errors
     /// Those of the broker.
     pub fn launcher_save(&self, request: LauncherSave) -> Result<Done, Fault> {
-        let LauncherSave { draft, replace } = request;
+        let LauncherSave { draft, replace, allow_s } = request;
         let body = |proof| LauncherPutRequest {
             name: draft.name.clone(),
             command: draft.command.clone(),
@@ -354,20 +404,42 @@ impl Desk {
             terminal: draft.terminal,
             proof,
         };
+        let allowed = allow_s.map_or_else(String::new, |s| {
+            format!("\nFor {} it starts without asking, from the tray and by `keyward launch` too.", duration(s))
+        });
         let Some(former) = replace else {
-            return self.post::<_, ()>("/v1/launchers", &body(None)).map(|()| done());
+            self.post::<_, ()>("/v1/launchers", &body(None))?;
+            let Some(allow_s) = allow_s else { return Ok(done()) };
+            let ask = ask(
+                &format!("Allow the starts of {}", quoted(&draft.name)),
+                &format!("{}{allowed}", starts(&draft.command, draft.folder.as_deref(), &draft.profiles)),
+            );
+            let given = self.as_operator(ask, |client| allow_starts(client, &draft, allow_s))?;
+            let refused = "The launcher was stored; its starts are not allowed yet.";
+            let notes = if given.is_none() { vec![refused.to_owned()] } else { Vec::new() };
+            return Ok(Done { done: true, notes });
         };
         let ask = ask(
             &format!("Change the launcher {}", quoted(&former)),
             &format!(
-                "After a change a click on it starts something else, so Keyward asks for the passphrase.\n{}",
-                starts(&draft)
+                "After a change a click on it starts something else, so Keyward asks for the passphrase.\n{}{allowed}",
+                starts(&draft.command, draft.folder.as_deref(), &draft.profiles)
             ),
         );
         let path = format!("/v1/launchers/{}", part(&former));
         self.launcher(&former)?.ok_or(Code::LauncherUnknown)?;
         let _turn = self.turn()?;
-        self.proven(ask, |proof| self.pool.with(|client| client.put::<_, ()>(&path, &body(Some(proof)))))
+        self.proven(ask, |proof| {
+            let Some(allow_s) = allow_s else {
+                return self.pool.with(|client| client.put::<_, ()>(&path, &body(Some(proof))));
+            };
+            let second = second(&proof)?;
+            self.pool.with(|client| client.put::<_, ()>(&path, &body(Some(proof))))?;
+            self.on_operators(|client| {
+                client.post::<_, OperatorAnswer>("/v1/operator", &second)?;
+                allow_starts(client, &draft, allow_s)
+            })
+        })
     }
 
     /// Removes a launcher.
@@ -375,7 +447,48 @@ impl Desk {
     /// # Errors
     /// Those of the broker.
     pub fn launcher_remove(&self, request: Named) -> Result<Done, Fault> {
-        self.delete(&format!("/v1/launchers/{}", part(&request.name)))
+        self.launcher(&request.name)?.ok_or(Code::LauncherUnknown)?;
+        let ask = ask(
+            &format!("Remove the launcher {}", quoted(&request.name)),
+            "It goes from the tray. What it started goes on.",
+        );
+        self.remove(ask, &format!("/v1/launchers/{}", part(&request.name)))
+    }
+
+    // Grants.
+
+    /// What is allowed without asking.
+    ///
+    /// # Errors
+    /// Those of the broker.
+    pub fn grants(&self) -> Result<Vec<GrantMsg>, Fault> {
+        self.get("/v1/grants")
+    }
+
+    /// Gives a grant, or changes one.
+    ///
+    /// # Errors
+    /// Those of the broker.
+    pub fn grant_save(&self, request: GrantSave) -> Result<Done, Fault> {
+        let GrantSave { draft, replace } = request;
+        let _: ProfileMsg = self.get(&format!("/v1/profiles/{}", part(&draft.profile)))?;
+        let title = if replace.is_some() { "Change a grant" } else { "Give a grant" };
+        let ask = ask(title, &allows(&draft));
+        let body = body(draft);
+        let given = self.as_operator(ask, |client| match replace {
+            None => client.post::<_, GrantMsg>("/v1/grants", &body),
+            Some(id) => client.put::<_, GrantMsg>(&format!("/v1/grants/{}", part(&id)), &body),
+        })?;
+        Ok(if given.is_some() { done() } else { closed() })
+    }
+
+    /// Takes a grant back.
+    ///
+    /// # Errors
+    /// Those of the broker.
+    pub fn grant_revoke(&self, request: GrantNamed) -> Result<Done, Fault> {
+        let path = format!("/v1/grants/{}", part(&request.grant));
+        self.pool.at_once(|client| client.delete::<()>(&path)).map(|()| done())
     }
 
     // The log.
@@ -488,7 +601,8 @@ impl Desk {
         let made = self.again(&mut ask, |ask| {
             let passphrase = self.prompter.new_passphrase(ask).ok_or(Ended::Closed)?;
             let request = InitRequest { passphrase, recovery: true };
-            Ok(self.post::<_, RecoveryAnswer>("/v1/vault/init", &request)?)
+            // What is proven there makes the connection the operator's.
+            Ok(self.on_operators(|client| client.post::<_, RecoveryAnswer>("/v1/vault/init", &request))?)
         })?;
         let Some(answer) = made else { return Ok(closed()) };
         self.show_recovery(answer);
@@ -501,7 +615,9 @@ impl Desk {
     /// Those of the broker.
     pub fn vault_unlock(&self) -> Result<Done, Fault> {
         let slots = self.slots()?;
-        let open = |request: &UnlockRequest| self.post::<_, UnlockAnswer>("/v1/vault/unlock", request);
+        let open = |request: &UnlockRequest| {
+            self.on_operators(|client| client.post::<_, UnlockAnswer>("/v1/vault/unlock", request))
+        };
         let mut why = "Type the passphrase, or the recovery key.".to_owned();
         if slots.iter().any(|s| s.kind == SlotKind::Keyring) {
             match open(&UnlockRequest { proof: None, keyring: true }) {
@@ -621,12 +737,12 @@ impl Desk {
         })
     }
 
-    /// Which notifications are shown. Asks no broker.
+    /// Which colours are shown. Asks no broker.
     ///
     /// # Errors
     /// [`Code::ConfigInvalid`] for a `desktop.toml` that is not understood.
-    pub fn notifications(&self) -> Result<NotificationSettings, Fault> {
-        settings::load(self.pool.places()).map(|own| own.notifications)
+    pub fn theme(&self) -> Result<Theme, Fault> {
+        settings::load(self.pool.places()).map(|own| own.theme)
     }
 
     /// Changes the settings. Where the person closes the prompt nothing is changed.
@@ -669,7 +785,7 @@ impl Desk {
 
     // How it is done.
 
-    fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Fault> {
+    pub(crate) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Fault> {
         self.pool.with(|client| client.get(path))
     }
 
@@ -682,13 +798,15 @@ impl Desk {
         self.pool.with(|client| client.call(Method::Post, path, None)?.json())
     }
 
-    fn delete(&self, path: &str) -> Result<Done, Fault> {
-        self.pool.with(|client| client.delete::<()>(path)).map(|()| done())
+    /// Removes as the operator.
+    fn remove(&self, ask: Ask, path: &str) -> Result<Done, Fault> {
+        let removed = self.as_operator(ask, |client| client.delete::<()>(path))?;
+        Ok(if removed.is_some() { done() } else { closed() })
     }
 
     /// The right to ask a person until it is dropped, tries after a refusal included: no other prompt comes between, and
     /// none waits behind.
-    fn turn(&self) -> Result<MutexGuard<'_, ()>, Fault> {
+    pub(crate) fn turn(&self) -> Result<MutexGuard<'_, ()>, Fault> {
         match self.asking.try_lock() {
             Ok(turn) => Ok(turn),
             Err(TryLockError::Poisoned(turn)) => Ok(turn.into_inner()),
@@ -697,7 +815,7 @@ impl Desk {
     }
 
     /// Asks for the passphrase and makes a call with it; a wrong one may be typed again.
-    fn proven(&self, ask: Ask, mut call: impl FnMut(Proof) -> Result<(), Fault>) -> Result<Done, Fault> {
+    pub(crate) fn proven(&self, ask: Ask, mut call: impl FnMut(Proof) -> Result<(), Fault>) -> Result<Done, Fault> {
         self.proven_or_closed(ask, |proof| Ok(call(proof)?))
     }
 
@@ -750,12 +868,24 @@ impl Desk {
         }
     }
 
-    /// Tells the broker that a launch of `path` is about to be made.
-    pub(crate) fn expect(&self, launcher: &str, path: String) -> Result<LaunchExpectAnswer, Fault> {
-        self.post(&format!("/v1/launchers/{}/expect", part(launcher)), &LaunchExpectRequest { path, by_operator: false })
+    /// Tells the broker that a launch of `path` is about to be made; as the operator where the person asked for it in the
+    /// window. False when they have closed the prompt.
+    pub(crate) fn expect(&self, launcher: &LauncherMsg, path: String, by_operator: bool) -> Result<bool, Fault> {
+        let at = format!("/v1/launchers/{}/expect", part(&launcher.name));
+        let body = LaunchExpectRequest { path, by_operator };
+        if !by_operator {
+            return self.post::<_, LaunchExpectAnswer>(&at, &body).map(|_| true);
+        }
+        let ask = ask(
+            &format!("Launch {}", quoted(&launcher.name)),
+            &starts(&launcher.command, launcher.folder.as_deref(), &launcher.profiles),
+        );
+        let expected = self.as_operator(ask, |client| client.post::<_, LaunchExpectAnswer>(&at, &body))?;
+        Ok(expected.is_some())
     }
 
-    /// Stores a secret under a new name, with a static profile for it. Takes the secret out again if the profile is refused.
+    /// Stores a secret under a new name, with a static profile for it. If the profile is refused the secret is taken out again
+    /// where the person has proven to be there, and stays in the vault where not.
     pub(crate) fn adopt(&self, profile: &str, secret: SecretText, toml: String) -> Result<(), Fault> {
         let path = format!("/v1/secrets/{}", part(profile));
         let body = SecretPutRequest { secret, base64: false, only_new: true };
@@ -764,7 +894,7 @@ impl Desk {
         let added = self.post::<_, ()>("/v1/profiles", &request);
         if added.is_err() {
             // The profile's own fault is what counts.
-            let _ = self.delete(&path);
+            let _ = self.on_operators(|client| client.delete::<()>(&path));
         }
         added
     }
@@ -850,11 +980,11 @@ fn closed_is_empty<T>(answer: Result<Vec<T>, Fault>) -> Result<Vec<T>, Fault> {
     }
 }
 
-fn done() -> Done {
+pub(crate) fn done() -> Done {
     Done { done: true, notes: Vec::new() }
 }
 
-fn closed() -> Done {
+pub(crate) fn closed() -> Done {
     Done { done: false, notes: Vec::new() }
 }
 
@@ -862,7 +992,7 @@ fn named(name: &str) -> Named {
     Named { name: name.to_owned() }
 }
 
-fn ask(title: &str, why: &str) -> Ask {
+pub(crate) fn ask(title: &str, why: &str) -> Ask {
     Ask { title: title.to_owned(), why: why.to_owned(), error: None }
 }
 
@@ -872,17 +1002,74 @@ fn quoted(text: &str) -> String {
 }
 
 /// What a launcher starts, in lines for a prompt.
-fn starts(draft: &LauncherDraft) -> String {
+fn starts(command: &[String], folder: Option<&str>, profiles: &[String]) -> String {
     let list = |parts: &[String], each: usize| {
         let parts: Vec<_> = parts.iter().map(|part| look::name(part, each)).collect();
         look::name(&parts.join(" "), 400)
     };
-    let folder = draft.folder.as_ref().map_or_else(|| "the home folder".to_owned(), |f| look::name(f, 200));
-    let profiles = list(&draft.profiles, 64);
-    format!("Starts: {}\nIn: {folder}\nWith: {profiles}", list(&draft.command, 120))
+    let folder = folder.map_or_else(|| "the home folder".to_owned(), |f| look::name(f, 200));
+    format!("Starts: {}\nIn: {folder}\nWith: {}", list(command, 120), list(profiles, 64))
 }
 
-fn duration(seconds: u64) -> String {
+/// What a grant allows, in lines for a prompt.
+fn allows(draft: &GrantDraft) -> String {
+    let named =
+        |path: &Option<String>, none: &str| path.as_ref().map_or_else(|| none.to_owned(), |p| look::name(p, 200));
+    let who = match (&draft.launcher, &draft.script) {
+        (Some(launcher), _) => format!("the launcher {}", quoted(launcher)),
+        (None, Some(script)) => format!("{} with {}", named(&draft.program, "any program"), look::name(script, 200)),
+        (None, None) => named(&draft.program, "any program"),
+    };
+    let weakest = match draft.weakest {
+        DeliveryMode::Env => "in any way, a variable included",
+        DeliveryMode::File => "by a file or the gateway",
+        DeliveryMode::Gateway => "by the gateway alone",
+    };
+    let uses = draft.uses.map_or_else(String::new, |n| format!(", {n} times at most"));
+    format!(
+        "It is given without asking: {}\nTo: {who}\nIn: {}\nHow: {weakest}\nFor: {}{uses}",
+        look::name(&draft.profile, 64),
+        named(&draft.project, "any folder"),
+        duration(draft.for_s),
+    )
+}
+
+/// The request for a grant, without a proof.
+fn body(draft: GrantDraft) -> GrantPutRequest {
+    let GrantDraft { profile, program, script, launcher, project, weakest, for_s, uses } = draft;
+    let (weakest, for_s) = (Some(weakest), Some(for_s));
+    GrantPutRequest { profile, program, script, launcher, project, weakest, for_s, uses, proof: None }
+}
+
+/// Gives a grant for each profile of a launcher.
+fn allow_starts(client: &mut Client, draft: &LauncherDraft, for_s: u64) -> Result<(), Fault> {
+    draft.profiles.iter().try_for_each(|profile| {
+        let grant = GrantDraft {
+            profile: profile.clone(),
+            program: None,
+            script: None,
+            launcher: Some(draft.name.clone()),
+            project: None,
+            weakest: DeliveryMode::Env,
+            for_s,
+            uses: None,
+        };
+        client.post::<_, GrantMsg>("/v1/grants", &body(grant)).map(drop)
+    })
+}
+
+/// A second copy of a proof, for a second request of the same command.
+fn second(proof: &Proof) -> Result<Proof, Fault> {
+    // EXPOSE: into a copy that this command sends and drops.
+    let copy = |text: &SecretText| text.expose(|t| SecretText::new(t.to_owned()));
+    let copied = match proof {
+        Proof::Passphrase(text) => copy(text).map(Proof::Passphrase),
+        Proof::Recovery(text) => copy(text).map(Proof::Recovery),
+    };
+    copied.map_err(|e| Fault::new(Code::RequestInvalid).cause(e))
+}
+
+pub(crate) fn duration(seconds: u64) -> String {
     match (seconds / 60, seconds % 60) {
         (0, s) => format!("{s} s"),
         (m, 0) if m % 60 == 0 => format!("{} h", m / 60),

@@ -4,7 +4,7 @@
 //! so. What a stored file has and the editor does not know stays in it. Called by the commands.
 
 use crate::look::name;
-use crate::types::{IdentityDraft, ProfileDraft};
+use crate::types::{FenceDraft, IdentityDraft, ProfileDraft};
 use keyward_api::DeliveryMode;
 use keyward_diag::{Code, Fault};
 use serde_json::{Map, Value};
@@ -45,6 +45,7 @@ pub(crate) fn read(name: &str, text: &str) -> Result<ProfileDraft, Fault> {
         }
     };
     let mut gateway = take_table(&mut file, "gateway");
+    let mut fence = take_table(&mut file, "fence");
     Ok(ProfileDraft {
         name: name.to_owned(),
         issuer: kind,
@@ -53,11 +54,19 @@ pub(crate) fn read(name: &str, text: &str) -> Result<ProfileDraft, Fault> {
         delivery: delivery_mode,
         variables: take_table(&mut delivery, "env").into_iter().map(|(name, _)| name).collect(),
         max_ttl: take_text(&mut take_table(&mut file, "limits"), "max_ttl"),
-        only: match gateway.remove("only") {
-            Some(Toml::Array(calls)) => calls.iter().filter_map(|call| call.as_str().map(str::to_owned)).collect(),
-            _ => Vec::new(),
-        },
+        only: texts(gateway.remove("only")),
         containers: gateway.remove("containers").is_some_and(|flag| flag.as_bool() == Some(true)),
+        confirm: file.remove("confirm").is_some_and(|flag| flag.as_bool() == Some(true)),
+        fence: FenceDraft {
+            requests_per_minute: number(&mut fence, "requests_per_minute"),
+            requests: number(&mut fence, "requests"),
+            models: texts(fence.remove("models")),
+            usd: match fence.remove("usd") {
+                Some(Toml::Float(usd)) => Some(usd),
+                Some(Toml::Integer(usd)) => u32::try_from(usd).ok().map(f64::from),
+                _ => None,
+            },
+        },
     })
 }
 
@@ -100,6 +109,24 @@ pub(crate) fn write(draft: &ProfileDraft, stored: Option<&str>) -> Result<String
     }
     put(&mut file, "gateway", gateway);
 
+    file.remove("confirm");
+    if draft.confirm {
+        file.insert("confirm".to_owned(), Toml::Boolean(true));
+    }
+    let mut fence = take_table(&mut file, "fence");
+    let FenceDraft { requests_per_minute, requests, models, usd } = &draft.fence;
+    for (name, limit) in [("requests_per_minute", requests_per_minute), ("requests", requests)] {
+        fence.remove(name);
+        if let Some(limit) = limit {
+            insert(&mut fence, name, &(*limit).into(), "fence.")?;
+        }
+    }
+    fence.remove("models");
+    insert(&mut fence, "models", &models.as_slice().into(), "fence.")?;
+    fence.remove("usd");
+    fence.extend(usd.map(|usd| ("usd".to_owned(), Toml::Float(usd))));
+    put(&mut file, "fence", fence);
+
     let mut limits = take_table(&mut file, "limits");
     limits.remove("max_ttl");
     limits.extend(draft.max_ttl.clone().map(|ttl| ("max_ttl".to_owned(), Toml::String(ttl))));
@@ -108,12 +135,13 @@ pub(crate) fn write(draft: &ProfileDraft, stored: Option<&str>) -> Result<String
 }
 
 /// What differs between two profile files, in lines for a prompt; first the issuer, then the gateway, since they tell where a
-/// credential goes.
+/// credential goes, then what keeps it from being used at will.
 pub(crate) fn changes(former: &str, new: &str) -> Result<String, Fault> {
     let (former, new) = (flat(parse(former)?), flat(parse(new)?));
     let all: BTreeSet<&String> = former.keys().chain(new.keys()).collect();
     let mut differ: Vec<_> = all.into_iter().filter(|key| former.get(*key) != new.get(*key)).collect();
-    differ.sort_by_key(|key| (!key.starts_with("issuer."), !key.starts_with("gateway.")));
+    let guards = |key: &str| key == "confirm" || key.starts_with("fence.");
+    differ.sort_by_key(|key| (!key.starts_with("issuer."), !key.starts_with("gateway."), !guards(key)));
     let line = |key: &&String| {
         let shown = |file: &BTreeMap<String, String>| file.get(*key).map(|value| name(value, VALUE_MAX));
         match (shown(&former), shown(&new)) {
@@ -169,6 +197,17 @@ fn take_text(table: &mut Table, name: &str) -> Option<String> {
         }
         None => None,
     }
+}
+
+fn texts(value: Option<Toml>) -> Vec<String> {
+    match value {
+        Some(Toml::Array(all)) => all.iter().filter_map(|one| one.as_str().map(str::to_owned)).collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn number(table: &mut Table, name: &str) -> Option<u64> {
+    table.remove(name).and_then(|value| u64::try_from(value.as_integer()?).ok())
 }
 
 fn put(file: &mut Table, name: &str, table: Table) {
@@ -238,6 +277,7 @@ mod tests {
     use serde_json::json;
 
     const FEDERATED: &str = r#"
+confirm = true
 [issuer]
 kind = "anthropic-federation"
 federation_rule_id = "fdrl_01"
@@ -251,6 +291,10 @@ mode = "gateway"
 [gateway]
 only = ["POST /v1/messages", "GET /v1/models/{id}"]
 containers = true
+[fence]
+requests = 1000
+models = ["claude-sonnet-*"]
+usd = 5.5
 [limits]
 max_ttl = "1h"
 "#;
@@ -268,7 +312,10 @@ max_ttl = "1h"
         let identity = draft.identity.as_ref().unwrap();
         assert_eq!((identity.kind.as_str(), &identity.fields["argv"]), ("command", &json!(["/bin/mint", "-x"])));
         assert_eq!((draft.delivery, draft.max_ttl.as_deref()), (Some(DeliveryMode::Gateway), Some("1h")));
-        assert_eq!((draft.only.len(), draft.containers), (2, true));
+        assert_eq!((draft.only.len(), draft.containers, draft.confirm), (2, true, true));
+        let fence = &draft.fence;
+        assert_eq!((fence.requests, fence.requests_per_minute, fence.usd), (Some(1000), None, Some(5.5)));
+        assert_eq!(fence.models, ["claude-sonnet-*"]);
         assert_eq!(table(&write(&draft, None).unwrap()), table(FEDERATED));
         assert_eq!(table(&write(&draft, Some(FEDERATED)).unwrap()), table(FEDERATED));
     }
@@ -334,6 +381,8 @@ why = "…"
         draft.max_ttl = None;
         draft.only.clear();
         draft.containers = false;
+        draft.confirm = false;
+        draft.fence = FenceDraft::default();
         let written = table(&write(&draft, Some(FEDERATED)).unwrap());
         assert_eq!(written.keys().collect::<Vec<_>>(), ["issuer"]);
         assert_eq!(written["issuer"].as_table().unwrap().len(), 3);

@@ -91,7 +91,11 @@ impl Desk {
         if !matches!(&event, DeskEvent::Broker { name, .. } if name == "audit") {
             self.bell.ring();
         }
+        let cards = matches!(&event, DeskEvent::Broker { name, .. } if name == "approval" || name == "reset");
         (self.tell)(event);
+        if cards {
+            self.look_for_cards();
+        }
     }
 }
 

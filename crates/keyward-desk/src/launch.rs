@@ -6,7 +6,7 @@
 //! it. Called by the commands.
 #![expect(unsafe_code, reason = "a session of its own has no safe interface in the standard library")]
 
-use crate::desk::Desk;
+use crate::desk::{Desk, closed};
 use crate::look;
 use crate::types::{Done, Named};
 use keyward_diag::{Code, Fault};
@@ -79,14 +79,23 @@ struct Said {
 }
 
 impl Desk {
-    /// Starts what a launcher says.
+    /// Starts what a launcher says, as the operator: asks for the passphrase where it was not proven lately.
     ///
     /// # Errors
     /// [`Code::LauncherUnknown`]; [`Code::RunNotFound`] and [`Code::RunNotExecutable`] for its program;
     /// [`Code::RunNotStarted`] where its folder is gone or no process can be started; those of the broker. Without a
     /// terminal also whatever kept `keyward launch` from becoming the program, where that shows within 20 seconds.
     pub fn launch(&self, request: Named) -> Result<Done, Fault> {
-        let launcher = self.launcher(&request.name)?.ok_or(Code::LauncherUnknown)?;
+        self.start_launcher(&request.name, true)
+    }
+
+    /// As [`Desk::launch`], for a start that proves no person: it goes by a grant, or waits for an answer on its card.
+    pub(crate) fn launch_unproven(&self, name: &str) -> Result<Done, Fault> {
+        self.start_launcher(name, false)
+    }
+
+    fn start_launcher(&self, name: &str, by_operator: bool) -> Result<Done, Fault> {
+        let launcher = self.launcher(name)?.ok_or(Code::LauncherUnknown)?;
         let home = || self.around.home.clone().unwrap_or_else(|| PathBuf::from("/"));
         let folder = launcher.folder.as_ref().map_or_else(home, PathBuf::from);
         if !folder.is_dir() {
@@ -97,11 +106,13 @@ impl Desk {
         let program = folder.join(lookup::program(word, self.around.variable("PATH"))?);
         let program = program.to_str().ok_or_else(|| Fault::new(Code::RunNotFound).cause("its path is not UTF-8"))?;
         let own = self.programs.join("keyward");
-        self.expect(&launcher.name, program.to_owned())?;
+        if !self.expect(&launcher, program.to_owned(), by_operator)? {
+            return Ok(closed());
+        }
         // After `--` a name that begins with a dash is a name.
         let name = [OsStr::new("--"), OsStr::new(&launcher.name)];
         if launcher.terminal {
-            let mut argv: Vec<OsString> = vec![own.into(), "launch".into(), "--wait-on-error".into()];
+            let mut argv: Vec<OsString> = vec![own.into(), "launch".into(), "--wait".into(), "--wait-on-error".into()];
             argv.extend(name.map(Into::into));
             let command = terminal::terminal(&self.around)?.command(&folder, &argv);
             collect(self.start(command, &folder, None)?);
@@ -109,7 +120,7 @@ impl Desk {
             let (said, says) =
                 std::io::pipe().map_err(|e| Fault::new(Code::RunNotStarted).cause(format!("a pipe: {e}")))?;
             let mut command = Command::new(own);
-            command.args(["launch", "--error-fd", &says.as_raw_fd().to_string()]).args(name);
+            command.args(["launch", "--wait", "--error-fd", &says.as_raw_fd().to_string()]).args(name);
             collect(self.start(command, &folder, Some(says))?);
             started(&until_closed(said, Instant::now() + PATIENCE), &launcher.name)?;
         }

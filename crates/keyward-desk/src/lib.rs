@@ -5,6 +5,7 @@
 //! Knows neither Tauri nor GTK.
 
 mod bus;
+mod card;
 mod command;
 mod desk;
 mod draft;
@@ -14,6 +15,7 @@ mod found;
 mod launch;
 mod look;
 mod notice;
+mod operator;
 mod pool;
 mod prompt;
 mod settings;
@@ -26,10 +28,11 @@ pub use command::{COMMANDS, Command, document};
 pub use desk::Desk;
 pub use look::next_due;
 pub use notice::{Notice, NoticeAction, NoticeChange, NoticeKind, Notices};
-pub use prompt::{Ask, Prompter, QuitAnswer, Strength, strength};
+pub use prompt::{Ask, CardWindow, Prompter, QuitAnswer, Strength, strength};
 pub use tray::{Glyph, Tray, TrayItem, tray};
 pub use types::{
-    AgentMsg, AuditEntryQuery, BreakReason, Connection, DeskEvent, Done, Exported, IdentityDraft, LauncherDraft,
-    LauncherSave, LoginAdopt, LoginMsg, MethodTile, Named, NotificationSettings, Overview, ProfileDraft, ProfileSave,
-    ProviderTile, Screen, SettingsView, SlotAdd, SlotNamed, Theme,
+    AgentMsg, ApprovalNamed, ApprovalReply, AuditEntryQuery, BreakReason, CardView, Connection, DeskEvent, Done,
+    Exported, FenceDraft, GrantDraft, GrantNamed, GrantSave, IdentityDraft, LauncherDraft, LauncherSave, LoginAdopt,
+    LoginMsg, MethodTile, Named, NotificationSettings, Overview, ProfileDraft, ProfileSave, ProviderTile, Screen,
+    SettingsView, SlotAdd, SlotNamed, Theme,
 };

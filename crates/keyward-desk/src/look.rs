@@ -5,7 +5,7 @@
 use crate::types::Overview;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
-use keyward_api::{DeliveryMode, LeaseMsg, Outlook, RunMsg, VaultState};
+use keyward_api::{ApprovalKind, ApprovalMsg, DeliveryMode, LeaseMsg, Outlook, RunMsg, VaultState};
 use keyward_diag::plain;
 
 /// A lease that ends by itself is near its end from so long before on, or from the last tenth of its life if that is later.
@@ -96,6 +96,18 @@ pub(crate) fn app(run: &RunMsg) -> String {
     name(run.launcher.as_deref().unwrap_or(&run.app), 40)
 }
 
+/// Who wants what, in one line: `codex wants pg-prod`. The question itself is on the card.
+pub(crate) fn asks(approval: &ApprovalMsg) -> String {
+    let who = name(approval.launcher.as_deref().unwrap_or(&approval.app), 40);
+    let wanted: Vec<_> = approval.wanted.iter().map(|w| name(&w.profile, 40)).collect();
+    let wants = match approval.kind {
+        ApprovalKind::Run | ApprovalKind::Token => "wants",
+        ApprovalKind::Fence => "wants more of",
+        ApprovalKind::Extend => "wants to keep",
+    };
+    name(&format!("{who} {wants} {}", wanted.join(", ")), 120)
+}
+
 /// The last part of a folder's path.
 pub(crate) fn folder(path: &str) -> &str {
     path.trim_end_matches('/').rsplit('/').next().filter(|last| !last.is_empty()).unwrap_or(path)
@@ -141,6 +153,20 @@ pub(crate) mod tests {
         })
     }
 
+    /// A request that waits, of `app` for `profile`.
+    pub(crate) fn approval(id: &str, app: &str, profile: &str) -> ApprovalMsg {
+        let document = json!({
+            "id": id, "kind": "run", "state": "open", "digest": "0", "question": "?", "app": app, "program": "/bin/x",
+            "verified": false, "chain": [], "project": "/home/a/shop", "said": [], "merged": 1, "asked_at": NOW,
+            "changed_at": NOW, "until": at(2), "choices": ["once"], "confirm": false,
+            "wanted": [{
+                "profile": profile, "issuer": "static", "reach": [], "delivery": "env", "gives_away": "", "ttl_s": 60,
+                "confirm": false, "allowed_before": 0, "denied_before": 0,
+            }],
+        });
+        serde_json::from_value(document).unwrap()
+    }
+
     /// A state with an open vault and one profile and launcher of each name.
     pub(crate) fn open(runs: Vec<Value>, names: &[&str]) -> Overview {
         let leases: usize = runs.iter().map(|r| r["leases"].as_array().map_or(0, Vec::len)).sum();
@@ -162,6 +188,7 @@ pub(crate) mod tests {
                 "version": "1", "runs": runs.len(), "leases": leases, "home": "/x",
                 "vault": {"state": "unlocked", "auto_locked": false, "audit_broken": false},
             },
+            "approvals": [],
             "profiles": names.iter().map(of).collect::<Vec<_>>(),
             "launchers": names.iter().map(launcher).collect::<Vec<_>>(),
             "runs": runs,
@@ -203,6 +230,19 @@ pub(crate) mod tests {
         }
         assert_eq!(name(&"x".repeat(100_000), 5), "xxxxx…");
         assert_eq!((folder("/a/b/"), folder("/"), folder("")), ("b", "/", ""));
+    }
+
+    #[test]
+    fn who_wants_what_is_one_short_line_whatever_it_holds() {
+        let mut asked = approval("A", "codex", "pg");
+        assert_eq!(asks(&asked), "codex wants pg");
+        asked.launcher = Some("Codex in shop".into());
+        asked.kind = ApprovalKind::Fence;
+        assert_eq!(asks(&asked), "Codex in shop wants more of pg");
+        asked.launcher = Some("x\n\u{202e}".repeat(100));
+        asked.wanted = vec![asked.wanted[0].clone(); 200];
+        let line = asks(&asked);
+        assert!(line.chars().count() <= 121 && !line.chars().any(|c| c.is_control() || c == '\u{202e}'), "{line}");
     }
 
     #[test]

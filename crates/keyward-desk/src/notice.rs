@@ -5,21 +5,25 @@
 //! and hands answers back as [`FromBus`].
 
 use crate::bus::FromBus;
-use crate::look::{app, clock, end, fails, is_open, keeps, live, name, near_from};
+use crate::look::{app, asks, clock, end, fails, folder, is_open, keeps, live, name, near_from};
 use crate::types::{NotificationSettings, Overview, Screen};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use keyward_api::{LeaseMsg, Outlook, RunMsg};
+use keyward_api::{ApprovalMsg, LeaseMsg, Outlook, RunMsg};
 use std::collections::BTreeSet;
 
 /// Longest name in a notification, in characters.
 const NAME_MAX: usize = 40;
+/// Most requests that are told at a time; the tray and the window show the rest.
+const APPROVALS_MAX: usize = 4;
 /// Longest reason, in characters.
 const WHY_MAX: usize = 200;
 
 /// What a notification is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum NoticeKind {
+    /// A request waits for the person.
+    ApprovalNeeded,
     /// A credential in use ends soon and is not renewed by itself.
     ExpiresSoon,
     /// A renewal failed.
@@ -108,6 +112,9 @@ const CHAIN: &str = "chain-broken";
 
 fn wanted(overview: &Overview, settings: NotificationSettings, now: Timestamp, zone: &TimeZone) -> Vec<Notice> {
     let mut out = Vec::new();
+    if settings.approval_needed {
+        out.extend(overview.approvals.iter().take(APPROVALS_MAX).map(approval_needed));
+    }
     if settings.chain_broken && overview.status.vault.audit_broken {
         out.push(Notice {
             id: CHAIN.to_owned(),
@@ -129,6 +136,19 @@ fn wanted(overview: &Overview, settings: NotificationSettings, now: Timestamp, z
         out.extend(near.map(|(run, lease)| expires_soon(overview, run, lease, now, zone)));
     }
     out
+}
+
+/// Its one button opens the card: an answer on the bus proves no person.
+fn approval_needed(approval: &ApprovalMsg) -> Notice {
+    let place = name(folder(&approval.project), NAME_MAX);
+    let times = if approval.merged > 1 { format!(" It was asked {} times.", approval.merged) } else { String::new() };
+    Notice {
+        id: format!("approval/{}", approval.id),
+        kind: NoticeKind::ApprovalNeeded,
+        title: asks(approval),
+        body: escaped(&format!("In {place}. Nothing is given before you have answered in Keyward's window.{times}")),
+        actions: vec![NoticeAction { key: "open", label: "Look at it", act: FromBus::Card(approval.id.clone()) }],
+    }
 }
 
 fn refresh_failed(run: &RunMsg, lease: &LeaseMsg, now: Timestamp, zone: &TimeZone) -> Notice {
@@ -195,12 +215,12 @@ mod tests {
     #![expect(clippy::panic, reason = "a test fails by panicking")]
 
     use super::*;
-    use crate::look::tests::{lease, now, open as state, run};
+    use crate::look::tests::{approval, lease, now, open as state, run};
     use keyward_api::VaultState;
     use serde_json::{Value, json};
 
     const ALL: NotificationSettings =
-        NotificationSettings { expires_soon: true, refresh_failed: true, chain_broken: true };
+        NotificationSettings { approval_needed: true, expires_soon: true, refresh_failed: true, chain_broken: true };
 
     fn with(leases: Vec<Value>) -> Overview {
         state(vec![run("r", "codex", leases)], &["p", "q"])
@@ -294,6 +314,31 @@ mod tests {
         let mut broken = with(vec![]);
         broken.status.vault.audit_broken = true;
         assert_eq!(keys(&only(&broken)), [("open", FromBus::Open(Screen::Audit))]);
+    }
+
+    #[test]
+    fn a_request_is_told_with_one_button_that_opens_its_window() {
+        let mut waiting = with(vec![]);
+        waiting.approvals = vec![approval("A1", "<b>codex", "pg")];
+        let notice = only(&waiting);
+        assert_eq!((notice.kind, notice.title.as_str()), (NoticeKind::ApprovalNeeded, "<b>codex wants pg"));
+        assert!(notice.body.starts_with("In shop. Nothing is given"), "{}", notice.body);
+        let acts: Vec<_> = notice.actions.iter().map(|a| &a.act).collect();
+        assert_eq!(acts, [&FromBus::Card("A1".into())]);
+        let mut notices = Notices::new();
+        assert_eq!(plan(&mut notices, Some(&waiting), ALL), ["+approval/A1"]);
+        assert_eq!(plan(&mut notices, Some(&waiting), ALL), [""; 0]);
+        let off = NotificationSettings { approval_needed: false, ..ALL };
+        assert_eq!(plan(&mut notices, Some(&waiting), off), ["-approval/A1"]);
+        assert_eq!(plan(&mut notices, Some(&waiting), ALL), ["+approval/A1"]);
+        assert_eq!(plan(&mut notices, Some(&with(vec![])), ALL), ["-approval/A1"]);
+        waiting.approvals = (0..100).map(|n| approval(&format!("N{n}"), "a", "p")).collect();
+        assert_eq!(plan(&mut notices, Some(&waiting), ALL).len(), APPROVALS_MAX, "a flood is not shown as one");
+        waiting.approvals = vec![approval("E", "x\n\u{202e}<i>", &"&".repeat(500))];
+        waiting.approvals[0].project = "/<u>&\n".to_owned();
+        let notice = only(&waiting);
+        let all = format!("{}{}", notice.title, notice.body);
+        assert!(!all.chars().any(|c| c.is_control() || c == '\u{202e}') && !notice.body.contains('<'), "{all}");
     }
 
     #[test]

@@ -32,6 +32,17 @@ pub enum QuitAnswer {
     Revoke,
 }
 
+/// What becomes of the card window.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CardWindow {
+    /// It shows the request of this id, on top of the others, and does not take the keyboard.
+    Open(String),
+    /// As `Open`, and it gets the keyboard: the person asked for it.
+    Raise(String),
+    /// It is closed.
+    Close,
+}
+
 /// Shows native prompts. Each call blocks until the person has answered; `None` when the prompt was closed.
 ///
 /// Called from many threads; one prompt is shown at a time. Texts in it were bounded and escaped by the caller. The host names the
@@ -51,6 +62,9 @@ pub trait Prompter: Send + Sync {
     fn copy(&self, secret: SecretText);
     /// Asks where to save a file; `suggested` is a file name without a folder.
     fn save_path(&self, title: &str, suggested: &str) -> Option<PathBuf>;
+    /// Opens, raises or closes the card window, and returns at once. A window that was opened for another request is closed
+    /// first. The host tells [`crate::Desk::card_closed`] when the person closes it.
+    fn card(&self, window: CardWindow);
     /// Asks what becomes of `live` runs when the desktop ends; `None` lets it go on.
     fn quit(&self, live: usize) -> Option<QuitAnswer>;
     /// Ends the desktop. Asks nothing, and may return before the end.

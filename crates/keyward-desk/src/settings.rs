@@ -38,6 +38,7 @@ struct Document {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Notifications {
+    approval_needed: bool,
     expires_soon: bool,
     refresh_failed: bool,
     chain_broken: bool,
@@ -51,7 +52,7 @@ impl Default for Document {
 
 impl Default for Notifications {
     fn default() -> Self {
-        Self { expires_soon: true, refresh_failed: true, chain_broken: true }
+        Self { approval_needed: true, expires_soon: true, refresh_failed: true, chain_broken: true }
     }
 }
 
@@ -71,16 +72,16 @@ fn parse(text: &str) -> Result<Own, String> {
         let line = e.span().map_or(0, |s| text.get(..s.start).unwrap_or_default().matches('\n').count() + 1);
         format!("line {line}: {}", e.message())
     })?;
-    let Notifications { expires_soon, refresh_failed, chain_broken } = document.notifications;
-    let notifications = NotificationSettings { expires_soon, refresh_failed, chain_broken };
+    let Notifications { approval_needed, expires_soon, refresh_failed, chain_broken } = document.notifications;
+    let notifications = NotificationSettings { approval_needed, expires_soon, refresh_failed, chain_broken };
     Ok(Own { notifications, theme: document.theme })
 }
 
 /// Stores what of the settings is the desktop's own.
 pub(crate) fn store(desk: &Desk, view: &SettingsView) -> Result<(), Fault> {
     let _one_at_a_time = desk.settings.lock().unwrap_or_else(PoisonError::into_inner);
-    let NotificationSettings { expires_soon, refresh_failed, chain_broken } = view.notifications;
-    let notifications = Notifications { expires_soon, refresh_failed, chain_broken };
+    let NotificationSettings { approval_needed, expires_soon, refresh_failed, chain_broken } = view.notifications;
+    let notifications = Notifications { approval_needed, expires_soon, refresh_failed, chain_broken };
     let text = toml::to_string(&Document { theme: view.theme, notifications })
         .map_err(|e| Fault::new(Code::Internal).cause(e))?;
     let path = desk.pool.places().config.join("desktop.toml");
@@ -202,7 +203,12 @@ mod tests {
 
     #[test]
     fn what_a_file_leaves_out_is_on_and_what_is_not_known_is_refused() {
-        let all = NotificationSettings { expires_soon: true, refresh_failed: true, chain_broken: true };
+        let all = NotificationSettings {
+            approval_needed: true,
+            expires_soon: true,
+            refresh_failed: true,
+            chain_broken: true,
+        };
         assert_eq!(parse("").unwrap(), Own { notifications: all, theme: Theme::System });
         let some = parse("theme = \"dark\"\n[notifications]\nexpires_soon = false\n").unwrap();
         assert_eq!(some.theme, Theme::Dark);

@@ -4,7 +4,7 @@
 //! redrawn while nothing happens; the glyph alone changes at [`crate::next_due`]. Called by the host, which shows it.
 
 use crate::bus::FromBus;
-use crate::look::{app, clock, end, fails, folder, is_open, keeps, live, name, near_from};
+use crate::look::{app, asks, clock, end, fails, folder, is_open, keeps, live, name, near_from};
 use crate::types::{Overview, Screen};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -94,6 +94,11 @@ fn state(overview: Option<&Overview>, now: Timestamp, zone: &TimeZone) -> (Glyph
     if overview.status.vault.audit_broken {
         return (Glyph::Waiting, "the audit log does not match what was recorded".to_owned());
     }
+    match overview.approvals.as_slice() {
+        [] => {}
+        [approval] => return (Glyph::Waiting, format!("{}, and waits for you", asks(approval))),
+        all => return (Glyph::Waiting, format!("{} requests wait for you", all.len())),
+    }
     let failing = live(overview).filter(|(_, lease)| fails(lease)).min_by_key(|(_, lease)| end(lease));
     if let Some((run, lease)) = failing {
         let profile = name(&lease.profile, NAME_MAX);
@@ -118,6 +123,7 @@ fn state(overview: Option<&Overview>, now: Timestamp, zone: &TimeZone) -> (Glyph
 fn menu(overview: Option<&Overview>, now: Timestamp, zone: &TimeZone) -> Vec<TrayItem> {
     let mut items = Vec::new();
     if let Some(overview) = overview.filter(|o| o.status.vault.state != VaultState::Absent) {
+        items.extend(approvals(overview));
         if is_open(overview) {
             items.push(launchers(overview));
         } else {
@@ -134,6 +140,27 @@ fn menu(overview: Option<&Overview>, now: Timestamp, zone: &TimeZone) -> Vec<Tra
     }
     items.push(entry("open", "Open Keyward", FromBus::Open(Screen::Now)));
     items.push(entry("quit", "Quit", FromBus::Quit));
+    items
+}
+
+/// What waits for the person: each can be looked at or denied. It is allowed in its window alone.
+fn approvals(overview: &Overview) -> Vec<TrayItem> {
+    let mut items: Vec<_> = overview
+        .approvals
+        .iter()
+        .take(ENTRIES_MAX)
+        .map(|approval| {
+            let what = format!("{} · {}", asks(approval), name(folder(&approval.project), NAME_MAX));
+            let items = vec![
+                entry(&format!("card/{}", approval.id), "Look at it…", FromBus::Card(approval.id.clone())),
+                entry(&format!("deny/{}", approval.id), "Deny", FromBus::Deny(approval.id.clone())),
+            ];
+            TrayItem::Menu { id: format!("approval/{}", approval.id), label: label(&what), items }
+        })
+        .collect();
+    if !items.is_empty() {
+        items.push(TrayItem::Separator);
+    }
     items
 }
 
@@ -221,7 +248,7 @@ fn count(runs: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::look::tests::{at, lease, now, open, run};
+    use crate::look::tests::{approval, at, lease, now, open, run};
     use serde_json::json;
 
     fn shown(overview: Option<&Overview>) -> Tray {
@@ -339,6 +366,34 @@ mod tests {
         ] {
             assert_eq!(TrayItem::find(&tray.menu, id), act.as_ref(), "{id}");
         }
+    }
+
+    #[test]
+    fn what_waits_stands_first_and_can_be_looked_at_or_denied_and_nothing_else() {
+        let mut state = open(vec![run("r1", "codex", vec![lease("1", "q", "fails", 65)])], &["q"]);
+        state.approvals = vec![approval("A1", "claude", "pg_prod"), approval("B2", "codex\u{202e}", "q")];
+        let tray = shown(Some(&state));
+        assert_eq!((tray.glyph, tray.tooltip.as_str()), (Glyph::Waiting, "Keyward: 2 requests wait for you"));
+        let all = lines(&tray.menu);
+        assert_eq!(
+            all[..7],
+            [
+                "approval/A1: claude wants pg__prod · shop >",
+                "  card/A1: Look at it…",
+                "  deny/A1: Deny",
+                "approval/B2: codex\\u{202e} wants q · shop >",
+                "  card/B2: Look at it…",
+                "  deny/B2: Deny",
+                "---",
+            ]
+        );
+        assert_eq!(TrayItem::find(&tray.menu, "card/A1"), Some(&FromBus::Card("A1".into())));
+        assert_eq!(TrayItem::find(&tray.menu, "deny/B2"), Some(&FromBus::Deny("B2".into())));
+        state.approvals.truncate(1);
+        assert_eq!(shown(Some(&state)).tooltip, "Keyward: claude wants pg_prod, and waits for you");
+        state.approvals.extend((0..100).map(|n| approval(&format!("N{n}"), "a", "p")));
+        let cards = lines(&shown(Some(&state)).menu).into_iter().filter(|line| line.contains("Look at it"));
+        assert_eq!(cards.count(), ENTRIES_MAX);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What goes between the web view and its host, besides the types of the LocalAPI. None of it can hold a secret.
 
-use keyward_api::{DeliveryMode, LauncherMsg, ProfileMsg, RunMsg, SlotKind, StatusAnswer};
+use keyward_api::{ApprovalMsg, Decision, DeliveryMode, LauncherMsg, ProfileMsg, RunMsg, SlotKind, StatusAnswer};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -36,6 +36,85 @@ pub struct Overview {
     pub profiles: Vec<ProfileMsg>,
     /// Launchers, last launched first; empty while the vault is not open.
     pub launchers: Vec<LauncherMsg>,
+    /// Requests that wait for a person, oldest first.
+    pub approvals: Vec<ApprovalMsg>,
+}
+
+/// A request that waits, or waited, for a person.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ApprovalNamed {
+    /// Its id.
+    pub id: String,
+}
+
+/// What the card window shows.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct CardView {
+    /// The broker's clock.
+    pub now: String,
+    /// Colours.
+    pub theme: Theme,
+    /// Home folder of the user, which is written as `~`.
+    pub home: Option<String>,
+    /// The request that the window was opened for.
+    pub approval: ApprovalMsg,
+    /// Other requests that wait.
+    pub others: usize,
+}
+
+/// An answer on a card.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ApprovalReply {
+    /// Id of the request that the window was opened for; any other is refused.
+    pub id: String,
+    /// `digest` of what was shown.
+    pub digest: String,
+    /// The answer.
+    pub decision: Decision,
+    /// Seconds for `project`; an hour when absent.
+    pub for_s: Option<u64>,
+}
+
+/// A grant by its id.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GrantNamed {
+    /// Its id.
+    pub grant: String,
+}
+
+/// A grant as the editor holds it.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GrantDraft {
+    /// Profile.
+    pub profile: String,
+    /// Absolute path of the program; absent for any.
+    pub program: Option<String>,
+    /// Absolute path of the script that the program runs, where it is an interpreter.
+    pub script: Option<String>,
+    /// Launcher; excludes `program`.
+    pub launcher: Option<String>,
+    /// Absolute path of the project folder; absent for anywhere.
+    pub project: Option<String>,
+    /// The weakest delivery.
+    pub weakest: DeliveryMode,
+    /// Seconds, 60 to 86,400.
+    pub for_s: u64,
+    /// Deliveries; absent for no limit.
+    pub uses: Option<u32>,
+}
+
+/// A grant to give, or to change.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GrantSave {
+    /// The grant.
+    pub draft: GrantDraft,
+    /// Change the grant of this id.
+    pub replace: Option<String>,
 }
 
 /// The identity source of a draft.
@@ -70,6 +149,24 @@ pub struct ProfileDraft {
     pub only: Vec<String>,
     /// The gateway lets calls of containers in, which are not in the tree of the run.
     pub containers: bool,
+    /// The passphrase is asked for at each use.
+    pub confirm: bool,
+    /// Where the gateway stops and asks.
+    pub fence: FenceDraft,
+}
+
+/// Limits of a profile, for each lease; what is absent or empty has none.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FenceDraft {
+    /// Requests a minute.
+    pub requests_per_minute: Option<u64>,
+    /// Requests.
+    pub requests: Option<u64>,
+    /// Models that may be asked, with `*` for any letters.
+    pub models: Vec<String>,
+    /// US dollars, by the usage that the answers of the provider tell.
+    pub usd: Option<f64>,
 }
 
 /// A profile to store.
@@ -144,6 +241,8 @@ pub struct LauncherSave {
     pub draft: LauncherDraft,
     /// Change the launcher of this name; the person is asked for the passphrase.
     pub replace: Option<String>,
+    /// Seconds, 60 to 86,400, for which its starts are allowed without asking; absent leaves that as it is.
+    pub allow_s: Option<u64>,
 }
 
 /// An agent that is installed on this machine.
@@ -237,6 +336,8 @@ pub struct SlotNamed {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NotificationSettings {
+    /// A request waits for the person.
+    pub approval_needed: bool,
     /// A credential in use ends soon and is not renewed by itself.
     pub expires_soon: bool,
     /// A renewal failed.
@@ -286,6 +387,10 @@ pub enum Screen {
     Apps,
     /// The log.
     Audit,
+    /// Requests that wait for the person, and what was answered.
+    Approvals,
+    /// What is allowed without asking.
+    Grants,
     /// Launchers.
     Launchers,
     /// Settings.
@@ -305,8 +410,8 @@ pub struct Connection {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum DeskEvent {
-    /// Something changed in the broker: `vault`, `run`, `lease`, `audit`, `profile`, `launcher`, `settings`, `exchange`, or `reset`
-    /// when events were missed and everything must be read anew.
+    /// Something changed in the broker: `vault`, `run`, `lease`, `audit`, `profile`, `launcher`, `settings`, `exchange`,
+    /// `approval`, `grant`, or `reset` when events were missed and everything must be read anew.
     Broker {
         /// Kind of the event.
         name: String,

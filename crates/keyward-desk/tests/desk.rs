@@ -4,12 +4,12 @@
 
 use keyward_api::place::Places;
 use keyward_api::{
-    AuditQuery, AuditSummaryQuery, AuditVerifyQuery, PastRunsQuery, RevokeRequest, SlotKind, VaultState,
+    AuditQuery, AuditSummaryQuery, AuditVerifyQuery, Decision, PastRunsQuery, RevokeRequest, SlotKind, VaultState,
 };
 use keyward_desk::{
-    Ask, AuditEntryQuery, BreakReason, COMMANDS, Desk, DeskEvent, FromBus, Glyph, IdentityDraft, LauncherDraft,
-    LauncherSave, LoginAdopt, Named, Overview, ProfileDraft, ProfileSave, Prompter, QuitAnswer, SlotAdd, SlotNamed,
-    Theme, strength, tray,
+    Ask, AuditEntryQuery, BreakReason, COMMANDS, CardWindow, Desk, DeskEvent, FromBus, Glyph, IdentityDraft,
+    LauncherDraft, LauncherSave, LoginAdopt, Named, Overview, ProfileDraft, ProfileSave, Prompter, QuitAnswer, SlotAdd,
+    SlotNamed, Theme, strength, tray,
 };
 use keyward_diag::Code;
 use keyward_secret::SecretText;
@@ -105,6 +105,15 @@ impl Prompter for Script {
         self.next().map(PathBuf::from)
     }
 
+    fn card(&self, window: CardWindow) {
+        let told = match window {
+            CardWindow::Open(id) => format!("card {id}"),
+            CardWindow::Raise(id) => format!("card {id} with the keyboard"),
+            CardWindow::Close => "card closed".to_owned(),
+        };
+        self.shown.lock().unwrap().push(told);
+    }
+
     fn quit(&self, live: usize) -> Option<QuitAnswer> {
         match self.next()?.as_str() {
             "leave" => Some(QuitAnswer::Leave),
@@ -168,7 +177,7 @@ impl Scene {
         let command = command.iter().map(|c| (*c).to_owned()).collect();
         let profiles = vec![profile.to_owned()];
         let draft = LauncherDraft { name: name.to_owned(), command, folder: None, profiles, terminal };
-        assert!(self.desk.launcher_save(LauncherSave { draft, replace: None }).unwrap().done);
+        assert!(self.desk.launcher_save(LauncherSave { draft, replace: None, allow_s: None }).unwrap().done);
     }
 
     fn overview(&self) -> Overview {
@@ -197,6 +206,8 @@ fn draft(name: &str, issuer: &str, fields: Value, variables: &[&str]) -> Profile
         max_ttl: None,
         only: Vec::new(),
         containers: false,
+        confirm: false,
+        fence: keyward_desk::FenceDraft::default(),
     }
 }
 
@@ -351,6 +362,159 @@ fn export(scene: &Scene) {
 }
 
 #[test]
+fn what_nobody_granted_is_asked_and_answered_in_its_window_alone() {
+    at_home("cards", |_| {});
+}
+
+#[test]
+#[ignore = "run by `what_nobody_granted_is_asked_and_answered_in_its_window_alone` in a home of its own"]
+fn cards() {
+    let scene = Scene::with_vault();
+    let (desk, script) = (&scene.desk, &scene.script);
+    scene.profile("pg", "hunter2-card");
+    desk.follow().unwrap();
+    let keyward = std::env::current_exe().unwrap().with_file_name("keyward");
+    // Below a shell of its own for each project, so that nobody has unlocked there.
+    let mut projects = 0;
+    let mut asks = || {
+        projects += 1;
+        let folder = PathBuf::from(std::env::var("HOME").unwrap()).join(format!("p{projects}"));
+        fs::create_dir(&folder).unwrap();
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", "\"$0\" run --wait -p pg -- true; exit $?"]).arg(&keyward).current_dir(folder);
+        shell.stdin(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap()
+    };
+    let open = || {
+        wait_for("a request that waits", || !scene.overview().approvals.is_empty());
+        scene.overview().approvals.remove(0)
+    };
+    let shown = |text: String| wait_for(&text, || script.shown.lock().unwrap().contains(&text));
+    let answer = |approval: &keyward_api::ApprovalMsg, decision| {
+        let (id, digest) = (approval.id.clone(), approval.digest.clone());
+        desk.approval_answer(keyward_desk::ApprovalReply { id, digest, decision, for_s: Some(600) })
+    };
+    let code = |mut child: std::process::Child| child.wait().unwrap().code();
+    let id_of = |approval: &keyward_api::ApprovalMsg| keyward_desk::ApprovalNamed { id: approval.id.clone() };
+
+    // Its window opens by itself; nothing is allowed in the moment in which it did.
+    let asking = asks();
+    let first = open();
+    shown(format!("card {}", first.id));
+    let tray = tray(Some(&scene.overview()), jiff::Timestamp::now(), &jiff::tz::TimeZone::UTC);
+    assert_eq!(tray.glyph, Glyph::Waiting);
+    assert!(answer(&first, Decision::Once).is_err_and(|f| f.code == Code::ApprovalEarly));
+    let view = desk.card(id_of(&first)).unwrap();
+    assert_eq!((view.approval.digest.as_str(), view.others), (first.digest.as_str(), 0));
+    // Another one waits behind it, and cannot be answered before it is shown.
+    let second_asking = asks();
+    wait_for("both", || scene.overview().approvals.len() == 2);
+    let second = scene.overview().approvals.remove(1);
+    assert!(desk.card(id_of(&second)).is_err_and(|f| f.code == Code::ApprovalOver));
+    assert!(answer(&second, Decision::Deny).is_err_and(|f| f.code == Code::ApprovalOver));
+    let other = keyward_api::ApprovalMsg { digest: "ff".into(), ..first.clone() };
+    let mut early = true;
+    // What is another than was shown is refused before the passphrase would be asked for.
+    wait_for("the end of the first moment", || {
+        let refused = answer(&other, Decision::Once).unwrap_err().code;
+        early = refused == Code::ApprovalEarly;
+        refused == Code::ApprovalChanged
+    });
+    assert!(!early);
+    // Proven by making the vault: no prompt.
+    assert!(answer(&first, Decision::Once).unwrap().done);
+    assert_eq!(code(asking), Some(0));
+    shown(format!("card {}", second.id));
+    // Closed by the person, it opens again only when asked for.
+    desk.card_closed(&second.id);
+    assert!(desk.card(id_of(&second)).is_err());
+    desk.act(&FromBus::Card(second.id.clone())).unwrap();
+    shown(format!("card {} with the keyboard", second.id));
+    assert!(answer(&second, Decision::Deny).unwrap().done, "a no needs no waiting");
+    assert_eq!(code(second_asking), Some(125));
+    shown("card closed".to_owned());
+    assert!(answer(&second, Decision::Deny).is_err_and(|f| f.code == Code::ApprovalOver));
+    // From the tray, and of what is not there.
+    let asking = asks();
+    desk.act(&FromBus::Deny(open().id)).unwrap();
+    assert_eq!(code(asking), Some(125));
+    for id in ["AAAAAAAA", "", "../grants", "a/b?c"] {
+        let refused = desk.act(&FromBus::Deny(id.to_owned())).unwrap_err();
+        assert_eq!(refused.code, Code::ApprovalUnknown, "{id}");
+    }
+
+    // Grants, as the operator.
+    let draft = || keyward_desk::GrantDraft {
+        profile: "pg".into(),
+        program: Some("/usr/bin/true".into()),
+        script: None,
+        launcher: None,
+        project: None,
+        weakest: keyward_api::DeliveryMode::Env,
+        for_s: 600,
+        uses: Some(2),
+    };
+    assert!(desk.grant_save(keyward_desk::GrantSave { draft: draft(), replace: None }).unwrap().done);
+    let given = desk.grants().unwrap().remove(0);
+    assert_eq!((given.profile.as_str(), given.uses_left), ("pg", Some(2)));
+    let save = keyward_desk::GrantSave {
+        draft: keyward_desk::GrantDraft { uses: None, ..draft() },
+        replace: Some(given.grant.clone()),
+    };
+    assert!(desk.grant_save(save).unwrap().done);
+    let changed = desk.grants().unwrap().remove(0);
+    assert_eq!(changed.uses_left, None);
+    desk.grant_revoke(keyward_desk::GrantNamed { grant: changed.grant }).unwrap();
+    assert!(desk.grants().unwrap().is_empty());
+
+    // A launcher whose starts are allowed, in one step with its change.
+    scene.launcher("Sleeper", &["sleep", "1000"], "pg", false);
+    let draft = LauncherDraft {
+        name: "Sleeper".into(),
+        command: vec!["sleep".into(), "1000".into()],
+        folder: None,
+        profiles: vec!["pg".into()],
+        terminal: false,
+    };
+    script.lay(&[Some(PASSPHRASE)]);
+    let save = LauncherSave { draft, replace: Some("Sleeper".into()), allow_s: Some(3_600) };
+    assert!(desk.launcher_save(save).unwrap().done);
+    assert!(script.last_asked().why.contains("For 1 h it starts without asking"));
+    assert_eq!(desk.grants().unwrap()[0].launcher.as_deref(), Some("Sleeper"));
+    desk.act(&FromBus::Launch("Sleeper".to_owned())).unwrap();
+    wait_for("the run", || !scene.overview().runs.is_empty());
+    assert!(scene.overview().approvals.is_empty());
+    let pid = i32::try_from(scene.overview().runs[0].pid).unwrap();
+    keyward_testkit::signal(pid, rustix::process::Signal::KILL);
+
+    // Another connection is nobody's: it asks, and what the person closes allows nothing.
+    let prompter = Arc::clone(script) as Arc<dyn Prompter>;
+    let other = Desk::new(Places::current().unwrap(), std::env::vars_os().collect(), prompter, |_| {}).unwrap();
+    let asking = asks();
+    let last = open();
+    other.approval_show(id_of(&last)).unwrap();
+    let reply = || keyward_desk::ApprovalReply {
+        id: last.id.clone(),
+        digest: last.digest.clone(),
+        decision: Decision::Project,
+        for_s: Some(600),
+    };
+    script.lay(&[None]);
+    let mut closed = false;
+    wait_for("the prompt", || {
+        let answered = other.approval_answer(reply());
+        closed = answered.as_ref().is_ok_and(|done| !done.done);
+        answered.is_ok()
+    });
+    assert!(closed && script.last_asked().why.contains("for 10 min"), "{:?}", script.last_asked());
+    script.lay(&[Some("not the passphrase"), Some(PASSPHRASE)]);
+    assert!(other.approval_answer(reply()).unwrap().done);
+    assert_eq!(code(asking), Some(0));
+    assert!(other.profile_remove(named("pg")).is_err_and(|f| f.code != Code::PolicyDenied), "a launcher names it");
+    assert!(other.launcher_remove(named("Sleeper")).unwrap().done && other.profile_remove(named("pg")).unwrap().done);
+    assert!(scene.desk.grants().unwrap().is_empty(), "its grants end with the profile");
+}
+
+#[test]
 fn every_tile_makes_a_profile_that_the_broker_takes() {
     at_home("tiles", |_| {});
 }
@@ -449,8 +613,9 @@ fn changes() {
         profiles: vec!["p".into()],
         terminal: false,
     };
-    let save =
-        |replace: &str| desk.launcher_save(LauncherSave { draft: renamed.clone(), replace: Some(replace.to_owned()) });
+    let save = |replace: &str| {
+        desk.launcher_save(LauncherSave { draft: renamed.clone(), replace: Some(replace.to_owned()), allow_s: None })
+    };
     script.lay(&[None]);
     assert!(!save("A/b ✓?").unwrap().done);
     assert!(script.last_asked().why.ends_with("Starts: sleep 2\nIn: /tmp\nWith: p"), "{}", script.last_asked().why);
@@ -536,11 +701,16 @@ fn in_a_terminal() {
     let desk = Desk::new(Places::current().unwrap(), variables.collect(), prompter, |_| {}).unwrap();
     scene.profile("p", "hunter2-terminal");
     scene.launcher("Shell", &["sleep", "1000"], "p", true);
+    // Another desk than the one that made the vault: the person proves to be there once.
+    scene.script.lay(&[None]);
+    assert!(!desk.launch(named("Shell")).unwrap().done);
+    assert!(scene.script.last_asked().why.contains("Starts: sleep 1000"));
+    scene.script.lay(&[Some(PASSPHRASE)]);
     assert!(desk.launch(named("Shell")).unwrap().done);
     wait_for("the run", || !scene.overview().runs.is_empty());
     let argv = fs::read_to_string(folder.join("argv")).unwrap();
     let keyward = std::env::current_exe().unwrap().with_file_name("keyward");
-    let want = format!("{}\nlaunch\n--wait-on-error\n--\nShell\n", keyward.display());
+    let want = format!("{}\nlaunch\n--wait\n--wait-on-error\n--\nShell\n", keyward.display());
     assert!(argv.ends_with(&want), "{argv}");
     let env = fs::read_to_string(folder.join("env")).unwrap();
     assert!(env.contains("DISPLAY=:7\n") && env.contains("KEYWARD_HOME="), "{env}");
@@ -560,7 +730,7 @@ fn in_a_terminal() {
         profiles: vec!["p".into()],
         terminal: false,
     };
-    assert!(desk.launcher_save(LauncherSave { draft: lost, replace: None }).unwrap().done);
+    assert!(desk.launcher_save(LauncherSave { draft: lost, replace: None, allow_s: None }).unwrap().done);
     assert!(desk.launch(named("Lost")).is_err_and(|f| f.code == Code::RunNotStarted));
     // What the issuer refuses is told too, though nobody sees the words of a program without a terminal.
     let failing = draft("failing", "command", json!({"argv": ["/bin/false"]}), &["T_TOKEN"]);

@@ -19,7 +19,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use keyward_api::place::Places;
-use keyward_desk::{Ask, Desk, DeskEvent, Prompter, QuitAnswer};
+use keyward_desk::{Ask, CardWindow, Desk, DeskEvent, Prompter, QuitAnswer};
 use keyward_diag::{Code, Fault};
 use keyward_secret::SecretText;
 use serde_json::{Value, json};
@@ -451,6 +451,14 @@ impl Prompter for Prompts {
         match self.ask("save_path", title, json!({"suggested": suggested}))? {
             Laid::Path(path) => Some(path),
             Laid::Text(_) | Laid::Confirm | Laid::Cancel => None,
+        }
+    }
+
+    /// Told alone: a test goes to the page of the card itself.
+    fn card(&self, window: CardWindow) {
+        match window {
+            CardWindow::Open(id) | CardWindow::Raise(id) => self.show("card", &id),
+            CardWindow::Close => self.show("card", ""),
         }
     }
 

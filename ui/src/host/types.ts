@@ -21,6 +21,74 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/command/approval_answer": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Answer the request that the card window was opened for; of that window alone */
+        post: operations["approval_answer"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/command/approval_deny": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Say no to a request */
+        post: operations["approval_deny"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/command/approval_show": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Open the window of a request */
+        post: operations["approval_show"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/command/approvals": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** What waits for the person, then the last answers */
+        post: operations["approvals"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/command/apps": {
         parameters: {
             query?: never;
@@ -140,6 +208,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/command/card": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** What the card window was opened for; of that window alone */
+        post: operations["card"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/command/connect": {
         parameters: {
             query?: never;
@@ -151,6 +236,57 @@ export interface paths {
         put?: never;
         /** Start or find the broker anew */
         post: operations["connect"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/command/grant_revoke": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Take a grant back */
+        post: operations["grant_revoke"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/command/grant_save": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Give or change a grant; asks for the passphrase unless it was proven lately */
+        post: operations["grant_save"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/command/grants": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** What is allowed without asking */
+        post: operations["grants"];
         delete?: never;
         options?: never;
         head?: never;
@@ -183,7 +319,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** Start what a launcher names */
+        /** Start what a launcher names; asks for the passphrase unless it was proven lately */
         post: operations["launch"];
         delete?: never;
         options?: never;
@@ -200,7 +336,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** Remove a launcher */
+        /** Remove a launcher; asks for the passphrase unless it was proven lately */
         post: operations["launcher_remove"];
         delete?: never;
         options?: never;
@@ -336,7 +472,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** Remove a profile */
+        /** Remove a profile; asks for the passphrase unless it was proven lately */
         post: operations["profile_remove"];
         delete?: never;
         options?: never;
@@ -489,7 +625,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** Remove a stored secret */
+        /** Remove a stored secret; asks for the passphrase unless it was proven lately */
         post: operations["secret_remove"];
         delete?: never;
         options?: never;
@@ -732,6 +868,91 @@ export interface components {
             /** @description `ok`, `missing`, `damaged`, `behind`, `ahead` or `other`. */
             state: string;
         };
+        /** @description What a request is about. */
+        ApprovalKind: "run" | "token" | "fence" | "extend";
+        /**
+         * @description A request that waits, or waited, for a person. Every text is escaped and bounded by the broker: no control or
+         *     bidirectional character, no line break.
+         */
+        ApprovalMsg: {
+            /** @description The app as the user knows it. */
+            app: string;
+            /** @description When it was asked first. */
+            asked_at: string;
+            /** @description Branch of the project, read from its `.git/HEAD`. */
+            branch?: string | null;
+            /** @description The asking process and its parents, nearest first. */
+            chain: components["schemas"]["ProcessMsg"][];
+            /** @description When what is shown changed last; an answer within 800 ms of it is refused. */
+            changed_at: string;
+            /** @description Answers that make sense for it, besides `deny`. */
+            choices: components["schemas"]["Decision"][];
+            /** @description The command line. Said by the requester. */
+            command?: string | null;
+            /** @description Allowing it takes the passphrase even on the connection of an operator. */
+            confirm: boolean;
+            /** @description SHA-256 in hex over everything a person decides by; an answer must carry it. */
+            digest: string;
+            /**
+             * @description What changed in `keyward.toml` since it was last allowed, as lines that begin with `+`, `-` or a space; absent where
+             *     nothing did.
+             */
+            file_change?: string[] | null;
+            /** @description Id: 8 characters of Crockford's base 32, unique among those that the broker remembers. */
+            id: string;
+            /** @description What it is about. */
+            kind: components["schemas"]["ApprovalKind"];
+            /** @description Launcher, when it is the start of one. */
+            launcher?: string | null;
+            /**
+             * Format: uint32
+             * @description Requests with these very facts.
+             */
+            merged: number;
+            /** @description App of that run. */
+            outer_app?: string | null;
+            /** @description Run from inside of which it is asked. */
+            outer_run?: string | null;
+            /** @description Absolute path of the program that would run; empty for a request of a run that is there. */
+            program: string;
+            /** @description Project folder. */
+            project: string;
+            /** @description The question in one sentence. */
+            question: string;
+            /** @description Why. Said by the requester. */
+            reason?: string | null;
+            /** @description Names of the fields above that the requester said and the kernel did not. */
+            said: string[];
+            /** @description Where it stands. */
+            state: components["schemas"]["ApprovalState"];
+            /** @description When no answer becomes a no. */
+            until: string;
+            /** @description The kernel has shown that the asking process is that program; otherwise it is what the requester says. */
+            verified: boolean;
+            /** @description Profiles. */
+            wanted: components["schemas"]["WantedMsg"][];
+        };
+        /** @description A request that waits, or waited, for a person. */
+        ApprovalNamed: {
+            /** @description Its id. */
+            id: string;
+        };
+        /** @description An answer on a card. */
+        ApprovalReply: {
+            /** @description The answer. */
+            decision: components["schemas"]["Decision"];
+            /** @description `digest` of what was shown. */
+            digest: string;
+            /**
+             * Format: uint64
+             * @description Seconds for `project`; an hour when absent.
+             */
+            for_s?: number | null;
+            /** @description Id of the request that the window was opened for; any other is refused. */
+            id: string;
+        };
+        /** @description Where an approval stands. */
+        ApprovalState: "open" | "allowed" | "denied" | "unanswered" | "withdrawn";
         /** @description What one app had of one profile: a cell of `GET /v1/apps`. */
         AppUseMsg: {
             /** @description App. */
@@ -927,6 +1148,22 @@ export interface components {
             /** @description When it started. */
             started_at: string;
         };
+        /** @description What the card window shows. */
+        CardView: {
+            /** @description The request that the window was opened for. */
+            approval: components["schemas"]["ApprovalMsg"];
+            /** @description Home folder of the user, which is written as `~`. */
+            home?: string | null;
+            /** @description The broker's clock. */
+            now: string;
+            /**
+             * Format: uint
+             * @description Other requests that wait.
+             */
+            others: number;
+            /** @description Colours. */
+            theme: components["schemas"]["Theme"];
+        };
         /** @description Whether the broker answers. */
         Connection: {
             /** @description Why not, as an error with `code`, `message`, `causes` and `help`. */
@@ -944,6 +1181,8 @@ export interface components {
             /** @description The name. */
             name: string;
         };
+        /** @description An answer. */
+        Decision: "deny" | "once" | "run" | "project";
         /** @description How a credential reaches a child. */
         DeliveryMode: "env" | "file" | "gateway";
         /** @description What the host tells the web view unasked. */
@@ -1008,6 +1247,26 @@ export interface components {
             help: string;
             message: string;
         };
+        /** @description Limits of a profile, for each lease; what is absent or empty has none. */
+        FenceDraft: {
+            /** @description Models that may be asked, with `*` for any letters. */
+            models: string[];
+            /**
+             * Format: uint64
+             * @description Requests.
+             */
+            requests?: number | null;
+            /**
+             * Format: uint64
+             * @description Requests a minute.
+             */
+            requests_per_minute?: number | null;
+            /**
+             * Format: double
+             * @description US dollars, by the usage that the answers of the provider tell.
+             */
+            usd?: number | null;
+        };
         /** @description A field of an issuer or identity source. */
         FieldMsg: {
             /** @description What it is, in one line. */
@@ -1047,6 +1306,82 @@ export interface components {
              */
             seq: number;
         };
+        /** @description A grant as the editor holds it. */
+        GrantDraft: {
+            /**
+             * Format: uint64
+             * @description Seconds, 60 to 86,400.
+             */
+            for_s: number;
+            /** @description Launcher; excludes `program`. */
+            launcher?: string | null;
+            /** @description Profile. */
+            profile: string;
+            /** @description Absolute path of the program; absent for any. */
+            program?: string | null;
+            /** @description Absolute path of the project folder; absent for anywhere. */
+            project?: string | null;
+            /** @description Absolute path of the script that the program runs, where it is an interpreter. */
+            script?: string | null;
+            /**
+             * Format: uint32
+             * @description Deliveries; absent for no limit.
+             */
+            uses?: number | null;
+            /** @description The weakest delivery. */
+            weakest: components["schemas"]["DeliveryMode"];
+        };
+        /** @description A recorded yes. Holds no secret. */
+        GrantMsg: {
+            /**
+             * Format: uint64
+             * @description Deliveries that it has allowed.
+             */
+            allowed: number;
+            /** @description When it was made. */
+            created_at: string;
+            /** @description Id: 8 characters of Crockford's base 32. */
+            grant: string;
+            /** @description When the last of them was. */
+            last_allowed_at?: string | null;
+            /** @description Launcher, where the grant is for its starts alone. */
+            launcher?: string | null;
+            /** @description Profile. */
+            profile: string;
+            /** @description Absolute path of the program; absent for any. */
+            program?: string | null;
+            /** @description Project folder; absent for anywhere. */
+            project?: string | null;
+            /** @description Run that it belongs to. */
+            run?: string | null;
+            /** @description Script, where the program is an interpreter. */
+            script?: string | null;
+            /** @description How long it holds. */
+            span: components["schemas"]["GrantSpan"];
+            /** @description When it ends. */
+            until: string;
+            /**
+             * Format: uint32
+             * @description Deliveries that are left; absent for no limit.
+             */
+            uses_left?: number | null;
+            /** @description The weakest delivery that it allows. */
+            weakest: components["schemas"]["DeliveryMode"];
+        };
+        /** @description A grant by its id. */
+        GrantNamed: {
+            /** @description Its id. */
+            grant: string;
+        };
+        /** @description A grant to give, or to change. */
+        GrantSave: {
+            /** @description The grant. */
+            draft: components["schemas"]["GrantDraft"];
+            /** @description Change the grant of this id. */
+            replace?: string | null;
+        };
+        /** @description How long a grant holds. */
+        GrantSpan: "once" | "run" | "standing";
         /** @description The newest entry. */
         HeadMsg: {
             /** @description MAC, in hex. */
@@ -1123,6 +1458,11 @@ export interface components {
         };
         /** @description A launcher to store. */
         LauncherSave: {
+            /**
+             * Format: uint64
+             * @description Seconds, 60 to 86,400, for which its starts are allowed without asking; absent leaves that as it is.
+             */
+            allow_s?: number | null;
             /** @description The launcher. */
             draft: components["schemas"]["LauncherDraft"];
             /** @description Change the launcher of this name; the person is asked for the passphrase. */
@@ -1246,6 +1586,8 @@ export interface components {
         };
         /** @description Which notifications are shown. */
         NotificationSettings: {
+            /** @description A request waits for the person. */
+            approval_needed: boolean;
             /** @description The log does not verify. */
             chain_broken: boolean;
             /** @description A credential in use ends soon and is not renewed by itself. */
@@ -1270,6 +1612,8 @@ export interface components {
         };
         /** @description Everything that Now, Runs and the tray show, taken at one moment. */
         Overview: {
+            /** @description Requests that wait for a person, oldest first. */
+            approvals: components["schemas"]["ApprovalMsg"][];
             /** @description Launchers, last launched first; empty while the vault is not open. */
             launchers: components["schemas"]["LauncherMsg"][];
             /** @description The broker's clock when it was taken. */
@@ -1352,12 +1696,26 @@ export interface components {
              */
             seq: number;
         };
+        /** @description A process in the chain of parents of a requester, from the kernel. */
+        ProcessMsg: {
+            /** @description Name of its program; `?` where the kernel hides it. */
+            name: string;
+            /**
+             * Format: uint32
+             * @description Process id.
+             */
+            pid: number;
+        };
         /** @description A profile as the editor holds it. */
         ProfileDraft: {
+            /** @description The passphrase is asked for at each use. */
+            confirm: boolean;
             /** @description The gateway lets calls of containers in, which are not in the tree of the run. */
             containers: boolean;
             /** @description Delivery; absent means the strongest there is. */
             delivery?: components["schemas"]["DeliveryMode"] | null;
+            /** @description Where the gateway stops and asks. */
+            fence: components["schemas"]["FenceDraft"];
             /** @description Fields of the issuer, as in the profile file. */
             fields: {
                 [key: string]: unknown;
@@ -1498,7 +1856,7 @@ export interface components {
             started_at: string;
         };
         /** @description A screen. */
-        Screen: "now" | "runs" | "profiles" | "apps" | "audit" | "launchers" | "settings";
+        Screen: "now" | "runs" | "profiles" | "apps" | "audit" | "approvals" | "grants" | "launchers" | "settings";
         /** @description A stored secret, by name. */
         SecretMsg: {
             /** @description When it was first stored. */
@@ -1632,6 +1990,36 @@ export interface components {
             /** @description What does not verify. */
             problems: components["schemas"]["ProblemMsg"][];
         };
+        /** @description One profile of a request. */
+        WantedMsg: {
+            /**
+             * Format: uint64
+             * @description How often requests of the same app, project and profile were allowed and denied, as the log tells it.
+             */
+            allowed_before: number;
+            /** @description The profile asks for the passphrase at each use. */
+            confirm: boolean;
+            /** @description How it would be delivered. */
+            delivery: components["schemas"]["DeliveryMode"];
+            /**
+             * Format: uint64
+             * @description See `allowed_before`.
+             */
+            denied_before: number;
+            /** @description What this delivery gives away, in words. */
+            gives_away: string;
+            /** @description Kind of its issuer. */
+            issuer: string;
+            /** @description Profile. */
+            profile: string;
+            /** @description What the credential opens, in words: host, scope, calls, limits. */
+            reach: string[];
+            /**
+             * Format: uint64
+             * @description Seconds for which it is asked.
+             */
+            ttl_s: number;
+        };
     };
     responses: never;
     parameters: never;
@@ -1657,6 +2045,134 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["AgentMsg"][];
+                };
+            };
+            /** @description An error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Fault"];
+                };
+            };
+        };
+    };
+    approval_answer: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ApprovalReply"];
+            };
+        };
+        responses: {
+            /** @description Done */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Done"];
+                };
+            };
+            /** @description An error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Fault"];
+                };
+            };
+        };
+    };
+    approval_deny: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ApprovalNamed"];
+            };
+        };
+        responses: {
+            /** @description Done */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Done"];
+                };
+            };
+            /** @description An error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Fault"];
+                };
+            };
+        };
+    };
+    approval_show: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ApprovalNamed"];
+            };
+        };
+        responses: {
+            /** @description Done */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Done"];
+                };
+            };
+            /** @description An error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Fault"];
+                };
+            };
+        };
+    };
+    approvals: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApprovalMsg"][];
                 };
             };
             /** @description An error */
@@ -1901,6 +2417,39 @@ export interface operations {
             };
         };
     };
+    card: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ApprovalNamed"];
+            };
+        };
+        responses: {
+            /** @description Done */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CardView"];
+                };
+            };
+            /** @description An error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Fault"];
+                };
+            };
+        };
+    };
     connect: {
         parameters: {
             query?: never;
@@ -1917,6 +2466,101 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Connection"];
+                };
+            };
+            /** @description An error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Fault"];
+                };
+            };
+        };
+    };
+    grant_revoke: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["GrantNamed"];
+            };
+        };
+        responses: {
+            /** @description Done */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Done"];
+                };
+            };
+            /** @description An error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Fault"];
+                };
+            };
+        };
+    };
+    grant_save: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["GrantSave"];
+            };
+        };
+        responses: {
+            /** @description Done */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Done"];
+                };
+            };
+            /** @description An error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Fault"];
+                };
+            };
+        };
+    };
+    grants: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["GrantMsg"][];
                 };
             };
             /** @description An error */

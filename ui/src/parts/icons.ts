@@ -6,6 +6,8 @@ export const ICONS = {
   runs: 'M4 5.5h16M4 12h10M4 18.5h13M19 9.5l2.5 2.5-2.5 2.5',
   apps: 'M4 4h6.5v6.5H4zM13.5 4H20v6.5h-6.5zM4 13.5h6.5V20H4zM13.5 13.5H20V20h-6.5z',
   audit: 'M6 3h9l4 4v14H6zM15 3v4h4M9 12h7M9 16h5',
+  approvals: 'M4 5h16v11h-8l-4 4v-4H4zM8.5 10.5l2.5 2.5 4.5-5',
+  grants: 'M3.5 7h17v3a2 2 0 0 0 0 4v3h-17v-3a2 2 0 0 0 0-4zM14 7v2M14 11v2M14 15v2',
   profiles: 'M15.5 3a5.5 5.5 0 1 1-2.6 10.3L11 15.2V17H9v2H7v2H3v-4l7.2-7.2A5.5 5.5 0 0 1 15.5 3ZM17 7h.01',
   launchers: 'M7 4.5v15l12-7.5z',
   settings: 'M4 7h9M19 7h1M4 17h1M11 17h9M16 4.5a2.5 2.5 0 1 1 0 5 2.5 2.5 0 0 1 0-5ZM8 14.5a2.5 2.5 0 1 1 0 5 2.5 2.5 0 0 1 0-5Z',

@@ -2,8 +2,10 @@
 
 import type { Component } from 'svelte';
 import type { ScreenName } from '#ui/state/place';
+import Approvals from './approvals/Approvals.svelte';
 import Apps from './apps/Apps.svelte';
 import Audit from './audit/Audit.svelte';
+import Grants from './grants/Grants.svelte';
 import Launchers from './launchers/Launchers.svelte';
 import Now from './now/Now.svelte';
 import Profiles from './profiles/Profiles.svelte';
@@ -18,7 +20,9 @@ export const screens: Record<ScreenName, Component> = {
   runs: Runs,
   apps: Apps,
   audit: Audit,
+  approvals: Approvals,
   profiles: Profiles,
+  grants: Grants,
   launchers: Launchers,
   settings: Settings,
 };
@@ -30,7 +34,9 @@ export const TITLES: Record<ScreenName, string> = {
   runs: 'Runs',
   apps: 'Apps',
   audit: 'Audit',
+  approvals: 'Approvals',
   profiles: 'Profiles',
+  grants: 'Grants',
   launchers: 'Launchers',
   settings: 'Settings',
 };

@@ -4,7 +4,7 @@ import { SCREENS, type ScreenName } from './place';
 
 /** A key of the whole window, as the list of keys shows it. */
 export const KEYS: readonly { keys: readonly string[]; does: string }[] = [
-  { keys: ['Ctrl', '1…7'], does: 'Go to a screen' },
+  { keys: ['Ctrl', '1…9'], does: 'Go to a screen' },
   { keys: ['/'], does: 'Search on this screen' },
   { keys: ['?'], does: 'Show these keys' },
   { keys: ['Esc'], does: 'Close what is open' },

@@ -1,5 +1,5 @@
 /** The screens in the order of the sidebar. `welcome` is the first run and stands in no sidebar. */
-export const SCREENS = ['now', 'runs', 'apps', 'audit', 'profiles', 'launchers', 'settings'] as const;
+export const SCREENS = ['now', 'runs', 'apps', 'audit', 'approvals', 'profiles', 'grants', 'launchers', 'settings'] as const;
 
 /** Name of a screen. */
 export type ScreenName = (typeof SCREENS)[number] | 'welcome';

@@ -79,8 +79,8 @@ describe('keys', () => {
   const key = (name: string, ctrlKey = false) => ({ key: name, ctrlKey, metaKey: false, altKey: false });
   it('ask for screens, search and keys', () => {
     expect(wish(key('1', true), false)).toEqual({ go: 'now' });
-    expect(wish(key('7', true), true)).toEqual({ go: 'settings' });
-    expect(wish(key('8', true), false)).toBeUndefined();
+    expect(wish(key('9', true), true)).toEqual({ go: 'settings' });
+    expect(wish(key('0', true), false)).toBeUndefined();
     expect([wish(key('/'), false), wish(key('?'), false)]).toEqual(['search', 'keys']);
   });
   it('type a letter inside a field', () => {

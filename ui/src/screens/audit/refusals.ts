@@ -36,7 +36,7 @@ export const REFUSALS: Readonly<Record<string, { message: string; help: string }
   },
   'gateway.caller_outside': {
     message: 'the process that calls does not belong to the run',
-    help: 'start it inside the run; for containers set [gateway] containers = true in the profile',
+    help: 'start it inside the run; for containers of your own user set [gateway] containers = true in the profile',
   },
   'gateway.cross_site': {
     message: 'the request is one of a web page, or names another host',

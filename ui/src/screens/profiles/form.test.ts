@@ -50,6 +50,8 @@ const draft = (more: Partial<Draft> = {}): Draft => ({
   max_ttl: null,
   only: [],
   containers: false,
+  confirm: false,
+  fence: { requests_per_minute: null, requests: null, models: [], usd: null },
   ...more,
 });
 

@@ -60,6 +60,8 @@ export function begin(method: Method, name: string, kinds: readonly Kind[]): Dra
     max_ttl: null,
     only: [],
     containers: false,
+    confirm: false,
+    fence: { requests_per_minute: null, requests: null, models: [], usd: null },
   };
 }
 
@@ -79,6 +81,7 @@ export function tidy(draft: Draft): Draft {
     variables: draft.variables.map((name) => name.trim()).filter(Boolean),
     max_ttl: draft.max_ttl?.trim() || null,
     only: draft.only.map((call) => call.trim().replace(/\s+/gu, ' ')).filter(Boolean),
+    fence: { ...draft.fence, models: draft.fence.models.map((model) => model.trim()).filter(Boolean) },
   };
 }
 
@@ -122,11 +125,11 @@ export function remaining(fault: Fault, shown: ReadonlySet<string>): Fault {
   return { ...fault, causes, ...(below ? { help: 'mend what is marked below' } : {}) };
 }
 
-/** The input that a cause names: a setting of the issuer or of the identity source, `delivery.…`, `gateway.…` or `limits.…`. */
+/** The input that a cause names: a setting of the issuer or of the identity source, `delivery.…`, `gateway.…`, `fence.…` or `limits.…`. */
 function fieldIn(cause: string): string | undefined {
-  const named = /^(?:`([\w.]+)`|((?:issuer|delivery|gateway|limits)\.[\w.]+\b))/u.exec(cause);
+  const named = /^(?:`([\w.]+)`|((?:issuer|delivery|gateway|fence|limits)\.[\w.]+\b))/u.exec(cause);
   const [section, ...rest] = (named?.[1] ?? named?.[2] ?? '').split('.');
-  if (!section || !['issuer', 'delivery', 'gateway', 'limits'].includes(section) || !rest[0]) return undefined;
+  if (!section || !['issuer', 'delivery', 'gateway', 'fence', 'limits'].includes(section) || !rest[0]) return undefined;
   const depth = section === 'issuer' && rest[0] === 'identity' ? 2 : 1;
   return [section, ...rest.slice(0, depth)].join('.');
 }
