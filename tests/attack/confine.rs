@@ -17,6 +17,7 @@ fn start(home: &Home, path: &str, dry_run: bool) -> keyward_testkit::Reply {
 fn a_run_that_says_its_exec_failed_stays_inside() {
     let home = Home::with_vault();
     home.static_profile("t", "s3cret-abort-1", "T");
+    home.grant(&["--profile", "t"]);
     let socket = home.socket();
     let status = |method: &str, path: &str| Wire::once(&socket, method, path, &[], b"").map(|r| r.status);
     assert_eq!(status("GET", "/v1/profiles"), Some(200), "outside of a run");

@@ -1,7 +1,7 @@
 //! What the desktop asks for, asked by somebody else.
 
-use crate::{Kept, peer};
-use keyward_testkit::{Home, PASSPHRASE, Wire, run, wait_for};
+use crate::{Kept, api, peer};
+use keyward_testkit::{Home, PASSPHRASE, run, wait_for};
 use serde_json::{Value, json};
 
 /// What only the desktop asks for.
@@ -20,13 +20,14 @@ const ROUTES: &[(&str, &str)] = &[
     ("GET", "/v1/audit"),
     ("GET", "/v1/audit/summary"),
     ("GET", "/v1/events"),
+    ("GET", "/v1/approvals"),
+    ("POST", "/v1/approvals/00000000"),
+    ("GET", "/v1/grants"),
+    ("POST", "/v1/grants"),
+    ("PUT", "/v1/grants/00000000"),
+    ("DELETE", "/v1/grants/00000000"),
+    ("POST", "/v1/operator"),
 ];
-
-#[track_caller]
-fn api(home: &Home, method: &str, path: &str, body: &Value) -> Value {
-    let body = if body.is_null() { String::new() } else { body.to_string() };
-    Wire::once(&home.socket(), method, path, &[], body.as_bytes()).unwrap().json()
-}
 
 /// A vault with the profile `held` and the launcher `tool`, which runs `true` in the home folder.
 fn prepared() -> Home {
@@ -61,6 +62,9 @@ fn a_locked_vault_shows_its_settings_and_nothing_else_of_the_desktop() {
         (_, Some("reveal")) => proof.clone(),
         (_, Some("expect")) => json!({"path": "/bin/true"}),
         (_, Some("settings")) => json!({"auto_lock_s": 600, "proof": proof}),
+        (_, Some("grants")) | ("PUT", Some("00000000")) => json!({"profile": "held", "proof": proof}),
+        (_, Some("00000000")) => json!({"digest": "00".repeat(32), "decision": "once", "proof": proof}),
+        (_, Some("operator")) => proof.clone(),
         _ => launcher.clone(),
     };
     for restarted in [false, true] {
@@ -72,6 +76,8 @@ fn a_locked_vault_shows_its_settings_and_nothing_else_of_the_desktop() {
             let said = api(&home, method, path, &body(method, path));
             if (*method, *path) == ("GET", "/v1/settings") {
                 assert_eq!(said, json!({"auto_lock_s": 900}));
+            } else if *path == "/v1/launchers/tool" && *method == "DELETE" && !restarted {
+                assert_eq!(said["code"], "policy.denied", "nor does a requester remove anything: {said}");
             } else {
                 assert_eq!(said["code"], "vault.locked", "{method} {path}: {said}");
             }
@@ -127,6 +133,24 @@ fn another_program_cannot_pass_for_the_launch_that_a_person_made() {
     true_one.env("PATH", format!("/bin:{}", home.bin().display()));
     run(true_one, b"").exits(0);
     assert_eq!(last()["detail"]["expected"], true, "it was still waited for: {}", last());
+}
+
+#[test]
+fn who_says_that_the_operator_launches_gets_nothing_without_being_asked_about() {
+    let home = prepared();
+    let expect = json!({"path": "/bin/true", "by_operator": true});
+    let launch = || crate::beside(&home, "PATH=/bin:$PATH keyward launch tool");
+    // Neither with an announcement of its own, nor with one of a shell, which is no operator's window.
+    launch().exits(125).says("approval.needed");
+    api(&home, "POST", "/v1/launchers/tool/expect", &expect);
+    launch().exits(125).says("approval.needed");
+    let mut operator = crate::operator(&home);
+    operator.send("POST", "/v1/launchers/tool/expect", &[], expect.to_string().as_bytes());
+    assert_eq!(operator.reply().unwrap().status, 200);
+    // What the operator announced is one launch of this launcher.
+    crate::beside(&home, "keyward run -p held -- true").exits(125).says("approval.needed");
+    launch().exits(0);
+    launch().exits(125).says("approval.needed");
 }
 
 #[test]

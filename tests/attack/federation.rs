@@ -168,13 +168,13 @@ s.sendall(f"POST /v1/token HTTP/1.1\r\nHost: keyward\r\nKeyward-Api: 1\r\nConten
 print(s.recv(4096).decode())"#;
     std::fs::write(home.root.join("supply.py"), supply).unwrap();
     let script = "keyward token held >/dev/null && keyward token held --refresh >/dev/null && echo held; \
-                  for p in other ci; do keyward token $p --refresh --json 2>&1 | grep -o policy.denied; done; \
+                  for p in other ci; do keyward token $p --refresh --json 2>&1 | grep -o approval.needed; done; \
                   keyward profile test other 2>&1 | grep -o policy.denied; \
                   python3 supply.py $1 | grep -o policy.denied";
     let mut command = home.keyward_command(&["run", "-p", "held", "--", "sh", "-c", script, "sh"]);
     command.arg(home.socket()).env("ANTHROPIC_IDENTITY_TOKEN", assertion.trim());
     let out = run(command, b"");
-    assert_eq!(out.out, "held\npolicy.denied\npolicy.denied\npolicy.denied\npolicy.denied\n", "{}", out.err);
+    assert_eq!(out.out, "held\napproval.needed\napproval.needed\npolicy.denied\npolicy.denied\n", "{}", out.err);
     assert_eq!(sandbox.count("asked"), 3);
 }
 

@@ -1,8 +1,9 @@
-//! Floods: refusals that would fill the disk, and derivations that would fill the memory.
+//! Floods: refusals that would fill the disk, derivations that would fill the memory, requests that would wear a person out.
 
-use crate::peer;
-use keyward_testkit::{Home, PASSPHRASE, run, wait_at_most, wait_for};
-use serde_json::Value;
+use crate::{peer, waiting};
+use keyward_testkit::{Home, PASSPHRASE, Wire, run, wait_at_most, wait_for};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// Peak of the resident memory of a process, in KiB.
@@ -85,4 +86,71 @@ fn many_connections_of_one_process_leave_room_for_others() {
     command.args(["ask", socket.to_str().unwrap(), "1", "GET", "/v1/status"]);
     assert!(run(command, b"").exits(0).out.starts_with("200 1\n"));
     drop(open);
+}
+
+/// A request for a run of a profile with an argument that makes it another one.
+fn wants(profile: &str, argument: usize) -> Vec<u8> {
+    let command = json!({"path": "/bin/echo", "args": [argument.to_string()], "project": "/"});
+    json!({"profiles": [profile], "variables": [], "command": command}).to_string().into_bytes()
+}
+
+#[test]
+fn a_thousand_requests_are_a_few_cards_and_keep_no_person_from_anything() {
+    let home = Home::with_vault();
+    for n in 0..6 {
+        home.static_profile(&format!("p{n}"), "v4lue-of-each", "V");
+    }
+    let mut wire = Wire::open(&home.socket());
+    let mut codes = BTreeMap::new();
+    for n in 0..1000 {
+        wire.send("POST", "/v1/runs", &[], &wants(&format!("p{}", n % 6), n));
+        let code = wire.reply().unwrap().json()["code"].as_str().unwrap().to_owned();
+        *codes.entry(code).or_insert(0) += 1;
+    }
+    assert_eq!(codes.keys().collect::<Vec<_>>(), ["approval.flood", "approval.needed"], "{codes:?}");
+    assert_eq!(waiting(&home).len(), 4, "of one requester");
+    // Others ask as well, each from a shell of its own, at a time.
+    for shell in 0..6 {
+        let line: String = (0..6).map(|n| format!("keyward run -p p{n} -- echo {shell} 2>>said; ")).collect();
+        let mut command = home.command("sh");
+        command.args(["-c", &format!("{line}true")]);
+        run(command, b"").exits(0);
+    }
+    assert_eq!(waiting(&home).len(), 12, "the last places are kept");
+    let said = std::fs::read_to_string(home.root.join("said")).unwrap();
+    assert!(said.contains("[approval.flood]"), "{said}");
+    // The person's own runs, answers, locks and refusals need no place.
+    home.keyward(&["run", "-p", "p0", "--", "true"]).exits(0);
+    home.keyward(&["token", "p5"]).exits(0);
+    let card = waiting(&home).remove(0);
+    home.keyward_in(&["approve", card["id"].as_str().unwrap(), "--passphrase-stdin"], PASSPHRASE).exits(0);
+    assert_eq!(waiting(&home).len(), 11);
+    home.keyward(&["lock"]).exits(0);
+    home.unlock();
+    assert_eq!(waiting(&home).len(), 0);
+}
+
+#[test]
+fn after_a_no_nothing_is_shown_for_a_while_however_it_is_asked() {
+    let home = Home::with_vault();
+    home.static_profile("p", "v4lue-of-each", "V");
+    home.static_profile("q", "v4lue-of-each", "W");
+    let mut wire = Wire::open(&home.socket());
+    let mut code = |body: &[u8]| {
+        wire.send("POST", "/v1/runs", &[], body);
+        wire.reply().unwrap().json()["code"].clone()
+    };
+    assert_eq!(code(&wants("p", 0)), "approval.needed");
+    home.keyward(&["deny", waiting(&home)[0]["id"].as_str().unwrap()]).exits(0);
+    for n in 0..200 {
+        assert_eq!(code(&wants("p", n)), "approval.denied", "{n}");
+    }
+    assert!(waiting(&home).is_empty());
+    // Another process of the same program and project is no way around, and another profile is another question.
+    let mut other = home.command("sh");
+    other.current_dir("/").args(["-c", "keyward run -p p -- /bin/echo 9; exit $?"]);
+    run(other, b"").exits(125).says("approval.denied");
+    assert_eq!(code(&wants("q", 0)), "approval.needed");
+    let asked = home.audit_kinds().iter().filter(|kind| *kind == "approval.asked").count();
+    assert_eq!(asked, 2);
 }

@@ -18,7 +18,13 @@ const TRIES: &[&str] = &[
     "keyward profile edit held --from $HOME/edit.toml --passphrase-stdin",
     "keyward profile remove other",
     "keyward profile test other",
-    "keyward token other",
+    "keyward approvals",
+    "keyward approve 00000000 --passphrase-stdin",
+    "keyward deny 00000000",
+    "keyward grant list",
+    "keyward grant add --profile other --passphrase-stdin",
+    "keyward grant edit 00000000 --uses 9 --passphrase-stdin",
+    "keyward grant revoke 00000000",
     "keyward lock",
     "keyward unlock --passphrase-stdin",
     "keyward audit list",
@@ -30,6 +36,9 @@ const TRIES: &[&str] = &[
     "keyward vault backup $HOME/copy",
     "keyward broker stop",
 ];
+
+/// What it asks for beyond what it holds, with the exit code: a person is asked, and the request names the run.
+const ASKS: &[(&str, &str)] = &[("keyward token other", "4"), ("keyward run -p other -- true", "125")];
 
 /// A vault with the profiles `held` and `other`, and the passphrase in a file that everything inside can read: knowing it
 /// makes no process inside a run the person.
@@ -64,31 +73,36 @@ fn done(home: &Home, line: &str) {
 fn script(home: &Home, name: &str) -> String {
     let mut text = String::new();
     let out = home.root.join(name);
-    for line in TRIES {
+    for line in TRIES.iter().chain(ASKS.iter().map(|(line, _)| line)) {
         text.push_str(&format!("{line} <$HOME/passphrase >>{out}.words 2>&1; echo $? >>{out}\n", out = out.display()));
     }
-    text.push_str(&format!(
-        "keyward run -p other -- true >>{out}.words 2>&1; echo $? >>{out}\ntouch {out}.done\n",
-        out = out.display()
-    ));
+    text.push_str(&format!("touch {}.done\n", out.display()));
     let path = home.root.join(format!("{name}.sh"));
     std::fs::write(&path, text).unwrap();
     path.display().to_string()
 }
 
-/// Fails unless each try was denied by policy.
+/// Fails unless each try was denied by policy, and what was asked for waits for a person, who is told from where.
 #[track_caller]
 fn denied(home: &Home, name: &str) {
     let read = |path: &Path| std::fs::read_to_string(path).unwrap();
     let codes = read(&home.root.join(name));
     let words = read(&home.root.join(format!("{name}.words")));
     let codes: Vec<&str> = codes.lines().collect();
-    for (line, code) in TRIES.iter().zip(&codes) {
-        assert_eq!(*code, "4", "{line}: {words}");
+    let expected = TRIES.iter().map(|line| (line, &"4")).chain(ASKS.iter().map(|(line, code)| (line, code)));
+    for ((line, expected), code) in expected.zip(&codes) {
+        assert_eq!(code, expected, "{line}: {words}");
     }
-    assert_eq!((codes.len(), codes.last()), (TRIES.len() + 1, Some(&"125")), "run");
-    assert_eq!(words.matches("[policy.denied]").count(), TRIES.len() + 1, "{words}");
+    assert_eq!(codes.len(), TRIES.len() + ASKS.len());
+    assert_eq!(words.matches("[policy.denied]").count(), TRIES.len(), "{words}");
+    assert_eq!(words.matches("[approval.needed]").count(), ASKS.len(), "{words}");
     assert!(!words.contains("v4lue-that-it-does-not"), "{words}");
+    let cards = home.keyward(&["approvals", "--all", "--json"]).exits(0).json();
+    let cards = cards.as_array().unwrap();
+    assert!(cards.len() == ASKS.len() && cards.iter().all(|card| card["outer_app"] == "sh"), "{cards:?}");
+    let kinds = home.audit_kinds();
+    let done = |kind: &&String| matches!(kind.as_str(), "approval.answered" | "grant.added" | "operator.proven");
+    assert_eq!(kinds.iter().find(done), None);
 }
 
 #[test]
@@ -121,10 +135,14 @@ fn a_terminal_of_its_own_makes_no_person() {
     done(&home, &format!("script -qec 'sh {script}' /dev/null"));
     denied(&home, "typed");
     // The prompt for a passphrase does not come first: a child that answers it itself is denied all the same.
-    let line = "script -qec 'keyward unlock; echo code $?' /dev/null <$HOME/passphrase >$HOME/pty 2>&1";
-    done(&home, line);
-    let shown = std::fs::read_to_string(home.root.join("pty")).unwrap();
-    assert!(shown.contains("code 4") && shown.contains("policy.denied"), "{shown}");
+    for tried in ["unlock", "secret reveal other", "grant add --profile other", "approve 00000000"] {
+        done(
+            &home,
+            &format!("script -qec 'keyward {tried}; echo code $?' /dev/null <$HOME/passphrase >$HOME/pty 2>&1"),
+        );
+        let shown = std::fs::read_to_string(home.root.join("pty")).unwrap();
+        assert!(shown.contains("code 4") && shown.contains("policy.denied"), "{tried}: {shown}");
+    }
 }
 
 #[test]
@@ -156,6 +174,31 @@ fn killing_the_broker_frees_no_run() {
 }
 
 #[test]
+fn a_run_that_unlocks_after_the_broker_was_killed_is_still_a_run() {
+    let home = prepared();
+    let script = script(&home, "itself");
+    // Its shell is the parent of what unlocks, and of what asks afterwards.
+    let line = format!(
+        "kill -9 $(cat $HOME/worker); until [ -e $HOME/go ]; do sleep 0.05; done; \
+         keyward unlock --passphrase-stdin <$HOME/passphrase; keyward status --json >$HOME/status; sh {script}"
+    );
+    let worker = home.broker_pid().unwrap();
+    std::fs::write(home.root.join("worker"), worker.to_string()).unwrap();
+    let mut child = start(&home, &line);
+    wait_for("the worker that comes after", || home.broker_pid().is_some_and(|pid| pid != worker));
+    std::fs::write(home.root.join("go"), "").unwrap();
+    wait_at_most(Duration::from_secs(90), "the tries", || {
+        home.root.join("itself.done").exists() && child.0.try_wait().unwrap().is_some()
+    });
+    let status: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(home.root.join("status")).unwrap()).unwrap();
+    assert_eq!(status["me"]["role"], "inside", "{status}");
+    // The run may have no more than the shell had: whoever knows the passphrase can open the vault, and no more.
+    home.keyward(&["status", "--json"]).exits(0);
+    denied(&home, "itself");
+}
+
+#[test]
 fn a_run_gets_its_own_token_and_sees_and_revokes_itself_alone() {
     let home = prepared();
     let other = Kept::start(home.keyward_command(&["run", "-p", "other", "--", "sleep", "600"]));
@@ -166,7 +209,7 @@ fn a_run_gets_its_own_token_and_sees_and_revokes_itself_alone() {
     let read = |name: &str| std::fs::read_to_string(home.root.join(name)).unwrap();
     assert_eq!(read("token"), "v4lue-that-the-run-holds\n");
     assert_eq!((read("code").as_str(), read("after").as_str()), ("4\n", "4\n"));
-    assert!(read("refused").contains("[policy.denied]"), "{}", read("refused"));
+    assert!(read("refused").contains("[approval.needed]"), "{}", read("refused"));
     let seen: serde_json::Value = serde_json::from_str(&read("ps")).unwrap();
     assert_eq!((seen.as_array().unwrap().len(), &seen[0]["leases"][0]["profile"]), (1, &"held".into()));
     let revoked: serde_json::Value = serde_json::from_str(&read("revoked")).unwrap();

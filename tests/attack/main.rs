@@ -1,12 +1,15 @@
 //! What an attacker would do, done to the built programs. The ledger with a row per attack is `tests/attacks.md`.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod beside;
 mod confine;
 mod desk;
 mod federation;
 mod flood;
+mod grants;
 mod inside;
 mod leak;
+mod mark;
 mod memory;
 mod needle;
 mod place;
@@ -18,8 +21,9 @@ mod start;
 mod tamper;
 
 pub(crate) use keyward_testkit::is_root;
-use keyward_testkit::{Home, signal};
+use keyward_testkit::{Answer, Home, PASSPHRASE, Wire, run, signal};
 use rustix::process::Signal;
+use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
@@ -42,6 +46,36 @@ fn peer(home: &Home) -> PathBuf {
         std::fs::hard_link(&built, &here).or_else(|_| std::fs::copy(&built, &here).map(drop)).unwrap();
     }
     here
+}
+
+/// Runs a line in a shell below this process, which has opened the vault: what that shell starts is a requester.
+fn beside(home: &Home, line: &str) -> Answer {
+    let mut command = home.command("sh");
+    // A shell may become the last program of its line, which would be a direct child of this process then.
+    command.args(["-c", &format!("{line}\nexit $?")]);
+    run(command, b"")
+}
+
+/// Asks over the socket as this process, which is a requester.
+#[track_caller]
+fn api(home: &Home, method: &str, path: &str, body: &Value) -> Value {
+    let body = if body.is_null() { String::new() } else { body.to_string() };
+    Wire::once(&home.socket(), method, path, &[], body.as_bytes()).unwrap().json()
+}
+
+/// A connection of this process on which the passphrase was proven.
+#[track_caller]
+fn operator(home: &Home) -> Wire {
+    let mut wire = Wire::open(&home.socket());
+    wire.send("POST", "/v1/operator", &[], json!({"passphrase": PASSPHRASE}).to_string().as_bytes());
+    assert_eq!(wire.reply().unwrap().status, 200);
+    wire
+}
+
+/// The requests that wait for a person.
+#[track_caller]
+fn waiting(home: &Home) -> Vec<Value> {
+    home.keyward(&["approvals", "--json"]).exits(0).json().as_array().unwrap().clone()
 }
 
 /// The parent of a process.

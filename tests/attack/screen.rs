@@ -1,6 +1,8 @@
 //! Names that others chose, on a person's terminal: nothing in them acts on it, or turns a line around.
 
-use keyward_testkit::{Home, wait_for};
+use crate::waiting;
+use keyward_testkit::{Home, PASSPHRASE, run, wait_for};
+use serde_json::Value;
 use std::os::unix::fs::PermissionsExt;
 
 const HOSTILE: &str = "\u{1b}]0;x\u{7}\u{1b}[2J\r\n\u{8}\u{9b}31m\u{202e}nimda\u{2066}\u{200f}\u{2028}\u{85}";
@@ -56,6 +58,63 @@ fn hostile_names_of_programs_folders_and_reasons_are_shown_escaped() {
         harmless(what, &answer.err);
     }
     drop(run);
+}
+
+/// Every text of a document.
+fn texts(value: &Value) -> Vec<&str> {
+    match value {
+        Value::String(text) => vec![text],
+        Value::Array(list) => list.iter().flat_map(texts).collect(),
+        Value::Object(fields) => fields.values().flat_map(texts).collect(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => vec![],
+    }
+}
+
+#[test]
+fn what_a_requester_says_on_a_card_is_escaped_bounded_and_marked() {
+    let home = Home::with_vault();
+    home.static_profile("a", "v4lue-of-a-secret", "A");
+    let hostile = format!("{HOSTILE}\u{200b}\u{2060}\u{e0041}\u{feff}");
+    let folder = home.root.join(format!("project{hostile}"));
+    std::fs::create_dir_all(folder.join(".git")).unwrap();
+    std::fs::write(folder.join(".git/HEAD"), format!("ref: refs/heads/br\u{1b}[2J\u{202e}{hostile}\n")).unwrap();
+    let program = folder.join(format!("app{hostile}"));
+    std::fs::copy("/bin/true", &program).unwrap();
+    let long = "x".repeat(90_000);
+    let ask = |why: &str, arg: &str| {
+        let mut command = home.command("sh");
+        let line = r#"keyward run -p a --reason "$1" -- "$0" "$2"; exit $?"#;
+        command.current_dir(&folder).args(["-c", line]).arg(&program).args([why, arg]);
+        run(command, b"").exits(125).says("approval.needed")
+    };
+    for (why, arg) in [(format!("why{hostile}"), format!("arg{hostile}")), ("y".repeat(500), long)] {
+        ask(&why, &arg);
+        let card = waiting(&home).remove(0);
+        for text in texts(&card) {
+            harmless("a card", text);
+            let unseen = |c: char| c.is_control() || matches!(c, '\u{200b}' | '\u{2060}' | '\u{e0041}' | '\u{feff}');
+            assert!(!text.contains(unseen) && text.chars().count() <= 600, "{text:?}");
+        }
+        for (field, begins) in
+            [("app", "app\\u{1b}"), ("project", ""), ("branch", "br\\u{1b}"), ("question", "app\\u{1b}")]
+        {
+            let text = card[field].as_str().unwrap();
+            assert!(text.starts_with(begins) && text.contains("\\u{202e}") | text.contains('…'), "{field}: {text}");
+        }
+        let said = card["said"].as_array().unwrap();
+        for field in ["app", "program", "command", "reason"] {
+            assert!(said.contains(&field.into()), "{field} was read from no kernel: {card}");
+        }
+        let listed = home.keyward(&["approvals"]).exits(0).out;
+        harmless("approvals", &listed);
+        assert_eq!(listed.lines().count(), 2, "{listed}");
+        let id = card["id"].as_str().unwrap();
+        let shown = home.keyward_in(&["approve", id, "--passphrase-stdin"], PASSPHRASE).exits(0);
+        harmless("approve", &shown.out);
+        harmless("approve", &shown.err);
+        let facts = shown.err.lines().filter(|line| line.contains("nimda")).count();
+        assert!(facts <= 8, "a fact is one line, whatever it holds: {}", shown.err);
+    }
 }
 
 #[test]

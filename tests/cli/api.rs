@@ -6,18 +6,26 @@ use keyward_testkit::{Home, PASSPHRASE, Reply, Wire};
 use serde_json::{Value, json};
 
 /// What is sent for an operation: the part of the path that varies, the body, and the code of the fault that is right.
-fn request(id: &str, home: &Home) -> Option<(&'static str, Value, Option<&'static str>)> {
+fn request(id: &str, home: &Home, grant: &str) -> Option<(String, Value, Option<&'static str>)> {
     let proof = json!({"passphrase": PASSPHRASE});
     let file = |name: &str| home.root.join(name).display().to_string();
     let toml = "[issuer]\nkind = \"static\"\nsecret = \"secret:p\"\n[delivery]\nenv = { V = \"token\" }\n";
     let command = json!({"path": "/bin/true", "args": ["x"], "project": "/"});
     let launcher = json!({"name": "A / b", "command": ["true"], "profiles": ["p"], "proof": proof});
-    Some(match id {
-        "Status" | "Slots" | "Secrets" | "Kinds" | "Profiles" | "Runs" | "RunsPast" | "Apps" | "Launchers"
-        | "Settings" | "Audit" | "AuditSummary" | "AuditVerify" => ("", Value::Null, None),
+    let granted = json!({"profile": "p", "program": "/bin/true", "for_s": 60, "proof": proof});
+    let (part, body, refused) = match id {
+        "Status" | "Me" | "Approvals" | "Grants" | "Slots" | "Secrets" | "Kinds" | "Profiles" | "Runs" | "RunsPast"
+        | "Apps" | "Launchers" | "Settings" | "Audit" | "AuditSummary" | "AuditVerify" => ("", Value::Null, None),
         "Profile" => ("p", Value::Null, None),
         "ProfileTest" => ("p", json!({}), None),
         "AuditEntry" => ("1", Value::Null, None),
+        "Operator" => ("", proof, None),
+        "ApprovalAnswer" => {
+            ("7K2M9QXT", json!({"digest": "0".repeat(64), "decision": "deny"}), Some("approval.unknown"))
+        }
+        "GrantAdd" => ("", granted, None),
+        "GrantEdit" => (grant, granted, None),
+        "GrantRevoke" => (grant, Value::Null, None),
         "Init" => ("", json!({"passphrase": "another good passphrase"}), Some("vault.exists")),
         "Unlock" => ("", json!({"proof": proof}), None),
         "SlotAdd" => ("", json!({"kind": "recovery", "proof": proof}), None),
@@ -48,23 +56,30 @@ fn request(id: &str, home: &Home) -> Option<(&'static str, Value, Option<&'stati
         "Rekey" => ("", json!({"proof": proof, "new_passphrase": PASSPHRASE}), None),
         "Lock" => ("", Value::Null, None),
         _ => return None,
-    })
+    };
+    Some((part.to_owned(), body, refused))
 }
 
 fn send(home: &Home, method: &str, path: &str, body: &Value) -> Reply {
+    send_on(&mut Wire::open(&home.socket()), method, path, body)
+}
+
+fn send_on(wire: &mut Wire, method: &str, path: &str, body: &Value) -> Reply {
     let body = if body.is_null() { Vec::new() } else { serde_json::to_vec(body).unwrap() };
-    let fields = ["keyward-api: 1", "content-type: application/json"];
-    Wire::once(&home.socket(), method, path, &fields, &body).unwrap_or_else(|| panic!("no answer to {method} {path}"))
+    wire.send(method, path, &["keyward-api: 1", "content-type: application/json"], &body);
+    wire.reply().unwrap_or_else(|| panic!("no answer to {method} {path}"))
 }
 
 /// Operations in an order in which each can be done: what ends something comes last.
 fn rank(id: &str) -> u8 {
     match id {
-        "SecretReveal" | "SlotRemove" | "Restore" | "ProfileEdit" | "LauncherEdit" | "LaunchExpect" => 1,
-        "SecretRemove" | "ProfileRemove" | "LauncherRemove" => 2,
-        "Rekey" => 3,
-        "Lock" => 4,
-        _ => 0,
+        // The rest is asked on the connection on which a person has proven the passphrase.
+        "Operator" => 0,
+        "SecretReveal" | "SlotRemove" | "Restore" | "ProfileEdit" | "LauncherEdit" | "LaunchExpect" | "GrantEdit" => 2,
+        "SecretRemove" | "ProfileRemove" | "LauncherRemove" | "GrantRevoke" => 3,
+        "Rekey" => 4,
+        "Lock" => 5,
+        _ => 1,
     }
 }
 
@@ -75,9 +90,9 @@ fn every_operation_answers_as_the_document_says() {
     let run = waiting_run(&home, "p");
     let mut all = operations(&document);
     all.sort_by_key(|o| rank(&o.id));
-    let mut asked = 0;
+    let (mut asked, mut grant, mut wire) = (0, String::new(), Wire::open(&home.socket()));
     for operation in &all {
-        let Some((part, body, refused)) = request(&operation.id, &home) else {
+        let Some((part, body, refused)) = request(&operation.id, &home, &grant) else {
             assert!(matches!(operation.id.as_str(), "Events" | "BrokerStop"), "{} is not tried", operation.id);
             continue;
         };
@@ -86,7 +101,10 @@ fn every_operation_answers_as_the_document_says() {
             Some((head, tail)) => format!("{head}{part}{}", tail.split_once('}').unwrap().1),
             None => operation.path.clone(),
         };
-        let reply = send(&home, &operation.method, &path, &body);
+        let reply = send_on(&mut wire, &operation.method, &path, &body);
+        if operation.id == "GrantAdd" {
+            grant = reply.json()["grant"].as_str().unwrap_or_default().to_owned();
+        }
         let about = format!("{}: {} {}", operation.id, reply.status, String::from_utf8_lossy(&reply.body));
         assert_eq!(reply.field("cache-control"), Some("no-store"), "{about}");
         match (&operation.answer, refused) {

@@ -11,6 +11,14 @@ const SHAPES: &[(&[&str], &str, &[&str])] = &[
         "",
         &["version", "vault.state", "broker.pid", "broker.started_at", "broker.rss_bytes", "runs", "leases", "home"],
     ),
+    (&["status"], "", &["me.role", "waiting"]),
+    (
+        &["grant", "add", "--profile", "p", "--passphrase-stdin"],
+        PASSPHRASE,
+        &["grant", "span", "profile", "weakest", "created_at", "until", "allowed"],
+    ),
+    (&["grant", "list"], "", &["[].grant", "[].span", "[].profile", "[].weakest", "[].until", "[].allowed"]),
+    (&["doctor"], "", &["machine.[].fact", "machine.[].value", "machine.[].ok", "machine.[].means"]),
     (
         &["ps"],
         "",

@@ -344,4 +344,22 @@ impl Notifications {
         connection.emit_signal(to, SERVER, "org.freedesktop.Notifications", "ActionInvoked", &body).unwrap();
         zbus::blocking::fdo::DBusProxy::new(connection).unwrap().get_id().unwrap();
     }
+
+    /// As [`Self::forge`], to all that listen.
+    #[track_caller]
+    pub(crate) fn forge_to_all(&self, stranger: &Tray, notice: &Notice, key: &str) {
+        let connection = &stranger.connection;
+        let to = None::<zbus::names::BusName<'_>>;
+        connection
+            .emit_signal(to, SERVER, "org.freedesktop.Notifications", "ActionInvoked", &(notice.id, key))
+            .unwrap();
+        zbus::blocking::fdo::DBusProxy::new(connection).unwrap().get_id().unwrap();
+    }
+
+    /// Gives the name of the server to a process that is not it.
+    #[track_caller]
+    pub(crate) fn taken_over(&self, stranger: &Tray) {
+        self.connection.release_name("org.freedesktop.Notifications").unwrap();
+        stranger.connection.request_name("org.freedesktop.Notifications").unwrap();
+    }
 }

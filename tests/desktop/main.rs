@@ -3,6 +3,7 @@
 
 mod attack;
 mod bus;
+mod card;
 mod display;
 mod first;
 mod notify;

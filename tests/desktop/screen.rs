@@ -91,6 +91,25 @@ impl Screen {
         Self { runtime, client: client.unwrap().unwrap(), driver }
     }
 
+    /// Turns to the card window from now on, as soon as there is one.
+    #[track_caller]
+    pub(crate) fn to_card(&self) {
+        wait_at_most(PATIENCE, "the page of the card", || {
+            self.runtime.block_on(async {
+                for window in self.client.windows().await.unwrap_or_default() {
+                    if self.client.switch_to_window(window).await.is_err() {
+                        continue;
+                    }
+                    let at = self.client.current_url().await;
+                    if at.is_ok_and(|at| at.path().ends_with("card.html")) {
+                        return true;
+                    }
+                }
+                false
+            })
+        });
+    }
+
     /// What a person reads on the screen.
     pub(crate) fn text(&self) -> String {
         self.script("return document.body.innerText").as_str().unwrap_or_default().to_owned()

@@ -9,6 +9,9 @@ fn a_launcher_is_launched_and_its_run_is_shown_stopped_and_gone() {
     stage.home.static_profile("pg", "kw-secret-71", "DATABASE_URL");
     let add = ["launcher", "add", "sleeper", "--no-terminal", "-p", "pg", "--", "sleep", "600"];
     stage.home.keyward(&add).exits(0);
+    // A click in the tray proves no person: it goes by a grant.
+    let grant = ["grant", "add", "--profile", "pg", "--launcher", "sleeper", "--passphrase-stdin"];
+    stage.home.keyward_in(&grant, PASSPHRASE).exits(0);
     let screen = stage.screen();
     stage.tray.click(&["Launch", "sleeper"]);
     screen.wait("sleeper");

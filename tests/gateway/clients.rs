@@ -359,8 +359,6 @@ impl Session {
                 for quiet in ["CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "DISABLE_AUTOUPDATER"] {
                     home.set(quiet, "1");
                 }
-                // On Bedrock it tries ten times again after every 403, for four minutes, as with the service itself.
-                home.set("CLAUDE_CODE_MAX_RETRIES", "1");
                 let start = format!("[ -e {0} ] || (sleep 600 >/dev/null 2>&1 & echo $! >{0})", child.display());
                 let hooks = json!([{"hooks": [{"type": "command", "command": start}]}]);
                 let settings = json!({"hooks": {"UserPromptSubmit": hooks}}).to_string();

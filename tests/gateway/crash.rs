@@ -52,6 +52,7 @@ fn a_port_that_is_lost_ends_its_leases() {
 #[test]
 fn another_program_than_was_decided_for_gets_nothing() {
     let (home, upstream) = home();
+    home.grant(&["--profile", "k"]);
     let mut wire = Wire::open(&home.socket());
     let request = json!({
         "profiles": ["k"], "variables": [], "command": {"path": "/bin/true", "args": [], "project": "/"},

@@ -48,6 +48,7 @@ fn each_call_is_in_the_log_with_the_process_that_made_it() {
         );
         assert_eq!(entry["detail"]["process"], "exact", "{entry}");
         assert_ne!(entry["peer"]["pid"], child.pid(), "the shell's child made it");
+        assert!(entry["peer"]["exe"].as_str().is_some_and(|exe| exe.ends_with("/curl")), "which has ended: {entry}");
         let uses = entry["detail"]["uses"].as_array().unwrap();
         assert_eq!(entry["detail"]["count"], uses.len());
         for one in uses {
@@ -84,8 +85,11 @@ fn a_run_is_refused_a_stronger_form_of_what_it_was_given() {
     let refused = ask(&mut child, "keyward token k 2>&1 | tr '\\n' ' '; echo");
     assert!(refused.contains("policy.denied") && refused.contains("gateway"), "{refused}");
     assert!(!refused.contains("REALKEY"));
+    // A run inside of it would hold it in another form, which a person is asked about.
     let refused = ask(&mut child, "keyward run -p k --deliver env -- env 2>&1 | tr '\\n' ' '; echo");
-    assert!(refused.contains("policy.denied") && !refused.contains("REALKEY"), "{refused}");
+    assert!(refused.contains("approval.needed") && !refused.contains("REALKEY"), "{refused}");
+    let cards = home.keyward(&["approvals", "--json"]).exits(0).json();
+    assert!(cards[0]["outer_run"].is_string() && cards[0]["wanted"][0]["delivery"] == "env", "{cards}");
 }
 
 #[test]

@@ -2,10 +2,14 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod clients;
+mod clouds;
 mod crash;
+mod fence;
 mod hold;
+mod revocation;
 mod stranger;
 mod takeback;
+mod traffic;
 mod upstream;
 
 pub(crate) use keyward_testkit::ask;

@@ -16,6 +16,25 @@ fn a_process_outside_of_the_run_is_refused_with_its_token() {
 }
 
 #[test]
+fn a_process_of_another_run_is_refused_with_its_token() {
+    let (home, upstream) = home();
+    profile(&home, &upstream, "other", "");
+    let (mut child, mut other) = (shell(&home, "k"), shell(&home, "other"));
+    let token = ask(&mut child, "echo $ANTHROPIC_AUTH_TOKEN");
+    let own = ask(&mut other, "echo $ANTHROPIC_AUTH_TOKEN");
+    assert_ne!(token, own);
+    // Whoever has read it out of the environment of the other run is no part of that.
+    ask(&mut other, &format!("ANTHROPIC_AUTH_TOKEN={token}; echo"));
+    let refused = call(&mut other);
+    assert!(refused.ends_with(" 403") && refused.contains("gateway.caller_outside"), "{refused}");
+    assert!(upstream.seen().is_empty());
+    assert_eq!(entries(&home, "gateway.refused", 1)[0]["profile"], "k", "it stands under the run of the token");
+    assert_eq!(call(&mut child), r#"{"ok":true} 200"#);
+    ask(&mut other, &format!("ANTHROPIC_AUTH_TOKEN={own}; echo"));
+    assert_eq!(call(&mut other), r#"{"ok":true} 200"#);
+}
+
+#[test]
 fn a_profile_may_let_containers_in() {
     let (home, upstream) = home();
     profile(&home, &upstream, "open", "[gateway]\ncontainers = true\n");

@@ -49,6 +49,7 @@ fn a_revoke_cuts_what_is_under_way_and_refuses_the_next_call() {
     let refusal = &entries(&home, "gateway.refused", 1)[0];
     assert_eq!((&refusal["outcome"], &refusal["detail"]["code"]), (&"refused".into(), &"lease.revoked".into()));
     assert_eq!((&refusal["profile"], refusal["run"].is_string()), (&"k".into(), true));
+    assert_eq!(refusal["detail"]["what"], "POST /v1/messages", "what was tried with the former token");
 }
 
 #[test]

@@ -58,6 +58,9 @@ impl Drop for Upstream {
     }
 }
 
+/// What is answered to a request that names a model.
+const MESSAGE: &str = r#"{"ok":true,"usage":{"input_tokens":1000,"output_tokens":1000}}"#;
+
 /// `POST /v1/messages` is answered at once; with `stream` in the body by an event each 20 ms, without an end.
 fn converse(
     stream: &TcpStream,
@@ -98,8 +101,13 @@ fn converse(
             }
             return Ok(());
         }
-        let (status, text) = if good { ("200 OK", r#"{"ok":true}"#) } else { ("418 I'm a teapot", r#"{"ok":false}"#) };
+        let (status, text) = match good {
+            true if String::from_utf8_lossy(&body).contains("model") => ("200 OK", MESSAGE),
+            true => ("200 OK", r#"{"ok":true}"#),
+            false => ("418 I'm a teapot", r#"{"ok":false}"#),
+        };
         let length = text.len();
-        write!(writer, "HTTP/1.1 {status}\r\nrequest-id: req_77\r\ncontent-length: {length}\r\n\r\n{text}")?;
+        let head = "request-id: req_77\r\ncontent-type: application/json";
+        write!(writer, "HTTP/1.1 {status}\r\n{head}\r\ncontent-length: {length}\r\n\r\n{text}")?;
     }
 }

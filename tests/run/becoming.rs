@@ -107,6 +107,7 @@ fn what_a_child_leaves_behind_stays_below_it_and_lives_on_after_it() {
 fn the_first_argument_is_as_it_was_typed() {
     let home = Home::with_vault();
     home.static_profile("p", "s3cret", "T");
+    home.grant(&["--profile", "p"]);
     let link = home.root.join("linked");
     std::os::unix::fs::symlink("/bin/sh", &link).unwrap();
     for typed in ["sh", "/bin/sh", "./linked", &link.display().to_string()] {

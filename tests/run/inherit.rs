@@ -16,6 +16,7 @@ fn same(home: &Home, before: &str, line: &str) -> String {
 fn home() -> Home {
     let home = Home::with_vault();
     home.static_profile("p", "s3cret", "T");
+    home.grant(&["--profile", "p"]);
     home
 }
 

@@ -30,14 +30,17 @@ fn a_run_cannot_start_a_run_or_act_as_its_person() {
     for command in [
         "keyward --json run -p mine -- true",
         "keyward --json run -p other -- true",
-        "keyward --json run -p other --dry-run -- true",
-        "setsid -f keyward --json run -p other -- true; setsid -w keyward --json run -p other -- true",
+        "setsid -w keyward --json run -p other -- true",
         "(sh -c 'keyward --json run -p other -- true')",
     ] {
-        assert_eq!(inside(&mut child, command), told("125", "policy.denied"), "{command}");
+        assert_eq!(inside(&mut child, command), told("125", "approval.needed"), "{command}");
+        let cards = home.keyward(&["approvals", "--json"]).exits(0).json();
+        assert_eq!(cards[0]["outer_run"], ps(&home)[0]["run"], "a person is told from where it is asked: {cards}");
     }
+    let planned = inside(&mut child, "keyward --json run -p other --dry-run -- true");
+    assert_eq!(planned, told("125", "policy.denied"));
+    assert_eq!(inside(&mut child, "keyward --json token other"), told("4", "approval.needed"));
     for command in [
-        "keyward --json token other",
         "keyward --json secret list",
         "echo x | keyward --json secret set new",
         "keyward --json secret remove mine",
@@ -81,7 +84,7 @@ fn a_run_sees_itself_and_takes_what_it_holds() {
     assert_eq!(inside(&mut child, "keyward --json revoke --all").0, "0");
     let state = |pid: i32| crate::lease(&home, pid)["state"].clone();
     assert_eq!((state(child.pid()), state(neighbour.pid())), ("revoked".into(), "live".into()));
-    assert_eq!(inside(&mut child, "keyward --json token mine"), told("4", "policy.denied"));
+    assert_eq!(inside(&mut child, "keyward --json token mine"), told("4", "approval.needed"), "as what it never held");
 }
 
 #[test]
@@ -113,7 +116,7 @@ fn a_run_stays_inside_over_lock_restart_and_crash_of_the_broker() {
     let mut child = shell(&home, &["-p", "mine"]);
     home.keyward(&["lock"]).exits(0);
     home.unlock();
-    assert_eq!(inside(&mut child, "keyward --json run -p other -- true"), told("125", "policy.denied"));
+    assert_eq!(inside(&mut child, "keyward --json run -p other -- true"), told("125", "approval.needed"));
     for restart in [true, false] {
         if restart {
             home.keyward(&["broker", "restart"]).exits(0);
@@ -124,8 +127,8 @@ fn a_run_stays_inside_over_lock_restart_and_crash_of_the_broker() {
         assert_eq!(inside(&mut child, "keyward --json --no-input run -p other -- true"), told("125", "vault.locked"));
         assert_eq!(inside(&mut child, "keyward --json --no-input secret list"), told("3", "vault.locked"));
         home.unlock();
-        assert_eq!(inside(&mut child, "keyward --json run -p other -- true"), told("125", "policy.denied"));
+        assert_eq!(inside(&mut child, "keyward --json run -p other -- true"), told("125", "approval.needed"));
         assert_eq!(inside(&mut child, "setsid -w keyward --json secret list"), told("4", "policy.denied"));
-        assert_eq!(inside(&mut child, "keyward --json token other"), told("4", "policy.denied"));
+        assert_eq!(inside(&mut child, "keyward --json token other"), told("4", "approval.needed"));
     }
 }

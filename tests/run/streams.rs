@@ -29,6 +29,7 @@ fn a_megabyte_goes_through_byte_by_byte() {
 fn input_that_was_not_read_is_left_for_the_next_reader() {
     let home = Home::with_vault();
     home.static_profile("p", "s3cret", "T");
+    home.grant(&["--profile", "p"]);
     let line = "printf 'one\\ntwo\\n' >f; { keyward run -p p -- sh -c 'read x; echo child $x'; cat; } <f";
     assert_eq!(sh(&home, line).exits(0).out, "child one\ntwo\n");
     let piped = "printf 'all\\n' | { keyward run -p p -- true; cat; }";
@@ -39,6 +40,7 @@ fn input_that_was_not_read_is_left_for_the_next_reader() {
 fn closed_descriptors_stay_closed() {
     let home = Home::with_vault();
     home.static_profile("p", "s3cret", "T");
+    home.grant(&["--profile", "p"]);
     let look =
         r#"sh -c 'for f in 0 1 2; do [ -e /proc/$$/fd/$f ] && printf "$f " >>seen || printf "no$f " >>seen; done'"#;
     for (closing, want) in
@@ -55,6 +57,7 @@ fn closed_descriptors_stay_closed() {
 fn redirections_to_files_are_the_callers() {
     let home = Home::with_vault();
     home.static_profile("p", "s3cret", "T");
+    home.grant(&["--profile", "p"]);
     let line = "echo before >o; keyward run -p p -- sh -c 'echo out; echo err >&2' >>o 2>e; echo after >>o; cat o e";
     assert_eq!(sh(&home, line).exits(0).out, "before\nout\nafter\nerr\n");
     let full = "keyward run -p p -- sh -c 'echo x' >/dev/full";

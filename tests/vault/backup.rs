@@ -77,6 +77,7 @@ fn the_vault_that_was_replaced_can_be_put_back() {
     home.secret("p", "newer");
     let newer = backup(&home, "newer");
     restore(&home, &file, &["--replace"], PASSPHRASE).exits(0);
+    home.unlock();
     assert_eq!(received(&home), "older");
     restore(&home, &newer, &["--replace"], PASSPHRASE).exits(0);
     is_whole(&home, "newer");

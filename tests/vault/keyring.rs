@@ -127,6 +127,9 @@ fn rekey_takes_the_keyring_slot_along() {
     assert!(slots(&home).contains(&"keyring".to_owned()));
     home.stop_broker();
     by_keyring(&home).exits(0);
+    // What the keyring opens proves no person.
+    home.keyward(&["run", "-p", "p", "--", "true"]).exits(125).says("approval.needed");
+    home.keyward_in(&["grant", "add", "--profile", "p", "--passphrase-stdin"], OTHER).exits(0);
     assert_eq!(crate::received(&home), "s3cret");
     unlock(&home, PASSPHRASE).exits(1).says("vault.wrong_passphrase");
 }

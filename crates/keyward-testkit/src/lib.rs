@@ -217,6 +217,13 @@ impl Home {
         self.profile(name, &toml);
     }
 
+    /// Makes a grant with the arguments of `keyward grant add`, as a person who types the passphrase.
+    #[track_caller]
+    pub fn grant(&self, args: &[&str]) -> Value {
+        let args = [&["grant", "add", "--json", "--passphrase-stdin"], args].concat();
+        self.keyward_in(&args, PASSPHRASE).exits(0).json()
+    }
+
     /// Which of `tries`, lines for a shell in which `$P` is the folder of the process below `/proc`, succeed as this home's
     /// user.
     pub fn opens(&self, pid: i32, tries: &[&'static str]) -> Vec<&'static str> {

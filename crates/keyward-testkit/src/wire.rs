@@ -44,7 +44,12 @@ impl Wire {
     /// Connects.
     #[track_caller]
     pub fn open(socket: &Path) -> Self {
-        let stream = UnixStream::connect(socket).unwrap_or_else(|e| panic!("{}: {e}", socket.display()));
+        Self::over(UnixStream::connect(socket).unwrap_or_else(|e| panic!("{}: {e}", socket.display())))
+    }
+
+    /// Speaks over a connection that is there.
+    #[track_caller]
+    pub fn over(stream: UnixStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).unwrap_or_else(|e| panic!("{e}"));
         Self(BufReader::new(stream))
     }

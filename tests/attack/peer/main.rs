@@ -1,7 +1,8 @@
 //! Plays a hostile peer of the broker's socket, for the tests of `attack`. Speaks no more HTTP than they need.
 //!
-//! `ask SOCKET COUNT METHOD PATH`: that many requests on one connection; prints each status with its count, `closed` where
-//! the broker hung up, and the last body. `-` as socket is standard input, a connection that somebody else made.
+//! `ask SOCKET COUNT METHOD PATH [BODY]`: that many requests on one connection; prints each status with its count, `closed`
+//! where the broker hung up, and the last body. `-` as socket is standard input, a connection that somebody else made.
+//! `become SOCKET BODY CMD…`: asks for the run of BODY, and becomes CMD, whatever BODY names.
 //! `exec SOCKET CMD…`: connects, and becomes CMD with the connection as standard input.
 //! `lend SOCKET`: connects, sends the connection over standard input (`SCM_RIGHTS`), and stays until that closes.
 //! `serve SOCKET`: listens there; prints `ready`, and the number of bytes of each connection until standard input closes.
@@ -20,7 +21,9 @@ fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let done = match words[..] {
-        ["ask", socket, count, method, path] => ask(socket, count, method, path),
+        ["ask", socket, count, method, path] => ask(socket, count, method, path, ""),
+        ["ask", socket, count, method, path, body] => ask(socket, count, method, path, body),
+        ["become", socket, body, program, ref args @ ..] => becomes(socket, body, program, args),
         ["exec", socket, program, ref args @ ..] => exec(socket, program, args),
         ["lend", socket] => lend(socket),
         ["serve", socket] => serve(socket),
@@ -36,14 +39,14 @@ fn main() -> ExitCode {
     }
 }
 
-fn ask(socket: &str, count: &str, method: &str, path: &str) -> io::Result<()> {
+fn ask(socket: &str, count: &str, method: &str, path: &str, body: &str) -> io::Result<()> {
     let stream = if socket == "-" {
         UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?)
     } else {
         UnixStream::connect(socket)?
     };
     let mut reader = BufReader::new(stream.try_clone()?);
-    let request = format!("{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n");
+    let request = request(method, path, body);
     let mut statuses: BTreeMap<String, u64> = BTreeMap::new();
     let mut last = Vec::new();
     for _ in 0..count.parse().map_err(io::Error::other)? {
@@ -60,6 +63,21 @@ fn ask(socket: &str, count: &str, method: &str, path: &str) -> io::Result<()> {
         writeln!(out, "{status} {count}")?;
     }
     out.write_all(&last)
+}
+
+fn request(method: &str, path: &str, body: &str) -> String {
+    format!("{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+}
+
+fn becomes(socket: &str, body: &str, program: &str, args: &[&str]) -> io::Result<()> {
+    let stream = UnixStream::connect(socket)?;
+    (&stream).write_all(request("POST", "/v1/runs", body).as_bytes())?;
+    let status = answer(&mut BufReader::new(&stream), &mut Vec::new())?;
+    if status != "200" {
+        return Err(io::Error::other(status));
+    }
+    // The connection closes with exec.
+    Err(Command::new(program).args(args).exec())
 }
 
 /// Reads one answer into `body`; gives its status.
