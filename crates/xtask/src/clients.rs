@@ -66,8 +66,7 @@ fn page(shown: &[(&str, Value)], date: &str, trouble: Option<&str>) -> String {
          credentials. *Renewals* is how often its credential was issued anew while its calls went on without a failure;\n\
          *searched* how many processes, it and those that it started, were searched in vain for the credential:\n\
          environment, command line, open files, files of the home, and the memory of the first and of one that it started. The\n\
-         last column is what its next call said after `keyward revoke`. Claude Code had `CLAUDE_CODE_MAX_RETRIES=1`: on Bedrock\n\
-         it tries again after every 403, as it does with the service itself, which by default takes four minutes.\n\n",
+         last column is what its next call said after `keyward revoke`.\n\n",
         std::env::consts::OS,
         std::env::consts::ARCH,
     );
