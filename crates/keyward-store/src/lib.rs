@@ -24,8 +24,8 @@ pub use backup::{Backup, restore};
 pub use error::{StoreError, slot_fault};
 pub use fault::fault;
 pub use model::{
-    AnchorReport, ByOutcome, Changes, Filter, Found, Grant, HeadReport, Health, Item, ItemInfo, Launcher, Link, Order, Page,
-    Profile, Rekeyed, Restored, Run, Summary, Use, VerifyReport, Write,
+    AnchorReport, ByOutcome, Changes, Filter, Found, Grant, HeadReport, Health, Item, ItemInfo, Launcher, Link, Order,
+    Page, Profile, Rekeyed, Restored, Run, Summary, Use, VerifyReport, Write,
 };
 pub use paths::{Paths, VaultLock, check_folder, load_slots, save_slots};
 pub use store::Store;

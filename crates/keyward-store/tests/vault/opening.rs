@@ -5,7 +5,7 @@ use keyward_core::audit::{BODY_MAX_BYTES, Draft, Kind, Outcome};
 use keyward_crypto::{KdfParams, SlotError, SlotFile, VaultKey, open};
 use keyward_diag::Code;
 use keyward_store::{
-    Changes, Grant, Filter, Health, Launcher, Order, Page, Paths, Store, StoreError, VaultLock, Write, check_folder,
+    Changes, Filter, Grant, Health, Launcher, Order, Page, Paths, Store, StoreError, VaultLock, Write, check_folder,
     load_slots,
 };
 use sqlx::{Connection, Executor};
