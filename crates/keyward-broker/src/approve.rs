@@ -143,7 +143,10 @@ impl Broker {
     /// about all the same.
     pub(crate) fn launched_by_operator(&self, state: &State, want: &Want, now: Now) -> bool {
         let announced = want.launcher.as_ref().is_some_and(|(launch, _)| state.expected.is_granted(launch, now.boot));
-        announced && want.outer.is_none() && want.change().is_none() && !want.deliveries.iter().any(|w| w.profile.confirm)
+        announced
+            && want.outer.is_none()
+            && want.change().is_none()
+            && !want.deliveries.iter().any(|w| w.profile.confirm)
     }
 
     /// The card of a request.
@@ -299,7 +302,8 @@ impl Broker {
             }
             Asked::CoolingDown(until) => {
                 let left = until.since(now.boot).as_secs() + 1;
-                Err(Fault::new(Code::ApprovalDenied).cause(format!("{app}: it is asked again in {left} s at the earliest")))
+                Err(Fault::new(Code::ApprovalDenied)
+                    .cause(format!("{app}: it is asked again in {left} s at the earliest")))
             }
             Asked::Full => Err(Fault::new(Code::ApprovalFlood)),
         }
@@ -332,7 +336,8 @@ impl Broker {
             ApprovalState::Unanswered => Err(Fault::new(Code::ApprovalUnanswered)),
             ApprovalState::Open | ApprovalState::Withdrawn => {
                 self.unlocked(&mut *self.state_for_request().await?)?;
-                Err(Fault::new(Code::ApprovalOver).cause("it was withdrawn: the same asker has asked for something else"))
+                Err(Fault::new(Code::ApprovalOver)
+                    .cause("it was withdrawn: the same asker has asked for something else"))
             }
         }
     }
@@ -386,7 +391,10 @@ impl Broker {
         for (id, attending) in &mut state.attending {
             let before = attending.waiting.len();
             attending.waiting.retain(|(waiting, answer)| !is_gone(*waiting, answer));
-            if attending.waiting.len() < before && attending.waiting.is_empty() && !attending.askers.values().any(|went| *went) {
+            if attending.waiting.len() < before
+                && attending.waiting.is_empty()
+                && !attending.askers.values().any(|went| *went)
+            {
                 left.push(*id);
             }
         }
@@ -728,7 +736,8 @@ fn of_run(
         id: ApprovalId(make_array().map_err(|e| Fault::new(Code::Internal).cause(e))?),
         kind,
         asker: Asker::Run(run),
-        reserved: false,
+        // A person has let the run begin; strangers cannot take its place.
+        reserved: true,
         app: shown.app.clone(),
         project: shown.project.clone(),
         profiles: vec![profile.clone()],
@@ -742,7 +751,8 @@ fn of_run(
 fn of_runs(state: &State) -> impl Iterator<Item = (RunId, &Grant<RunId>)> {
     let open = state.vault.opened();
     let live = state.runs.values().filter(|run| run.ended.is_none());
-    let held = live.flat_map(|run| run.leases.iter().filter(|held| held.lease.is_live()).map(|held| (run.id, held.grant)));
+    let held =
+        live.flat_map(|run| run.leases.iter().filter(|held| held.lease.is_live()).map(|held| (run.id, held.grant)));
     held.filter_map(move |(run, grant)| Some((run, open?.grants.get(grant?)?)))
         .filter(|(_, grant)| grant.span == Span::Run && !state.asked_to_extend.contains(&grant.id))
 }
@@ -912,7 +922,8 @@ mod tests {
         let grant = grant_for(Duration::from_secs(600), now());
         let id = grant.id;
         broker.state().await.open().unwrap().grants.insert(grant).unwrap();
-        let request = json!({"profiles": ["p"], "variables": [], "command": {"path": "/bin/sleep", "args": [], "project": "/"}});
+        let request =
+            json!({"profiles": ["p"], "variables": [], "command": {"path": "/bin/sleep", "args": [], "project": "/"}});
         broker.run_start(&peer, Role::Requester, serde_json::from_value(request).unwrap()).await.unwrap();
         let lease_end = async || {
             let state = broker.state().await;
@@ -927,7 +938,10 @@ mod tests {
         broker.tick().await;
         let cards = broker.approvals().await.unwrap();
         assert_eq!(cards.len(), 1, "once");
-        assert_eq!((cards[0].kind, cards[0].choices.as_slice()), (wire_kind(ApprovalKind::Extend), &[keyward_api::Decision::Run][..]));
+        assert_eq!(
+            (cards[0].kind, cards[0].choices.as_slice()),
+            (wire_kind(ApprovalKind::Extend), &[keyward_api::Decision::Run][..])
+        );
         let begin = Instant::now();
         loop {
             let answer = json!({"digest": cards[0].digest, "decision": "run"});
@@ -945,7 +959,16 @@ mod tests {
         let end = broker.state().await.open().unwrap().grants.get(id).unwrap().until();
         assert!(end >= later);
         broker.tick().await;
-        assert_eq!(broker.approvals().await.unwrap().iter().filter(|card| card.state == keyward_api::ApprovalState::Open).count(), 0);
+        assert_eq!(
+            broker
+                .approvals()
+                .await
+                .unwrap()
+                .iter()
+                .filter(|card| card.state == keyward_api::ApprovalState::Open)
+                .count(),
+            0
+        );
     }
 
     #[tokio::test]
@@ -958,7 +981,8 @@ mod tests {
         assert_eq!(broker.await_fence(gone, &profile, text()).await.unwrap_err().code, Code::RunGone);
         let grant = grant_for(Duration::from_secs(3600), now());
         broker.state().await.open().unwrap().grants.insert(grant).unwrap();
-        let request = json!({"profiles": ["p"], "variables": [], "command": {"path": "/bin/sleep", "args": [], "project": "/"}});
+        let request =
+            json!({"profiles": ["p"], "variables": [], "command": {"path": "/bin/sleep", "args": [], "project": "/"}});
         broker.run_start(&peer, Role::Requester, serde_json::from_value(request).unwrap()).await.unwrap();
         let run = *broker.state().await.runs.keys().next().unwrap();
         let waits: Vec<_> = (0..3)

@@ -19,7 +19,8 @@ use keyward_api::ExchangeMsg;
 use keyward_api::place::Places;
 use keyward_core::audit::{Draft, Kind, Outcome, PeerFacts};
 use keyward_core::{
-    ApprovalId, Approvals, Boot, Expected, Families, GrantId, Grants, KindSpec, Name, Now, Profile, Proofs, Refusals, Tools, Tries, Wall,
+    ApprovalId, Approvals, Boot, Expected, Families, GrantId, Grants, KindSpec, Name, Now, Profile, Proofs, Refusals,
+    Tools, Tries, Wall,
 };
 use keyward_diag::{Code, Fault};
 use keyward_secret::{Key32, SecretBytes};
@@ -342,9 +343,7 @@ fn event_of(draft: &Draft) -> Option<(&'static str, Value)> {
             let how = draft.detail.get("answer");
             Some(("approval", json!({"id": draft.detail.get("approval"), "state": how})))
         }
-        Kind::ApprovalWithdrawn => {
-            Some(("approval", json!({"id": draft.detail.get("approval"), "state": state})))
-        }
+        Kind::ApprovalWithdrawn => Some(("approval", json!({"id": draft.detail.get("approval"), "state": state}))),
         Kind::GrantAdded | Kind::GrantChanged | Kind::GrantRevoked | Kind::GrantExpired => {
             Some(("grant", json!({"id": draft.grant, "state": state})))
         }

@@ -92,9 +92,7 @@ fn branch_of(head: &str) -> Option<String> {
 
 /// A command line as one text: parts that hold anything but plain characters stand in quotes.
 pub(crate) fn command(program: &str, arguments: &[String]) -> String {
-    let plain = |part: &str| {
-        !part.is_empty() && part.chars().all(|c| c.is_alphanumeric() || "-_./=:@%+,".contains(c))
-    };
+    let plain = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_alphanumeric() || "-_./=:@%+,".contains(c));
     let quoted = |part: &str| match plain(part) {
         true => part.to_owned(),
         false => format!("'{}'", part.replace('\'', "'\\''")),

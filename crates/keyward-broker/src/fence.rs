@@ -128,16 +128,18 @@ impl Broker {
     /// # Errors
     /// [`Code::FenceReached`] when nobody allowed more; those of the gate when the lease is over.
     pub(crate) async fn pass_fence(self: &Arc<Self>, lease: Uuid, model: Option<Model<'_>>) -> Result<Slot, Fault> {
-        let slots = self.gate.slots(lease).filter(|_| model.is_some());
-        let slot = match slots {
-            Some(slots) => Some(slots.acquire_owned().await.map_err(|e| Fault::new(Code::Internal).cause(e))?),
-            None => None,
-        };
         loop {
+            // Held while it is decided, so that what was spent is known but for so many; not while it waits.
+            let slots = self.gate.slots(lease).filter(|_| model.is_some());
+            let slot = match slots {
+                Some(slots) => Some(slots.acquire_owned().await.map_err(|e| Fault::new(Code::Internal).cause(e))?),
+                None => None,
+            };
             let (step, holder) = self.gate.fence(lease, model, now())?;
             let mut answer = match step {
                 Step::Through => return Ok(slot),
                 Step::Wait(time) => {
+                    drop(slot);
                     tokio::time::sleep(time).await;
                     continue;
                 }
@@ -147,6 +149,7 @@ impl Broker {
                 }
                 Step::Join(answer) => answer,
             };
+            drop(slot);
             // Without an answer, those who asked before are gone, and it asks for itself.
             if let Ok(said) = answer.wait_for(Option::is_some).await
                 && let Some(Err(fault)) = &*said

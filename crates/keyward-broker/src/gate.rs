@@ -718,10 +718,13 @@ impl Refused {
     }
 }
 
+/// Whose calls stand in one entry: those of a lease, a process and its program.
+type Group<'c> = (Uuid, Option<(u32, ProcessId)>, Option<&'c str>);
+
 /// Puts calls of one lease, process and program together.
 fn entries(kind: Kind, calls: &[Noted]) -> Vec<Draft> {
     let mut groups: Vec<(Vec<&Noted>, usize)> = Vec::new();
-    let mut open: HashMap<(Uuid, Option<(u32, ProcessId)>, Option<&str>), usize> = HashMap::new();
+    let mut open: HashMap<Group<'_>, usize> = HashMap::new();
     for noted in calls {
         let call = &noted.call;
         let text = call.method.len() + call.host.len() + call.path.len();

@@ -343,7 +343,8 @@ impl Broker {
             return Err(Fault::new(Code::GrantInvalid).cause(cause));
         }
         let grant = grant(open, &request, scope, id, now)?;
-        let grant = Grant { created: former.created, allowed: former.allowed, last_allowed: former.last_allowed, ..grant };
+        let grant =
+            Grant { created: former.created, allowed: former.allowed, last_allowed: former.last_allowed, ..grant };
         let until = grant.until();
         let message = self.put_grant(open, grant, Kind::GrantChanged, (peer, role, by), now).await?;
         for held in state.runs.values_mut().flat_map(|run| &mut run.leases).filter(|held| held.grant == Some(id)) {
@@ -424,8 +425,7 @@ impl Broker {
             }
             let Some(open) = state.open() else { return };
             let writes = over.iter().map(|grant| Write::RemoveGrant(grant.id.0)).collect();
-            let entries: Vec<_> =
-                over.iter().map(|grant| described(entry(Kind::GrantExpired, now), grant)).collect();
+            let entries: Vec<_> = over.iter().map(|grant| described(entry(Kind::GrantExpired, now), grant)).collect();
             if let Err(e) = open.commit(self, writes, entries.clone()).await {
                 // They hold no more all the same, and their rows are void by themselves.
                 tracing::error!(code = %e.code, "expired grants could not be recorded");
@@ -476,18 +476,12 @@ async fn scope(request: &GrantPutRequest) -> Result<Scope, Fault> {
     .await
 }
 
-fn grant(
-    open: &Open,
-    request: &GrantPutRequest,
-    scope: Scope,
-    id: GrantId,
-    now: Now,
-) -> Result<Grant<RunId>, Fault> {
+fn grant(open: &Open, request: &GrantPutRequest, scope: Scope, id: GrantId, now: Now) -> Result<Grant<RunId>, Fault> {
     let invalid = |cause: String| Fault::new(Code::GrantInvalid).cause(cause);
     let profile = Name::parse(&request.profile).map_err(|e| e.fault())?;
     let stored = open.profiles.get(&profile);
-    let stored = stored
-        .ok_or_else(|| Fault::new(Code::ProfileUnknown).cause(format!("no profile is named `{profile}`")))?;
+    let stored =
+        stored.ok_or_else(|| Fault::new(Code::ProfileUnknown).cause(format!("no profile is named `{profile}`")))?;
     if stored.profile.confirm {
         return Err(invalid(format!("`{profile}` asks for the passphrase at each use")));
     }

@@ -333,7 +333,9 @@ fn shown(path: &Path) -> String {
 }
 
 /// Looks at files outside of the runtime's thread, since their file system may not answer.
-pub(crate) async fn looked<T: Send + 'static>(look: impl FnOnce() -> Result<T, Fault> + Send + 'static) -> Result<T, Fault> {
+pub(crate) async fn looked<T: Send + 'static>(
+    look: impl FnOnce() -> Result<T, Fault> + Send + 'static,
+) -> Result<T, Fault> {
     match tokio::time::timeout(LOOK, tokio::task::spawn_blocking(look)).await {
         Ok(Ok(seen)) => seen,
         Ok(Err(_)) => Err(Fault::new(Code::Internal).cause("looking at a file broke off")),

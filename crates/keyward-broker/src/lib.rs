@@ -1,8 +1,10 @@
 //! The broker: the only process that holds keys and credentials.
 //!
 //! [`run`] is the composition root: it makes the state of a home, serves the LocalAPI and the gateway on the sockets that
-//! the parent holds, and keeps time. A request goes one way: `route` (who may ask) → `runs`, `vault`, `records`, `launchers`, `settings`,
-//! `review` (what is decided and recorded) → the answer. A call of a child goes another: the gateway → `authority` → `gate`. Never trusts a client's word about who it is; never logs a name or a secret.
+//! the parent holds, and keeps time. A request goes one way: `route` (who may ask) → `runs`, `vault`, `records`, `launchers`,
+//! `settings`, `review` (what is decided and recorded) → the answer. What no person stands behind goes through `want` (what is
+//! asked), `grants` (what was allowed) and `approve` (whom to ask) first. A call of a child goes another way: the gateway →
+//! `authority` → `gate`. Never trusts a client's word about who it is; never logs a name or a secret.
 
 mod approve;
 mod authority;

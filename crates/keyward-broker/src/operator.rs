@@ -10,7 +10,7 @@ use crate::platform::{self, now};
 use crate::runs::RunId;
 use keyward_api::{MeAnswer, OperatorAnswer, Proof, RoleMsg};
 use keyward_core::audit::Kind;
-use keyward_core::{Now, Lineage, Role, Root, role};
+use keyward_core::{Lineage, Now, Role, Root, role};
 use keyward_diag::{Code, Fault};
 
 /// The command line, as the kernel names its processes. What unlocks under another name was not started from a shell: the

@@ -299,6 +299,10 @@ mod tests {
         let recalled = hidden.recalling(&peer);
         assert_eq!((recalled.executable(), recalled.cwd(), recalled.connection()), (peer.executable(), peer.cwd(), 8));
         let later = Peer { process: id(7), ..hidden };
-        assert_eq!((later.recalling(&peer).executable(), later.recalling(&peer).cwd()), (None, None), "another process");
+        assert_eq!(
+            (later.recalling(&peer).executable(), later.recalling(&peer).cwd()),
+            (None, None),
+            "another process"
+        );
     }
 }

@@ -24,6 +24,6 @@ pub(crate) use linux::pollable;
 #[cfg(target_os = "linux")]
 pub use linux::{
     BootTimer, Credentials, Exit, Process, Received, StopSignals, Watch, arguments, boot_id, close_inherited,
-    executable, foreign_name, fork, is_alive, mark, now, peer_credentials, peer_pin, pin, process, program_path, random_byte, receive, reset_signals,
-    rss_bytes, task_name, time_in_suspend,
+    executable, foreign_name, fork, is_alive, mark, now, peer_credentials, peer_pin, pin, process, program_path,
+    random_byte, receive, reset_signals, rss_bytes, task_name, time_in_suspend,
 };

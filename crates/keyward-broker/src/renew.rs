@@ -8,7 +8,7 @@ use keyward_api::{ExchangeMsg, HeldMsg, RenewAnswer, SuppliedAssertion};
 use keyward_core::audit::{Kind, Outcome};
 use keyward_core::{
     Asking, Backoff, Boot, Credential, DeliveryMode, Failure, Form, Freshness, IssueError, LeaseEnd, LeaseState, Name,
-    Now, Once, Order, ProcessId, Profile, Role, Revocation, Schedule, Wall,
+    Now, Once, Order, ProcessId, Profile, Revocation, Role, Schedule, Wall,
 };
 use keyward_crypto::ItemRef;
 use keyward_diag::{Code, Fault, plain};
@@ -137,11 +137,7 @@ impl Broker {
 
     /// Makes a credential anew and gives it to the leases that can take one. Beside a good credential a failure changes
     /// nothing; where there is none, the issuer is tried at once, whatever it answered before.
-    pub(crate) async fn profile_renew(
-        self: &Arc<Self>,
-        role: Role<RunId>,
-        name: &str,
-    ) -> Result<RenewAnswer, Fault> {
+    pub(crate) async fn profile_renew(self: &Arc<Self>, role: Role<RunId>, name: &str) -> Result<RenewAnswer, Fault> {
         let name = Name::parse(name).map_err(|e| e.fault())?;
         let want = {
             let state = self.state_for_request().await?;

@@ -1,14 +1,14 @@
 //! From a request to the work: finds the route, tells the role, refuses what the role may not, and answers.
 
 use crate::broker::{Broker, State};
+use crate::operator::is_person;
 use crate::peer::Peer;
-use crate::records::not_a_person;
 use crate::platform::now;
+use crate::records::not_a_person;
 use crate::runs::RunId;
 use crate::server::{Answer, Handler, Request};
 use bytes::Bytes;
 use keyward_api::{RouteId, find, part_text};
-use crate::operator::is_person;
 use keyward_core::{Act, May, Role, may};
 use keyward_diag::{Code, Fault};
 use serde::Serialize;

@@ -19,8 +19,9 @@ use keyward_api::{
 };
 use keyward_core::audit::{Draft, Kind, Outcome};
 use keyward_core::{
-    Announcer, Asking, Boot, Counted, Credential, DeliveryMode, Form, Grant, GrantId, Keys, Lease, LeaseEnd, LeaseState, Mark, Name, Now, Plan, PlannedDelivery,
-    ProcessId, Profile, Prospects, Role, Schedule, Wall, Wanted, Way, google_adc, interpreter, outlook, plan,
+    Announcer, Asking, Boot, Counted, Credential, DeliveryMode, Form, Grant, GrantId, Keys, Lease, LeaseEnd,
+    LeaseState, Mark, Name, Now, Plan, PlannedDelivery, ProcessId, Profile, Prospects, Role, Schedule, Wall, Wanted,
+    Way, google_adc, interpreter, outlook, plan,
 };
 use keyward_diag::{Code, Fault};
 use keyward_gateway::RunToken;
@@ -43,10 +44,6 @@ const PROFILES_MAX: usize = 16;
 pub(crate) const LOOK: Duration = Duration::from_secs(5);
 /// Longest path of a program or project, in bytes: an entry with it must fit into the log whatever it holds.
 const PATH_MAX_BYTES: usize = 2048;
-/// The program of a run is looked at again after each of these while exec is under way: a process of several threads lets go of
-/// its connection before it has become another program.
-const EXEC_PAUSES: [Duration; 4] =
-    [Duration::from_millis(5), Duration::from_millis(20), Duration::from_millis(100), Duration::from_millis(400)];
 /// How long entries about a run wait for the next one.
 const GATHER: Duration = Duration::from_millis(50);
 /// Live runs.
@@ -572,11 +569,7 @@ impl Broker {
     }
 
     /// Asks for the passphrase where a profile does so at each use.
-    async fn confirmed(
-        &self,
-        mut profiles: impl Iterator<Item = &Profile>,
-        proof: Option<Proof>,
-    ) -> Result<(), Fault> {
+    async fn confirmed(&self, mut profiles: impl Iterator<Item = &Profile>, proof: Option<Proof>) -> Result<(), Fault> {
         let Some(profile) = profiles.find(|profile| profile.confirm) else { return Ok(()) };
         let cause = || format!("`{}` asks for the passphrase at each use", profile.name);
         let proof = proof.ok_or_else(|| Fault::new(Code::PassphraseNeeded).cause(cause()))?;
@@ -680,7 +673,8 @@ impl Broker {
         }
         let digest = hex::encode(open.store.args_digest(&request.command.args));
         let entries = start_entries(&run, planned, request, &digest, (peer, by, expected), now);
-        let mut writes: Vec<Write> = [run.row()].into_iter().chain(launched.as_ref().map(StoredLauncher::row)).collect();
+        let mut writes: Vec<Write> =
+            [run.row()].into_iter().chain(launched.as_ref().map(StoredLauncher::row)).collect();
         let taken = take(open, &grants, Some(run.id), now);
         writes.extend(taken.after.iter().map(row));
         keyward_store::fault("deliver.before");
@@ -726,12 +720,7 @@ impl Broker {
     ///
     /// # Errors
     /// [`Code::ApprovalNeeded`] when a grant that was found is not there any more.
-    fn by_right(
-        &self,
-        state: &mut State,
-        right: &Right,
-        now: Now,
-    ) -> Result<(&'static str, Vec<GrantId>), Fault> {
+    fn by_right(&self, state: &mut State, right: &Right, now: Now) -> Result<(&'static str, Vec<GrantId>), Fault> {
         let want = match right {
             Right::Person(by) => return Ok((by, Vec::new())),
             Right::Granted(want) => want,
@@ -1015,35 +1004,25 @@ impl Broker {
             .values()
             .find(|r| r.process == peer && r.connection == connection && !r.exec_seen && r.ended.is_none());
         let Some(id) = found.map(|run| run.id) else { return };
-        drop(state);
-        for pause in EXEC_PAUSES {
-            if self.look(id, false).await {
-                return;
-            }
-            tokio::time::sleep(pause).await;
-        }
-        self.look(id, true).await;
-    }
-
-    /// Looks at the program that the process of a run has become; says whether it is settled. As long as it still is the one
-    /// that asked, exec is under way, and it is looked at again, except the `last` time.
-    async fn look(self: &Arc<Self>, id: RunId, last: bool) -> bool {
-        let mut state = self.state().await;
-        let now = now();
         let same = runs_its_script(&state, id);
-        let Some(run) = state.runs.get_mut(&id).filter(|r| !r.exec_seen && r.ended.is_none()) else { return true };
+        let Some(run) = state.runs.get_mut(&id) else { return };
         let seen = platform::executable(run.process.pid);
-        if !last && seen.is_some() && seen == run.asked_by && seen != run.executable {
-            return false;
-        }
         self.begin(run, seen, same, now);
-        true
     }
 
     /// The gateway was called by a run whose program was not looked at yet: a first call may come before the end of the
-    /// connection was noticed. Before exec it still is the program that asked.
+    /// connection was noticed.
     pub(crate) async fn look_at(self: &Arc<Self>, id: RunId) {
-        self.look(id, false).await;
+        let mut state = self.state().await;
+        let now = now();
+        let same = runs_its_script(&state, id);
+        let Some(run) = state.runs.get_mut(&id).filter(|r| !r.exec_seen && r.ended.is_none()) else { return };
+        let seen = platform::executable(run.process.pid);
+        // Before exec it still is the program that asked.
+        if seen.is_some() && seen == run.asked_by && seen != run.executable {
+            return;
+        }
+        self.begin(run, seen, same, now);
     }
 
     /// The process of a run has become the program `seen`. Where that is another one than was decided for, `same` says that

@@ -634,6 +634,8 @@ impl Broker {
         let backup = read.map_err(|_| Fault::new(Code::Internal))?.map_err(|e| e.fault())?;
         let key = self.prove_with(backup.slots().clone(), request.proof).await.map_err(of_backup)?;
         let mut state = self.state().await;
+        // The runs of a vault that is replaced unseen are not known, and the peer could be in one of them.
+        let runs_known = state.opened || !self.vault_exists();
         if state.open().is_some() {
             self.lock_now(&mut state, Some(peer)).await?;
         }
@@ -643,6 +645,9 @@ impl Broker {
         let slots = load_slots(&self.paths).map_err(|e| e.fault())?;
         let (store, _) = Store::open(&self.vault_lock, &slots, &key).await.map_err(|e: StoreError| e.fault())?;
         let mut answer = self.opened(&mut state, store, &key, Some((peer, "restore"))).await?;
+        if runs_known {
+            self.unlocked_by(&mut state, peer, now());
+        }
         if let Some(old) = restored.moved_to {
             answer.warnings.push(format!("the vault that was there lies in {}", old.display()));
         }

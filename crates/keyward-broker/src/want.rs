@@ -13,9 +13,7 @@ use crate::program;
 use crate::project::ProjectAsk;
 use crate::runs::RunId;
 use keyward_api::RunRequest;
-use keyward_core::{
-    ApprovalKind, Ask, DeliveryMode, GrantId, Launch, Now, Plan, ProcessId, Profile, Program, Role,
-};
+use keyward_core::{ApprovalKind, Ask, DeliveryMode, GrantId, Launch, Now, Plan, ProcessId, Profile, Program, Role};
 use keyward_diag::Fault;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,7 @@
 //! Roles, approvals and grants of the real broker, asked over its socket by processes of different standing.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -200,7 +200,7 @@ fn said(mut child: Child) -> (u16, Value) {
 }
 
 #[test]
-#[ignore = "the child process of another test"]
+#[ignore = "run by the other tests"]
 fn asks_for_another_test() {
     let Ok(asks) = std::env::var(ASK) else { return };
     let asks: Vec<(String, String, Value)> = serde_json::from_str(&asks).unwrap();
@@ -215,6 +215,9 @@ fn asks_for_another_test() {
     }
     let exec: Vec<String> = serde_json::from_str(&std::env::var(EXEC).unwrap()).unwrap();
     if let Some((program, args)) = exec.split_first() {
+        // As the command line does: what a run bears, no child of the shell's own has.
+        let limit = getrlimit(Resource::Locks).maximum.unwrap_or(u64::MAX) - 1;
+        setrlimit(Resource::Locks, Rlimit { current: Some(limit), maximum: Some(limit) }).unwrap();
         panic!("{}", Command::new(program).args(args).exec());
     }
 }
@@ -272,7 +275,10 @@ fn a_request_without_a_grant_is_a_card_and_a_yes_is_one_delivery() {
     let card = operator.open_card().unwrap();
     let id = card["id"].as_str().unwrap();
     assert_eq!(answer["causes"][0], format!("run `keyward approve {id}` in a terminal of yours"));
-    assert_eq!((&card["kind"], &card["merged"], &card["wanted"][0]["profile"]), (&json!("token"), &json!(1), &json!("p")));
+    assert_eq!(
+        (&card["kind"], &card["merged"], &card["wanted"][0]["profile"]),
+        (&json!("token"), &json!(1), &json!("p"))
+    );
     assert_eq!(card["chain"][0]["pid"], std::process::id());
     let path = format!("/v1/approvals/{id}");
 
@@ -285,7 +291,10 @@ fn a_request_without_a_grant_is_a_card_and_a_yes_is_one_delivery() {
     assert_eq!(operator.refused("POST", &path, &yes), "approval.changed");
     yes["digest"] = json!("zz");
     assert_eq!(operator.refused("POST", &path, &yes), "approval.changed");
-    assert_eq!(operator.refused("POST", "/v1/approvals/00000000", &json!({"digest": card["digest"], "decision": "once"})), "approval.unknown");
+    assert_eq!(
+        operator.refused("POST", "/v1/approvals/00000000", &json!({"digest": card["digest"], "decision": "once"})),
+        "approval.unknown"
+    );
     assert_eq!(operator.answer(&card, "run", &[]).1["code"], "request.invalid", "it is no choice of it");
     assert_eq!(operator.answer(&card, "once", &[]).0, 204);
     assert_eq!(operator.answer(&card, "once", &[]).1["code"], "approval.over", "a replay");
@@ -299,7 +308,10 @@ fn a_request_without_a_grant_is_a_card_and_a_yes_is_one_delivery() {
         other.ok("POST", "/v1/token", &token("p"));
     }
     let grants = operator.ok("GET", "/v1/grants", &Value::Null);
-    assert_eq!((grants.as_array().unwrap().len(), &grants[0]["span"], &grants[0]["allowed"]), (1, &json!("standing"), &json!(3)));
+    assert_eq!(
+        (grants.as_array().unwrap().len(), &grants[0]["span"], &grants[0]["allowed"]),
+        (1, &json!("standing"), &json!(3))
+    );
     other.ok("DELETE", &format!("/v1/grants/{}", grants[0]["grant"].as_str().unwrap()), &Value::Null);
     assert_eq!(other.refused("POST", "/v1/token", &token("p")), "approval.needed");
 }
@@ -320,7 +332,8 @@ fn who_waits_goes_on_by_itself_and_who_goes_away_leaves_nothing() {
     assert_eq!(operator.answer(&shown, "once", &[]).0, 204);
     let left = card(&mut operator, 1);
     assert_eq!(operator.answer(&left, "deny", &[]).0, 204);
-    let mut answers: Vec<_> = both.into_iter().map(said).map(|(status, answer)| (status, answer["code"].clone())).collect();
+    let mut answers: Vec<_> =
+        both.into_iter().map(said).map(|(status, answer)| (status, answer["code"].clone())).collect();
     answers.sort_by_key(|(status, _)| *status);
     assert_eq!(answers, [(200, Value::Null), (403, json!("approval.denied"))]);
     assert_eq!(said(spawn()).1["code"], "approval.denied", "no card so soon after a no");
@@ -504,9 +517,7 @@ fn a_run_asks_for_more_and_answers_nothing() {
     home.profile(&mut operator, "q", "");
     operator.ok("POST", "/v1/grants", &json!({"profile": "p"}));
     operator.ok("POST", "/v1/grants", &json!({"profile": "q"}));
-    let run = |profile: &str| {
-        json!({"profiles": [profile], "variables": [], "command": {"path": "/bin/sleep", "args": [], "project": "/"}})
-    };
+    let run = |profile: &str| json!({"profiles": [profile], "variables": [], "command": {"path": "/bin/sleep", "args": [], "project": "/"}});
     let proof = json!({"passphrase": PASSPHRASE});
     let asks = json!([
         ["POST", "/v1/runs", run("p")],
@@ -545,4 +556,40 @@ fn a_run_asks_for_more_and_answers_nothing() {
     child.kill().unwrap();
     child.wait().unwrap();
     until("the end of the run", || operator.open_card().is_none().then_some(()));
+}
+
+#[test]
+fn a_launch_that_an_operator_announced_needs_no_other_grant_once() {
+    let (home, mut operator) = Home::with_vault();
+    let launcher = json!({"name": "tool", "command": ["/bin/sleep", "0"], "folder": "/", "profiles": ["p"]});
+    operator.ok("POST", "/v1/launchers", &launcher);
+    let expect = json!({"path": "/bin/sleep", "by_operator": true});
+    let run = json!({"profiles": ["p"], "variables": [], "launcher": "tool",
+        "command": {"path": "/bin/sleep", "args": ["0"], "project": "/"}});
+    let exe = std::env::current_exe().unwrap();
+    let start = || {
+        said(child_of(&exe, &home.socket(), &json!([["POST", "/v1/runs", run]]), &["/bin/sleep", "0"]).spawn().unwrap())
+    };
+    home.connect().ok("POST", "/v1/launchers/tool/expect", &expect);
+    assert_eq!(start().1["code"], "approval.needed", "a requester announces and grants nothing");
+    operator.ok("POST", "/v1/launchers/tool/expect", &json!({"path": "/bin/sleep"}));
+    assert_eq!(start().1["code"], "approval.needed", "nor does an operator who does not say so");
+    operator.ok("POST", "/v1/launchers/tool/expect", &expect);
+    assert_eq!(start().0, 200);
+    assert_eq!(start().1["code"], "approval.needed", "it was for one launch");
+    let card = operator.open_card().unwrap();
+    assert_eq!((&card["launcher"], &card["app"]), (&json!("tool"), &json!("tool")));
+    let decided = operator.ok("GET", "/v1/audit?kind=run.decided", &Value::Null);
+    assert_eq!(decided["entries"][0]["entry"]["detail"]["by"], "launch");
+
+    // A grant for the launcher is for its starts, and ends when it is changed.
+    operator.ok("POST", "/v1/grants", &json!({"profile": "p", "launcher": "tool"}));
+    assert_eq!(start().0, 200);
+    let other =
+        json!({"profiles": ["p"], "variables": [], "command": {"path": "/bin/sleep", "args": ["0"], "project": "/"}});
+    assert_eq!(home.connect().refused("POST", "/v1/runs", &other), "approval.needed", "the same command without it");
+    let mut changed = launcher.clone();
+    changed["proof"] = json!({"passphrase": PASSPHRASE});
+    operator.ok("PUT", "/v1/launchers/tool", &changed);
+    assert_eq!(operator.ok("GET", "/v1/grants", &Value::Null), json!([]));
 }
