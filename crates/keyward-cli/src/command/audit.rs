@@ -501,7 +501,7 @@ fn detail(value: &Value) -> String {
     match value {
         Value::Object(fields) => {
             // The calls come first, where a line is cut they are what is left.
-            let called = fields.iter().filter_map(|(name, value)| calls(name, value)).map(|calls| called(calls));
+            let called = fields.iter().filter_map(|(name, value)| calls(name, value)).map(called);
             let others = fields.iter().filter(|(name, value)| calls(name, value).is_none());
             called.chain(others.map(|(name, value)| format!("{name}={}", word(value)))).collect::<Vec<_>>().join(" ")
         }
