@@ -190,7 +190,7 @@ fn a_grant_for_a_program_ends_when_its_file_is_another_one() {
     let home = home();
     let tool = tool(&home, "/usr/bin/printenv");
     let allow = || home.grant(&["--profile", "held", "--app", tool.to_str().unwrap()]);
-    let gets = || beside(&home, "keyward run -p held -- ./tool HELD");
+    let gets = || beside(&home, "keyward run -p held -- $HOME/tool HELD");
     let refused = |how: &str| {
         let answer = gets();
         assert!(answer.exit == 125 && answer.err.contains("[approval.needed]"), "{how}: {answer:?}");
@@ -250,7 +250,7 @@ fn who_names_a_program_that_has_a_grant_and_becomes_another_one_is_found_out() {
     drop(liar);
     // The program that was allowed is none of this.
     let mut honest = home.command("sh");
-    honest.args(["-c", "keyward run -p held -- ./tool; exit $?"]);
+    honest.args(["-c", "keyward run -p held -- $HOME/tool; exit $?"]);
     let honest = Kept::start(honest);
     wait_for("the run", || {
         let runs = home.keyward(&["ps", "--json"]).json();
@@ -259,6 +259,48 @@ fn who_names_a_program_that_has_a_grant_and_becomes_another_one_is_found_out() {
     assert_eq!(alarms().len(), 1);
     home.keyward(&["lock"]).exits(0);
     drop(honest);
+}
+
+#[test]
+fn a_program_that_is_swapped_while_a_person_reads_gets_nothing_or_is_found_out() {
+    let home = home();
+    let tool = tool(&home, "/usr/bin/cat");
+    let mut asks = home.command("sh");
+    asks.args(["-c", "keyward run -p held --wait -- \"$0\"; exit $?"]).arg(&tool);
+    let asks = Kept::start(asks);
+    let mut cards = Vec::new();
+    wait_for("the request", || {
+        cards = waiting(&home);
+        !cards.is_empty()
+    });
+    // Another program, which waits for its input, too.
+    beside(&home, "cp /usr/bin/tee copy && mv copy tool").exits(0);
+    home.keyward_in(&["approve", cards[0]["id"].as_str().unwrap(), "--passphrase-stdin"], PASSPHRASE).exits(0);
+    wait_for("what became of it", || {
+        let run = home.keyward(&["ps", "--json"]).json()[0].clone();
+        assert_ne!(run["app_verified"], true, "{run}");
+        let refused = run.is_null() && home.audit_kinds().iter().all(|kind| kind != "credential.delivered");
+        refused || home.audit().iter().any(|e| e["detail"]["alarm"].is_string())
+    });
+    let held = home.keyward(&["ps", "--json"]).json();
+    assert!(held[0].is_null() || held[0]["leases"][0]["state"] == "revoked", "{held}");
+    drop(asks);
+}
+
+#[test]
+fn a_grant_for_a_launcher_is_for_its_program_and_for_no_other_file_of_the_name() {
+    let home = home();
+    home.keyward(&["launcher", "add", "tool", "-p", "held", "--", "printenv", "HELD"]).exits(0);
+    home.grant(&["--profile", "held", "--launcher", "tool"]);
+    assert_eq!(beside(&home, "keyward launch tool").exits(0).out, format!("{HELD}\n"));
+    let fake = home.root.join("fake");
+    std::fs::create_dir(&fake).unwrap();
+    std::fs::copy("/usr/bin/env", fake.join("printenv")).unwrap();
+    // A bare name is looked up where the caller says.
+    let stolen = beside(&home, "PATH=$HOME/fake:$PATH keyward launch tool");
+    assert!(stolen.exit == 125 && stolen.err.contains("[approval.needed]"), "{stolen:?}");
+    let delivered = home.audit_kinds().iter().filter(|kind| *kind == "credential.delivered").count();
+    assert_eq!(delivered, 1);
 }
 
 #[test]
@@ -403,7 +445,7 @@ fn what_was_allowed_to_a_requester_is_taken_back_at_once() {
     // A changed profile takes its grants with it: a yes was for where the credential went.
     home.grant(&["--profile", "held"]);
     beside(&home, "keyward token held").exits(0);
-    let edit = "[issuer]\nkind = \"static\"\nsecret = \"secret:other\"\n[delivery]\nenv = { HELD = \"token\" }\n";
+    let edit = "[issuer]\nkind = \"command\"\nargv = [\"/bin/echo\", \"x\"]\n[delivery]\nmode = \"env\"\nenv = { HELD = \"token\" }\n";
     std::fs::write(home.root.join("edit.toml"), edit).unwrap();
     home.keyward_in(&["profile", "edit", "held", "--from", "edit.toml", "--passphrase-stdin"], PASSPHRASE).exits(0);
     beside(&home, "keyward token held").exits(4).says("approval.needed");

@@ -129,6 +129,24 @@ fn leaving_the_session_and_two_forks_do_not_leave_the_run() {
 }
 
 #[test]
+fn a_namespace_of_its_own_where_its_shell_is_pid_1_does_not_leave_the_run() {
+    if !crate::is_root("inside::a_namespace_of_its_own_where_its_shell_is_pid_1_does_not_leave_the_run") {
+        return;
+    }
+    let home = prepared();
+    let script = script(&home, "first");
+    let ended = home.root.join("first.done");
+    // PID 1 of it collects the orphan, and lies below the run itself.
+    let inner = format!(
+        "( setsid nohup sh {script} & ) </dev/null >/dev/null 2>&1; until [ -e {} ]; do sleep 0.05; done",
+        ended.display()
+    );
+    std::fs::write(home.root.join("inner.sh"), inner).unwrap();
+    done(&home, "unshare --pid --fork --kill-child --mount-proc sh inner.sh");
+    denied(&home, "first");
+}
+
+#[test]
 fn a_terminal_of_its_own_makes_no_person() {
     let home = prepared();
     let script = script(&home, "typed");

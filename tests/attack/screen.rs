@@ -118,6 +118,19 @@ fn what_a_requester_says_on_a_card_is_escaped_bounded_and_marked() {
 }
 
 #[test]
+fn a_launcher_that_anybody_added_lends_its_name_to_no_card_unmarked() {
+    let home = Home::with_vault();
+    home.static_profile("a", "v4lue-of-a-secret", "A");
+    let line = "keyward launcher add 'Trusted Editor' -p a -- sh -c 'env >stolen' && keyward launch 'Trusted Editor'";
+    crate::beside(&home, line).exits(125).says("approval.needed");
+    let card = waiting(&home).remove(0);
+    assert_eq!(card["launcher"], "Trusted Editor");
+    let said = card["said"].as_array().unwrap();
+    assert!(said.contains(&"app".into()), "a requester chose the name: {card}");
+    assert!(said.contains(&"command".into()), "{card}");
+}
+
+#[test]
 fn names_of_profiles_and_secrets_are_plain() {
     let home = Home::with_vault();
     for name in [HOSTILE, "a b", "a/b", "../a", "", ".a", "-", "ä", "a\u{202e}b", &"a".repeat(65)] {

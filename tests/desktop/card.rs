@@ -309,3 +309,52 @@ fn a_launch_from_the_tray_asks_and_one_from_the_window_is_the_operators() {
     let pid = runs[0]["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()).unwrap();
     signal(pid, Signal::TERM);
 }
+
+#[test]
+fn a_restarted_desktop_shows_the_card_again_and_is_nobody_until_the_passphrase_is_typed() {
+    let stage = Stage::with_vault();
+    let home = &stage.home;
+    home.static_profile("pg", "kw-secret-98", "DATABASE_URL");
+    let first = stage.desktop(&["--hidden"]);
+    stage.tray.wait();
+    let mut stranger = Stranger::new(home);
+    let asking = stranger.asks();
+    stage.display.focus(home, CARD);
+    drop(first);
+    // Started again by somebody who would rather be inside of it.
+    for (name, value) in [
+        ("LD_PRELOAD", "/nonexistent.so"),
+        ("LD_AUDIT", "/nonexistent.so"),
+        ("GTK_MODULES", "x"),
+        ("WEBKIT_INSPECTOR_SERVER", "127.0.0.1:1"),
+    ] {
+        let mut desktop = home.command(home.bin().join("keyward-desktop"));
+        crate::screen::environment(&mut desktop, &stage.bus, &stage.display);
+        let said = run(
+            {
+                desktop.arg("--hidden").env(name, value);
+                desktop
+            },
+            b"",
+        )
+        .exits(1);
+        assert!(said.err.contains("desktop.environment") && said.err.contains(name), "{name}: {}", said.err);
+    }
+    assert!(stage.display.windows(home, CARD).is_empty());
+    assert_eq!(waiting(home).len(), 1, "it waits for a window that shows it");
+    let screen = stage.screen();
+    stage.display.focus(home, CARD);
+    screen.to_card();
+    let asleep = "return document.querySelector('.allow button')?.disabled";
+    wait_for("the buttons to wake", || screen.script(asleep) == false);
+    stage.display.press(home, "Tab");
+    stage.display.press(home, "space");
+    stage.display.focus(home, PROMPT);
+    stage.display.press(home, "Escape");
+    stage.display.gone(home, PROMPT);
+    screen.wait("the passphrase was not given");
+    assert!(waiting(home).len() == 1 && !granted(home));
+    stage.display.focus(home, CARD);
+    stage.display.press(home, "Escape");
+    assert_eq!(stranger.ended(asking), 125, "{}", stranger.said());
+}
