@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 mod desktop;
 mod gateway;
+mod grants;
 
 /// How much is measured.
 struct Rounds {
@@ -126,11 +127,17 @@ fn measure(workspace: &Workspace, home: &Home, rounds: &Rounds, only: Option<Par
     rows.push(parallel_sets(home)?);
     rows.push(resident(home)?);
     rows.extend(federation(home, rounds)?);
+    rows.push(grants::row(home)?);
     rows.push(waiting(workspace)?);
+    // What a shell may do without asking ends 15 minutes after it unlocked, and the parts take minutes each.
+    unlock(home)?;
     rows.extend(gateway::rows(workspace, home, &rounds.gateway)?);
+    unlock(home)?;
     rows.extend(desktop::rows(workspace, home, &rounds.desktop)?);
+    unlock(home)?;
     rows.push(growth(home, rounds)?);
     fill(home, rounds.entries)?;
+    unlock(home)?;
     rows.push(overhead(home, rounds, "+ 2.3 ms", 2.3, &disk)?);
     rows.push(verify_rate(home)?);
     rows.push(append_ratio(workspace, home, rounds, &disk)?);
