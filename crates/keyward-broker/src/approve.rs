@@ -29,6 +29,10 @@ use tokio::sync::oneshot;
 
 /// Requests that may wait at once: each holds a connection.
 const WAITING_MAX: usize = 64;
+/// Cards that requesters can bring up in [`BURST`]: each is two entries at least, and something on a screen.
+const BURST_MAX: usize = 12;
+/// See [`BURST_MAX`].
+const BURST: Duration = Duration::from_secs(12);
 /// Shortest time for which a person can allow an app in a project.
 const SHORTEST_S: u64 = 60;
 
@@ -127,6 +131,7 @@ impl Broker {
             self.attend(&mut state, id, peer.connection())?
         };
         self.answered(answer).await?;
+        want.is_unchanged().await?;
         // What changed in the file was looked at with it.
         want.file = None;
         // It waited, and may have come to lie elsewhere meanwhile.
@@ -142,7 +147,7 @@ impl Broker {
     /// Whether the operator has announced this very launch. One of a profile that asks for the passphrase at each use is asked
     /// about all the same.
     pub(crate) fn launched_by_operator(&self, state: &State, want: &Want, now: Now) -> bool {
-        let announced = want.launcher.as_ref().is_some_and(|(launch, _)| state.expected.is_granted(launch, now.boot));
+        let announced = want.launcher.as_ref().is_some_and(|(launch, ..)| state.expected.is_granted(launch, now.boot));
         announced
             && want.outer.is_none()
             && want.change().is_none()
@@ -167,15 +172,18 @@ impl Broker {
             (ApprovalKind::Token, None) => vec![],
             _ => vec![Decision::Run],
         };
-        let standing = !confirm && !want.anything && want.in_project && want.outer.is_none();
+        let whoever = want.anything || want.kind == ApprovalKind::Token;
+        let standing = !confirm && !whoever && want.in_project && want.outer.is_none();
         let standing = standing.then_some(Decision::Project);
         let choices = [Decision::Once].into_iter().chain(lasting).chain(standing);
         let mut said = Vec::new();
         for (name, is_said) in [
-            ("app", !want.verified && want.launcher.is_none()),
+            ("app", !want.verified),
             ("program", !want.verified),
             ("project", !want.in_project),
-            ("command", want.command.is_some() && want.launcher.is_none()),
+            // Anybody can add a launcher.
+            ("launcher", want.launcher.is_some()),
+            ("command", want.command.is_some()),
             ("reason", want.reason.is_some()),
         ] {
             if is_said {
@@ -192,7 +200,7 @@ impl Broker {
             app: card::name(&want.app),
             program: keyward_core::shown(&want.program.path, card::PATH_MAX),
             verified: want.verified,
-            launcher: want.launcher.as_ref().map(|(_, name)| card::name(name)),
+            launcher: want.launcher.as_ref().map(|(_, name, _)| card::name(name)),
             chain: seen.chain.clone(),
             outer_run: want.outer.map(|run| run.to_string()),
             outer_app: outer.map(|run| card::name(&run.app)),
@@ -222,8 +230,10 @@ impl Broker {
         now: Now,
     ) -> Result<Question<RunId, Card>, Fault> {
         let app = match &want.launcher {
-            Some((launch, _)) => AppScope::Launcher(launch.launcher),
-            None => AppScope::Program(want.program.clone()),
+            // Whoever has the other end of the pipe gets it, whatever the program is that asks.
+            _ if want.kind == ApprovalKind::Token => AppScope::Any,
+            Some(launch) if launch.2 => AppScope::Launcher(launch.0.launcher),
+            _ => AppScope::Program(want.program.clone()),
         };
         let asked = want.deliveries.iter().filter(|wanted| missing.contains(&wanted.profile.name));
         let review = want.file.as_ref().filter(|file| file.change.is_some());
@@ -269,6 +279,9 @@ impl Broker {
         {
             return Ok(id);
         }
+        if !question.reserved {
+            hurried(state, &question, now)?;
+        }
         let store = Arc::clone(&self.recording(state)?.store);
         let (id, app) = (question.id, question.body.shown.app.clone());
         let draft = card_entry(Kind::ApprovalAsked, now, &question)
@@ -278,8 +291,12 @@ impl Broker {
             Some(peer) => draft.peer(facts(peer)),
             None => draft,
         };
+        let reserved = question.reserved;
         match state.approvals.ask(question, now) {
             Asked::New { replaced } => {
+                if !reserved {
+                    state.recent_cards.push_back(now.boot);
+                }
                 if let Some(approval) = state.approvals.get(id) {
                     let before = answers_before(&store, &approval.question).await;
                     let _ = approval.question.body.before.set(before);
@@ -707,6 +724,18 @@ impl Wish {
             })
         });
         made.collect()
+    }
+}
+
+/// Refuses a card that would come too soon after others, unless the same waits already.
+fn hurried(state: &mut State, question: &Question<RunId, Card>, now: Now) -> Result<(), Fault> {
+    state.recent_cards.retain(|at| now.boot.since(*at) < BURST);
+    let mut open = state.approvals.iter().filter(|a| a.state == ApprovalState::Open);
+    match state.recent_cards.len() < BURST_MAX || open.any(|a| a.question.digest == question.digest) {
+        true => Ok(()),
+        false => {
+            Err(Fault::new(Code::ApprovalFlood).cause("others were asked a moment ago; ask again in some seconds"))
+        }
     }
 }
 

@@ -83,6 +83,8 @@ pub(crate) struct State {
     pub(crate) approvals: Approvals<RunId, Card>,
     /// Who waits for their answers.
     pub(crate) attending: BTreeMap<ApprovalId, Attending>,
+    /// When the last cards of requesters came up.
+    pub(crate) recent_cards: VecDeque<Boot>,
     /// Peers that will come again, with the facts that they showed.
     pub(crate) shown: VecDeque<Arc<Peer>>,
     /// Grants for a run about whose end somebody was asked.
@@ -242,6 +244,7 @@ impl Broker {
                 proofs: Proofs::default(),
                 approvals: Approvals::default(),
                 attending: BTreeMap::new(),
+                recent_cards: VecDeque::new(),
                 shown: VecDeque::new(),
                 asked_to_extend: BTreeSet::new(),
                 suspended: platform::time_in_suspend(),

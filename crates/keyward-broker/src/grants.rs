@@ -490,7 +490,14 @@ fn grant(open: &Open, request: &GrantPutRequest, scope: Scope, id: GrantId, now:
         (None, Some(name)) => {
             let stored = open.launchers.get(&launcher_key(name));
             let unknown = || Fault::new(Code::LauncherUnknown).cause(format!("no launcher is named `{name}`"));
-            AppScope::Launcher(stored.ok_or_else(unknown)?.id)
+            let stored = stored.ok_or_else(unknown)?;
+            if !stored.is_definite() {
+                let cause = "the launcher names its program by a bare name, which stands for any file of that name";
+                return Err(
+                    invalid(cause.to_owned()).help("change the launcher so that it names the path of the program")
+                );
+            }
+            AppScope::Launcher(stored.id)
         }
         (None, None) => AppScope::Any,
     };

@@ -10,6 +10,7 @@ use crate::peer::Peer;
 use crate::platform::now;
 use crate::program;
 use crate::runs::{LOOK, RunId};
+use keyward_api::place::BROKER_PATH;
 use keyward_api::{CommandMsg, LaunchExpectAnswer, LaunchExpectRequest, LauncherMsg, LauncherPutRequest};
 use keyward_core::audit::{Draft, Kind};
 use keyward_core::{Announcer, FileId, Launch, Launcher, Name, Role, Wall, launcher_key};
@@ -41,6 +42,9 @@ pub(crate) struct StoredLauncher {
 pub(crate) struct Found {
     pub(crate) name: String,
     pub(crate) launch: Launch,
+    /// The program is the one that the launcher means: by its path, or for a bare name the one in the folders of the system. A
+    /// bare name is looked up where the caller says.
+    pub(crate) meant: bool,
     updated: Wall,
 }
 
@@ -80,6 +84,24 @@ impl StoredLauncher {
     /// Its name.
     pub(crate) fn name(&self) -> &str {
         &self.launcher.name
+    }
+
+    /// Whether it names its program by a path.
+    fn named_by_path(&self) -> bool {
+        self.launcher.command.first().is_some_and(|program| program.contains('/'))
+    }
+
+    /// The file that a bare name stands for in the folders of the system, which no requester can write to.
+    fn of_system(&self) -> Option<FileId> {
+        let name = self.launcher.command.first()?;
+        let mut all = std::env::split_paths(BROKER_PATH).map(|folder| folder.join(name));
+        let file = all.find_map(|path| path.metadata().ok().filter(std::fs::Metadata::is_file))?;
+        Some((file.dev(), file.ino()))
+    }
+
+    /// Whether a grant can tell its starts from those of another program of the same name.
+    pub(crate) fn is_definite(&self) -> bool {
+        self.named_by_path() || self.of_system().is_some()
     }
 
     fn message(&self) -> LauncherMsg {
@@ -252,11 +274,15 @@ impl Broker {
         };
         stored.launcher.fits(&command.path, &command.args, profiles).map_err(other)?;
         let (id, updated, name) = (stored.id, stored.updated, stored.launcher.name.clone());
-        let (folder, path) = looked(move || folder_of(&stored.launcher)).await?;
+        let (folder, path, meant) = looked(move || {
+            let (folder, path) = folder_of(&stored.launcher)?;
+            Ok((folder, path, stored.named_by_path() || stored.of_system() == Some(program)))
+        })
+        .await?;
         if peer.cwd() != Some(&path) {
             return Err(other("the working folder differs"));
         }
-        Ok(Found { name, launch: Launch { launcher: id, program, folder }, updated })
+        Ok(Found { name, launch: Launch { launcher: id, program, folder }, meant, updated })
     }
 }
 

@@ -87,8 +87,13 @@ impl Broker {
             return;
         }
         let command_line = platform::task_name(peer.process()).is_some_and(|name| name == COMMAND_LINE);
+        // A shell starts its commands in its own session. A terminal emulator, a service manager and the like start each in one of
+        // its own, and start whatever anybody asks them for.
+        let started_by = peer.parents().ok().and_then(|parents| parents.first().copied());
+        let from_shell = started_by.is_some_and(|parent| platform::same_session(parent, peer.process()));
         if let Ok(facts) = facts(peer)
             && command_line
+            && from_shell
         {
             let roots = roots(state);
             state.proofs.shell(facts, &roots, now.boot);

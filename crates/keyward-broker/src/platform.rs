@@ -7,7 +7,7 @@
 //! | Name | What it gives |
 //! |---|---|
 //! | [`process`], [`program_path`], [`executable`] | start time and parent of a process; the program that it runs |
-//! | [`foreign_name`], [`task_name`], [`arguments`] | what a process goes by, and what it was started with |
+//! | [`foreign_name`], [`task_name`], [`arguments`], [`same_session`] | what a process goes by, and how it was started |
 //! | [`mark`] | what a process of a run bears and cannot put off |
 //! | [`pin`], [`is_alive`], [`Watch`] | a descriptor that stands for one process; whether it lives; how it ended |
 //! | [`peer_credentials`], [`peer_pin`] | who connected a socket |
@@ -25,5 +25,5 @@ pub(crate) use linux::pollable;
 pub use linux::{
     BootTimer, Credentials, Exit, Process, Received, StopSignals, Watch, arguments, boot_id, close_inherited,
     executable, foreign_name, fork, is_alive, mark, now, peer_credentials, peer_pin, pin, process, program_path,
-    random_byte, receive, reset_signals, rss_bytes, task_name, time_in_suspend,
+    random_byte, receive, reset_signals, rss_bytes, same_session, task_name, time_in_suspend,
 };

@@ -14,7 +14,7 @@ use crate::project::ProjectAsk;
 use crate::runs::RunId;
 use keyward_api::RunRequest;
 use keyward_core::{ApprovalKind, Ask, DeliveryMode, GrantId, Launch, Now, Plan, ProcessId, Profile, Program, Role};
-use keyward_diag::Fault;
+use keyward_diag::{Code, Fault};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -37,8 +37,8 @@ pub(crate) struct Want {
     pub(crate) verified: bool,
     /// The program runs what its arguments say, and no script is known.
     pub(crate) anything: bool,
-    /// Launcher that it was recognised as, with its name.
-    pub(crate) launcher: Option<(Launch, String)>,
+    /// Launcher that it was recognised as, with its name, and whether the program is the one that the launcher means.
+    pub(crate) launcher: Option<(Launch, String, bool)>,
     pub(crate) project: String,
     /// The working folder lies in the project, as the kernel says.
     pub(crate) in_project: bool,
@@ -58,11 +58,14 @@ impl Want {
     /// The live grant of each delivery, in their order.
     pub(crate) fn grants(&self, open: &Open, now: Now) -> Vec<Option<GrantId>> {
         let Some(moment) = moment(now) else { return vec![None; self.deliveries.len()] };
+        // The program that asks for a token is not the one that gets it, so a grant for a program is none for a token.
+        let nothing = Program { path: String::new(), file: None, script: None };
+        let program = if self.kind == ApprovalKind::Token { &nothing } else { &self.program };
         let find = |wanted: &Wanted| {
             let ask = Ask {
                 profile: &wanted.profile.name,
-                program: &self.program,
-                launcher: self.launcher.as_ref().map(|(launch, _)| launch.launcher),
+                program,
+                launcher: self.launcher.as_ref().filter(|launcher| launcher.2).map(|(launch, ..)| launch.launcher),
                 project: if self.in_project { &self.project } else { "" },
                 delivery: wanted.mode,
                 outer: self.outer,
@@ -74,6 +77,22 @@ impl Want {
             (!wanted.profile.confirm || asked()).then_some(found)
         };
         self.deliveries.iter().map(find).collect()
+    }
+
+    /// Whether the file of the program is the one that was asked about, after a person has taken their time.
+    ///
+    /// # Errors
+    /// [`Code::RunGone`].
+    pub(crate) async fn is_unchanged(&self) -> Result<(), Fault> {
+        let Program { path, file, .. } = self.program.clone();
+        if self.kind == ApprovalKind::Token {
+            return Ok(());
+        }
+        let found = looked(move || Ok(std::fs::metadata(path).ok().map(|file| program::state(&file)))).await?;
+        match found == file {
+            true => Ok(()),
+            false => Err(Fault::new(Code::RunGone).cause("the program was replaced meanwhile")),
+        }
     }
 
     pub(crate) fn change(&self) -> Option<&Vec<String>> {
@@ -110,7 +129,7 @@ pub(crate) async fn want_run(
         anything: interprets && script.is_none() && found.is_none(),
         program: Program { path: command.path.clone(), file: Some(seen.state), script },
         verified: false,
-        launcher: found.map(|found| (found.launch, found.name.clone())),
+        launcher: found.map(|found| (found.launch, found.name.clone(), found.meant)),
         project: command.project.clone(),
         in_project: peer.cwd().is_some_and(|cwd| cwd.starts_with(&command.project)),
         outer: outer(role),

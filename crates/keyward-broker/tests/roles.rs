@@ -303,7 +303,13 @@ fn a_request_without_a_grant_is_a_card_and_a_yes_is_one_delivery() {
     assert_eq!(other.refused("POST", "/v1/token", &token("p")), "approval.needed", "it was for one delivery");
     let again = operator.open_card().unwrap();
     assert_eq!((&again["wanted"][0]["allowed_before"], &again["wanted"][0]["denied_before"]), (&json!(1), &json!(0)));
-    assert_eq!(operator.answer(&again, "project", &[("for_s", json!(120))]).0, 204);
+    assert_eq!(again["choices"], json!(["once"]), "whoever reads the answer gets it, whatever program asks");
+    assert_eq!(operator.answer(&again, "deny", &[]).0, 204);
+    operator.ok("POST", "/v1/grants", &json!({"profile": "p", "program": std::env::current_exe().unwrap()}));
+    assert_eq!(other.refused("POST", "/v1/token", &token("p")), "approval.denied", "so no grant for a program counts");
+    let grants = operator.ok("GET", "/v1/grants", &Value::Null);
+    operator.ok("DELETE", &format!("/v1/grants/{}", grants[0]["grant"].as_str().unwrap()), &Value::Null);
+    operator.ok("POST", "/v1/grants", &json!({"profile": "p", "for_s": 120}));
     for _ in 0..3 {
         other.ok("POST", "/v1/token", &token("p"));
     }
@@ -313,7 +319,7 @@ fn a_request_without_a_grant_is_a_card_and_a_yes_is_one_delivery() {
         (1, &json!("standing"), &json!(3))
     );
     other.ok("DELETE", &format!("/v1/grants/{}", grants[0]["grant"].as_str().unwrap()), &Value::Null);
-    assert_eq!(other.refused("POST", "/v1/token", &token("p")), "approval.needed");
+    assert_eq!(other.refused("POST", "/v1/token", &token("p")), "approval.denied");
 }
 
 #[test]
@@ -397,6 +403,16 @@ fn the_shell_of_the_command_line_that_unlocks_is_trusted_for_its_children_alone(
     assert_eq!(me(), "requester", "the parent of the desktop is the session");
 
     let unlock = json!({"proof": {"passphrase": PASSPHRASE}});
+    assert_eq!(said(child(&named("keyward"), &socket, "POST", "/v1/vault/unlock", &unlock).spawn().unwrap()).0, 200);
+    assert_eq!(me(), "shell");
+    said(child(&exe, &socket, "POST", "/v1/vault/lock", &Value::Null).spawn().unwrap());
+    let inner = child(&named("keyward"), &socket, "POST", "/v1/vault/unlock", &unlock);
+    let mut alone = Command::new("/usr/bin/setsid");
+    alone.arg(inner.get_program()).args(inner.get_args());
+    alone.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let alone = alone.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    assert_eq!(said(alone).0, 200);
+    assert_eq!(me(), "requester", "who starts a client in a session of its own starts everything else");
     assert_eq!(said(child(&named("keyward"), &socket, "POST", "/v1/vault/unlock", &unlock).spawn().unwrap()).0, 200);
     assert_eq!(me(), "shell");
     // A grandchild is none of its children.
@@ -592,4 +608,23 @@ fn a_launch_that_an_operator_announced_needs_no_other_grant_once() {
     changed["proof"] = json!({"passphrase": PASSPHRASE});
     operator.ok("PUT", "/v1/launchers/tool", &changed);
     assert_eq!(operator.ok("GET", "/v1/grants", &Value::Null), json!([]));
+}
+
+#[test]
+fn a_flood_of_different_requests_is_a_few_cards() {
+    let (home, mut operator) = Home::with_vault();
+    let mut other = home.connect();
+    let codes: Vec<_> = (0..100)
+        .map(|n| {
+            let run = json!({"profiles": ["p"], "variables": [], "reason": n.to_string(),
+                "command": {"path": "/bin/sleep", "args": [], "project": "/"}});
+            other.refused("POST", "/v1/runs", &run)
+        })
+        .collect();
+    assert_eq!((codes[0].as_str(), codes[99].as_str()), ("approval.needed", "approval.flood"));
+    let all = operator.ok("GET", "/v1/approvals", &Value::Null);
+    let open = all.as_array().unwrap().iter().filter(|card| card["state"] == "open").count();
+    assert_eq!(open, 1, "one asker has one card for a profile");
+    let asked = operator.ok("GET", "/v1/audit?kind=approval.asked&limit=200", &Value::Null);
+    assert!(asked["entries"].as_array().unwrap().len() < 50, "{asked}");
 }

@@ -26,6 +26,8 @@ pub struct Process {
     pub id: ProcessId,
     /// Its parent; 0 for PID 1 and for a process whose parent is outside of the pid namespace.
     pub parent: u32,
+    /// Its session; 0 where the leader of that is outside of the pid namespace.
+    pub session: u32,
 }
 
 /// Reads start time and parent of `pid`. The caller pins the process, or reads twice, to know that the number was not
@@ -47,8 +49,9 @@ fn parse_stat(pid: u32, text: &[u8]) -> Option<Process> {
     let after = text.iter().rposition(|b| *b == b')')? + 1;
     let mut fields = std::str::from_utf8(text.get(after..)?).ok()?.split_ascii_whitespace();
     let parent = fields.nth(1)?.parse().ok()?;
-    let start = fields.nth(17)?.parse().ok()?;
-    Some(Process { id: ProcessId { pid, start }, parent })
+    let session = fields.nth(1)?.parse().ok()?;
+    let start = fields.nth(15)?.parse().ok()?;
+    Some(Process { id: ProcessId { pid, start }, parent, session })
 }
 
 /// What the process bears (see [`Mark`]). `None` when it has ended, or has other ids than this one (prlimit(2)).
@@ -404,6 +407,12 @@ pub fn foreign_name(id: ProcessId) -> Option<String> {
 pub fn task_name(id: ProcessId) -> Option<String> {
     let name = std::fs::read_to_string(format!("/proc/{}/comm", id.pid)).ok()?;
     process(id.pid).is_ok_and(|p| p.id == id).then(|| name.trim_end_matches('\n').to_owned())
+}
+
+/// Whether two processes lie in one session (setsid(2)); false where that cannot be told.
+pub fn same_session(one: ProcessId, other: ProcessId) -> bool {
+    let session = |id: ProcessId| process(id.pid).ok().filter(|p| p.id == id && p.session != 0).map(|p| p.session);
+    session(one).is_some_and(|session_of_one| session(other) == Some(session_of_one))
 }
 
 /// Arguments of a process, without the name that stands before them; `None` when they cannot be read whole. A process can
