@@ -5,7 +5,7 @@
 //! and is destroyed before another one is made for the next.
 
 use crate::log;
-use gtk::prelude::GtkSettingsExt as _;
+use gtk::prelude::{GtkSettingsExt as _, GtkWindowExt as _};
 use keyward_desk::{CardWindow, Desk, DeskEvent, Screen};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tauri::webview::{NewWindowResponse, PermissionResponse};
@@ -136,7 +136,11 @@ fn make_card(app: &AppHandle, id: &str, keyboard: bool) -> tauri::Result<()> {
         .min_inner_size(360.0, 360.0)
         .always_on_top(true)
         .focused(keyboard)
+        .visible(false)
         .build()?;
+    // Said before it is shown: a busy window manager would ask later, when the window takes the keyboard like any other.
+    window.gtk_window()?.set_focus_on_map(keyboard);
+    window.show()?;
     // Where the keyboard goes once the window gets it; a window that comes without it has no such place by itself.
     AsRef::<Webview>::as_ref(&window).set_focus()?;
     let handle = app.clone();
