@@ -60,6 +60,8 @@ fn a_person_gets_from_a_key_in_the_shell_to_a_run() {
     assert!(answer.out.contains(&format!("still in {bashrc}:2: ")), "{}", answer.out);
     assert_eq!((names(&home, "secret"), names(&home, "profile")), (vec!["anthropic".into()], vec!["anthropic".into()]));
     let print = "printf '%s %s' \"$ANTHROPIC_API_KEY\" \"$ANTHROPIC_AUTH_TOKEN\"";
+    // The terminal was a session of its own, and this process no shell that has unlocked there.
+    home.unlock();
     let given = home.keyward(&["run", "--", "sh", "-c", print]).exits(0);
     assert!(given.out.starts_with(" kwr_"), "{}", given.out);
     let given = home.keyward(&["run", "--deliver", "env", "--", "sh", "-c", print]).exits(0);

@@ -120,7 +120,9 @@ fn a_window_of_the_tray_asks_for_the_passphrase_and_stays_readable_when_it_fails
     talk.until("read more");
     let answer = talk.end().exits(0);
     assert!(!answer.out.contains("horse") && !answer.out.contains("Enter"), "{}", answer.out);
-    // A program that runs and fails is not the concern of who started it.
+    // A program that runs and fails is not the concern of who started it. A terminal of its own makes no shell of this
+    // process, which unlocks here.
+    home.unlock();
     add(&home, &["failing", "-p", "p", "--", "false"]);
     let answer = Talk::on_terminal(&home, &["keyward", "launch", "failing", "--wait-on-error"], &[]).end().exits(1);
     assert!(!answer.out.contains("Enter"), "{}", answer.out);

@@ -434,8 +434,8 @@ impl Session {
             Kind::Python(_) | Kind::Node => self.line_after("child"),
             Kind::Claude => std::fs::read_to_string(&self.child).unwrap(),
             Kind::Codex => {
-                // Codex ends the group of a command with it.
-                let command = ["sh", "-c", "setsid sleep 600 >/dev/null 2>&1 & echo $!"];
+                // Codex ends the group of a command with it; the shell ends once the process has a group of its own.
+                let command = ["sh", "-c", "echo $(setsid sh -c 'echo $$; exec sleep 600 >/dev/null 2>&1' &)"];
                 let policy = json!({"type": "dangerFullAccess"});
                 let done = self.codex("command/exec", json!({"command": command, "sandboxPolicy": policy}));
                 done["stdout"].as_str().unwrap().to_owned()
