@@ -30,7 +30,9 @@ use tokio::sync::oneshot;
 /// Requests that may wait at once: each holds a connection.
 const WAITING_MAX: usize = 64;
 /// Cards that requesters can bring up in [`BURST`]: each is two entries at least, and something on a screen.
-const BURST_MAX: usize = 12;
+const BURST_MAX: usize = 24;
+/// Those of one requester.
+const BURST_OF_ONE: usize = 6;
 /// See [`BURST_MAX`].
 const BURST: Duration = Duration::from_secs(12);
 /// Shortest time for which a person can allow an app in a project.
@@ -291,11 +293,11 @@ impl Broker {
             Some(peer) => draft.peer(facts(peer)),
             None => draft,
         };
-        let reserved = question.reserved;
+        let (reserved, asker) = (question.reserved, question.asker);
         match state.approvals.ask(question, now) {
             Asked::New { replaced } => {
                 if !reserved {
-                    state.recent_cards.push_back(now.boot);
+                    state.recent_cards.push_back((asker, now.boot));
                 }
                 if let Some(approval) = state.approvals.get(id) {
                     let before = answers_before(&store, &approval.question).await;
@@ -729,9 +731,11 @@ impl Wish {
 
 /// Refuses a card that would come too soon after others, unless the same waits already.
 fn hurried(state: &mut State, question: &Question<RunId, Card>, now: Now) -> Result<(), Fault> {
-    state.recent_cards.retain(|at| now.boot.since(*at) < BURST);
+    state.recent_cards.retain(|(_, at)| now.boot.since(*at) < BURST);
+    let own = state.recent_cards.iter().filter(|(asker, _)| *asker == question.asker).count();
+    let room = own < BURST_OF_ONE && state.recent_cards.len() < BURST_MAX;
     let mut open = state.approvals.iter().filter(|a| a.state == ApprovalState::Open);
-    match state.recent_cards.len() < BURST_MAX || open.any(|a| a.question.digest == question.digest) {
+    match room || open.any(|a| a.question.digest == question.digest) {
         true => Ok(()),
         false => {
             Err(Fault::new(Code::ApprovalFlood).cause("others were asked a moment ago; ask again in some seconds"))

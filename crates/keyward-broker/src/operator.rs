@@ -90,7 +90,7 @@ impl Broker {
         // A shell starts its commands in its own session. A terminal emulator, a service manager and the like start each in one of
         // its own, and start whatever anybody asks them for.
         let started_by = peer.parents().ok().and_then(|parents| parents.first().copied());
-        let from_shell = started_by.is_some_and(|parent| platform::same_session(parent, peer.process()));
+        let from_shell = started_by.is_some_and(|parent| platform::in_session_of_parent(peer.process(), parent));
         if let Ok(facts) = facts(peer)
             && command_line
             && from_shell

@@ -7,7 +7,7 @@
 //! | Name | What it gives |
 //! |---|---|
 //! | [`process`], [`program_path`], [`executable`] | start time and parent of a process; the program that it runs |
-//! | [`foreign_name`], [`task_name`], [`arguments`], [`same_session`] | what a process goes by, and how it was started |
+//! | [`foreign_name`], [`task_name`], [`arguments`], [`in_session_of_parent`] | what a process goes by, and how it was started |
 //! | [`mark`] | what a process of a run bears and cannot put off |
 //! | [`pin`], [`is_alive`], [`Watch`] | a descriptor that stands for one process; whether it lives; how it ended |
 //! | [`peer_credentials`], [`peer_pin`] | who connected a socket |
@@ -24,6 +24,6 @@ pub(crate) use linux::pollable;
 #[cfg(target_os = "linux")]
 pub use linux::{
     BootTimer, Credentials, Exit, Process, Received, StopSignals, Watch, arguments, boot_id, close_inherited,
-    executable, foreign_name, fork, is_alive, mark, now, peer_credentials, peer_pin, pin, process, program_path,
-    random_byte, receive, reset_signals, rss_bytes, same_session, task_name, time_in_suspend,
+    executable, foreign_name, fork, in_session_of_parent, is_alive, mark, now, peer_credentials, peer_pin, pin,
+    process, program_path, random_byte, receive, reset_signals, rss_bytes, task_name, time_in_suspend,
 };

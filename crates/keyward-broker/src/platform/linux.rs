@@ -409,10 +409,11 @@ pub fn task_name(id: ProcessId) -> Option<String> {
     process(id.pid).is_ok_and(|p| p.id == id).then(|| name.trim_end_matches('\n').to_owned())
 }
 
-/// Whether two processes lie in one session (setsid(2)); false where that cannot be told.
-pub fn same_session(one: ProcessId, other: ProcessId) -> bool {
-    let session = |id: ProcessId| process(id.pid).ok().filter(|p| p.id == id && p.session != 0).map(|p| p.session);
-    session(one).is_some_and(|session_of_one| session(other) == Some(session_of_one))
+/// Whether a process lies in the session of its parent (setsid(2)); false where that cannot be told. Where the leader is outside
+/// of the pid namespace the number is 0 for both: a child that had begun another session would have one.
+pub fn in_session_of_parent(child: ProcessId, parent: ProcessId) -> bool {
+    let session = |id: ProcessId| process(id.pid).ok().filter(|p| p.id == id).map(|p| p.session);
+    session(child).is_some_and(|own| session(parent) == Some(own))
 }
 
 /// Arguments of a process, without the name that stands before them; `None` when they cannot be read whole. A process can
