@@ -300,13 +300,15 @@ fn a_grant_for_a_program_gives_no_token_to_whoever_becomes_it() {
 #[test]
 fn a_grant_for_a_launcher_is_for_its_program_and_for_no_other_file_of_the_name() {
     let home = home();
-    home.keyward(&["launcher", "add", "tool", "-p", "held", "--", "printenv", "HELD"]).exits(0);
+    // The command line stores the whole path; others may store the bare name, which is looked up where the caller says.
+    let launcher = json!({"name": "tool", "command": ["printenv", "HELD"], "profiles": ["held"]});
+    assert_eq!(api(&home, "POST", "/v1/launchers", &launcher), Value::Null);
     home.grant(&["--profile", "held", "--launcher", "tool"]);
     assert_eq!(beside(&home, "keyward launch tool").exits(0).out, format!("{HELD}\n"));
     let fake = home.root.join("fake");
     std::fs::create_dir(&fake).unwrap();
-    std::fs::copy("/usr/bin/env", fake.join("printenv")).unwrap();
-    // A bare name is looked up where the caller says.
+    std::fs::copy("/bin/sh", fake.join("printenv")).unwrap();
+    std::fs::write(home.root.join("HELD"), "echo stolen $HELD").unwrap();
     let stolen = beside(&home, "PATH=$HOME/fake:$PATH keyward launch tool");
     assert!(stolen.exit == 125 && stolen.err.contains("[approval.needed]"), "{stolen:?}");
     let delivered = home.audit_kinds().iter().filter(|kind| *kind == "credential.delivered").count();
@@ -397,7 +399,7 @@ keyward status --json >first
 keyward run -p held -- true 2>first.err; echo $? >first.code
 ( setsid sh -c 'sleep 0.2; keyward status --json >orphan; keyward token held >orphan.out 2>&1; touch orphan.done' & )
 until [ -e orphan.done ]; do sleep 0.05; done
-sh unlock.sh
+setsid sh unlock.sh
 n=$(cat number)
 for try in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
   echo $((n - 1)) >/proc/sys/kernel/ns_last_pid
