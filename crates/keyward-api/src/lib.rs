@@ -36,8 +36,8 @@ pub use profile::{
 pub use route::{Method, ROUTES, Route, RouteId, find, part, part_text};
 pub use run::{
     CommandMsg, DeliveredMsg, DeliveryMode, LeaseMsg, Outlook, OutlookMsg, PastRunMsg, PastRunsPage, PastRunsQuery,
-    PlanMsg, ProjectRunMsg, RevokeAnswer, RevokeRequest, RunAnswer, RunMsg, RunRequest, SetVariable, TokenAnswer, TokenRequest,
-    UnsetVariable, WeakerMsg,
+    PlanMsg, ProjectRunMsg, RevokeAnswer, RevokeRequest, RunAnswer, RunMsg, RunRequest, SetVariable, TokenAnswer,
+    TokenRequest, UnsetVariable, WeakerMsg,
 };
 pub use status::{BrokerStatus, StatusAnswer, VaultState, VaultStatus};
 pub use vault::{

@@ -399,8 +399,16 @@ mod tests {
         let mut proofs = Proofs::default();
         for n in 0..100 {
             let parents = [p(1_000, n)];
-            proofs.operator(Lineage { process: p(5, 5), parents: &parents, mark: Some(Mark(9)), connection: n }, &ROOTS, at(n));
-            proofs.shell(Lineage { process: p(5, 5), parents: &parents, mark: Some(Mark(9)), connection: n }, &ROOTS, at(n));
+            proofs.operator(
+                Lineage { process: p(5, 5), parents: &parents, mark: Some(Mark(9)), connection: n },
+                &ROOTS,
+                at(n),
+            );
+            proofs.shell(
+                Lineage { process: p(5, 5), parents: &parents, mark: Some(Mark(9)), connection: n },
+                &ROOTS,
+                at(n),
+            );
         }
         assert_eq!((proofs.operators.len(), proofs.shells.len()), (Proofs::MAX, Proofs::MAX));
         assert!(proofs.operators.contains_key(&99) && !proofs.operators.contains_key(&35));

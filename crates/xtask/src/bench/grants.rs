@@ -65,7 +65,9 @@ impl Wire {
             if status.is_empty() {
                 status = line.trim_end().to_owned();
             }
-            if let Some((_, value)) = line.split_once(':').filter(|(name, _)| name.eq_ignore_ascii_case("content-length")) {
+            if let Some((_, value)) =
+                line.split_once(':').filter(|(name, _)| name.eq_ignore_ascii_case("content-length"))
+            {
                 length = value.trim().parse().map_err(|_| format!("{method} {path}: a length expected: {line}"))?;
             }
             line.clear();
