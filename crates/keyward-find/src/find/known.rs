@@ -53,6 +53,8 @@ pub const FAMILIES: &[Family] = &[
             ("CLAUDE_CODE_USE_BEDROCK", Role::Setting),
             ("CLAUDE_CODE_USE_VERTEX", Role::Setting),
             ("CLAUDE_CODE_USE_FOUNDRY", Role::Setting),
+            ("CLAUDE_CODE_USE_MANTLE", Role::Setting),
+            ("CLAUDE_CODE_USE_ANTHROPIC_AWS", Role::Setting),
         ],
     },
     Family {
