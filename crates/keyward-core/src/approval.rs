@@ -206,7 +206,6 @@ pub struct Approvals<R, T> {
 /// A no that still holds.
 #[derive(Debug)]
 struct Denied {
-    of_peer: bool,
     app: String,
     project: String,
     profile: Name,
@@ -215,10 +214,7 @@ struct Denied {
 
 impl Denied {
     fn covers<R, T>(&self, question: &Question<R, T>) -> bool {
-        self.of_peer == question.kind.of_peer()
-            && self.app == question.app
-            && self.project == question.project
-            && question.profiles.contains(&self.profile)
+        self.app == question.app && self.project == question.project && question.profiles.contains(&self.profile)
     }
 }
 
@@ -255,7 +251,8 @@ impl<R: Copy + Eq, T> Approvals<R, T> {
             same.merged = same.merged.saturating_add(1);
             return Asked::Merged { id: same.question.id, count: same.merged };
         }
-        let cooling = self.denied.iter().filter(|no| now.boot < no.until && no.covers(&question));
+        let of_peer = question.kind.of_peer();
+        let cooling = self.denied.iter().filter(|no| of_peer && now.boot < no.until && no.covers(&question));
         if let Some(until) = cooling.map(|no| no.until).max() {
             return Asked::CoolingDown(until);
         }
@@ -298,14 +295,14 @@ impl<R: Copy + Eq, T> Approvals<R, T> {
         let state = if decision == Decision::Deny {
             let question = &open.question;
             let no = |profile: &Name| Denied {
-                of_peer: question.kind.of_peer(),
                 app: question.app.clone(),
                 project: question.project.clone(),
                 profile: profile.clone(),
                 until: now.boot.after(Self::COOLING),
             };
             self.denied.retain(|no| now.boot < no.until);
-            self.denied.extend(question.profiles.iter().map(no));
+            // What the broker asks about one run says nothing of another.
+            self.denied.extend(question.profiles.iter().filter(|_| question.kind.of_peer()).map(no));
             let excess = self.denied.len().saturating_sub(Self::DENIED_MAX);
             self.denied.drain(..excess);
             ApprovalState::Denied
@@ -532,6 +529,11 @@ mod tests {
         ] {
             assert_eq!(cards.ask(question, at(now)), want, "{name}");
         }
+        // A no at one fence is none at another, nor in another run.
+        let fence = |n| Question { kind: ApprovalKind::Fence, app: "/bin/fenced".to_owned(), ..question(n) };
+        assert_eq!(cards.ask(fence(7), at(1_001)), new());
+        assert!(cards.answer(id(7), digest(7), Decision::Deny, at(1_002)).is_ok());
+        assert_eq!(cards.ask(fence(8), at(1_003)), new());
         // Whoever says no to itself in a loop fills nothing.
         for n in 100..1_000 {
             assert_eq!(cards.ask(question(n), at(2_000)), new());

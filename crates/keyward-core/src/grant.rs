@@ -92,8 +92,9 @@ pub enum AppScope {
     Any,
     /// A program, with its script where it is an interpreter.
     Program(Program),
-    /// The starts of a launcher, by its id.
-    Launcher([u8; 16]),
+    /// The starts of a launcher, by its id, with the file of its program. Without a file it holds for whatever the launcher
+    /// starts.
+    Launcher([u8; 16], Option<FileState>),
 }
 
 /// How long a grant holds, apart from its term.
@@ -306,7 +307,7 @@ impl<R: Copy + Eq + Hash> Grant<R> {
         let app = match &self.app {
             AppScope::Any => App::Any,
             AppScope::Program(program) => App::Program(&program.path, program.script.as_deref(), program.file),
-            AppScope::Launcher(id) => App::Launcher(*id),
+            AppScope::Launcher(id, _) => App::Launcher(*id),
         };
         place(&self.profile, self.project.as_deref(), &app, self.run, self.weakest)
     }
@@ -324,7 +325,7 @@ impl<R: Copy + Eq + Hash> Grant<R> {
     fn allows(&self, ask: &Ask<'_, R>) -> bool {
         let app = match &self.app {
             AppScope::Any => true,
-            AppScope::Launcher(id) => ask.launcher == Some(*id),
+            AppScope::Launcher(id, file) => ask.launcher == Some(*id) && (file.is_none() || *file == ask.program.file),
             AppScope::Program(own) => {
                 own.path == ask.program.path
                     && own.script == ask.program.script
@@ -341,7 +342,7 @@ impl<R: Copy + Eq + Hash> Grant<R> {
     /// The narrower, the smaller.
     fn width(&self) -> (u8, u8) {
         let app = match self.app {
-            AppScope::Launcher(_) => 0,
+            AppScope::Launcher(..) => 0,
             AppScope::Program(_) => 1,
             AppScope::Any => 2,
         };
@@ -459,7 +460,7 @@ impl<R: Copy + Eq + Hash> Grants<R> {
 
     /// Grants of a launcher: they end when it is changed or removed.
     pub fn of_launcher(&self, launcher: [u8; 16]) -> Vec<GrantId> {
-        self.which(|grant| matches!(grant.app, AppScope::Launcher(id) if id == launcher))
+        self.which(|grant| matches!(grant.app, AppScope::Launcher(id, _) if id == launcher))
     }
 
     /// Grants that belong to a run: they end with it.
@@ -702,7 +703,7 @@ mod tests {
             (to("/usr/bin/python3.13", None), false, true),
             (to("/bin/bash", None), false, true),
             (to("/usr/bin/env", None), false, true),
-            (AppScope::Launcher([7; 16]), true, true),
+            (AppScope::Launcher([7; 16], None), true, true),
         ] {
             assert_eq!(rule(&|g| g.app = app.clone()), standing, "{app:?}");
             assert_eq!(rule(&|g| (g.app, g.span) = (app.clone(), Span::Run)), run, "{app:?}");
@@ -741,6 +742,7 @@ mod tests {
         let gateway: Change = |ask| ask.delivery = DeliveryMode::Gateway;
         let file: Change = |ask| ask.delivery = DeliveryMode::File;
         let launched: Change = |ask| ask.launcher = Some([7; 16]);
+        let launcher_of = |file| AppScope::Launcher([7; 16], file);
         let relaunched: Change = |ask| ask.launcher = Some([8; 16]);
         let elsewhere: Change = |ask| ask.project = "/p/";
         let inside: Change = |ask| ask.outer = Some('a');
@@ -755,9 +757,12 @@ mod tests {
             ("any, inside a run", g.clone(), inside, false),
             ("program", Grant { app: tool.clone(), ..g.clone() }, same, true),
             ("program, launched", Grant { app: tool.clone(), ..g.clone() }, launched, true),
-            ("launcher", Grant { app: AppScope::Launcher([7; 16]), ..g.clone() }, launched, true),
-            ("another launcher", Grant { app: AppScope::Launcher([7; 16]), ..g.clone() }, relaunched, false),
-            ("no launcher", Grant { app: AppScope::Launcher([7; 16]), ..g.clone() }, same, false),
+            ("launcher", Grant { app: AppScope::Launcher([7; 16], None), ..g.clone() }, launched, true),
+            ("another launcher", Grant { app: AppScope::Launcher([7; 16], None), ..g.clone() }, relaunched, false),
+            ("launcher, same file", Grant { app: launcher_of(Some((1, 2, 3))), ..g.clone() }, launched, true),
+            ("launcher, file written since", Grant { app: launcher_of(Some((1, 2, 4))), ..g.clone() }, launched, false),
+            ("launcher, another file", Grant { app: launcher_of(Some((1, 9, 3))), ..g.clone() }, launched, false),
+            ("no launcher", Grant { app: AppScope::Launcher([7; 16], None), ..g.clone() }, same, false),
             ("project", Grant { project: Some("/p".to_owned()), ..g.clone() }, same, true),
             ("another project", Grant { project: Some("/p".to_owned()), ..g.clone() }, elsewhere, false),
             ("another profile", Grant { profile: self::name("claude2"), ..g.clone() }, same, false),
@@ -804,7 +809,7 @@ mod tests {
     fn the_narrowest_is_taken_and_of_equals_the_one_that_ends_last() {
         let long = Term::new(at(0), hours(2)).unwrap();
         let project = Some("/p".to_owned());
-        let (tool, launcher) = (AppScope::Program(program("/bin/tool")), AppScope::Launcher([7; 16]));
+        let (tool, launcher) = (AppScope::Program(program("/bin/tool")), AppScope::Launcher([7; 16], None));
         // From the narrowest to the widest.
         let order = [
             for_run(30, None),
@@ -867,7 +872,7 @@ mod tests {
             once(1),
             grant(2),
             Grant { term: Term::new(at(0), hours(24)).unwrap(), ..grant(3) },
-            Grant { profile: name("pg"), app: AppScope::Launcher([7; 16]), ..grant(4) },
+            Grant { profile: name("pg"), app: AppScope::Launcher([7; 16], None), ..grant(4) },
         ]);
         let mut expired = |now| grants.expire(&at(now)).into_iter().map(|g| g.id).collect::<Vec<_>>();
         for (now, ids) in
@@ -880,7 +885,7 @@ mod tests {
         let before = grants.get(id(3)).cloned();
         assert_eq!(grants.insert(Grant { allowed: 5, ..grant(3) }), Ok(before));
         assert_eq!((grants.next_due(), grants.iter().count()), (Some(at(3_600).boot), 1));
-        let grants = all([grant(1), Grant { profile: name("pg"), app: AppScope::Launcher([7; 16]), ..grant(4) }]);
+        let grants = all([grant(1), Grant { profile: name("pg"), app: AppScope::Launcher([7; 16], None), ..grant(4) }]);
         assert_eq!((grants.of_profile(&name("pg")), grants.of_profile(&name("p"))), (vec![id(4)], vec![]));
         assert_eq!((grants.of_launcher([7; 16]), grants.of_launcher([8; 16])), (vec![id(4)], vec![]));
     }

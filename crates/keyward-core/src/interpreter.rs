@@ -95,6 +95,10 @@ mod tests {
             "ld.so",
             "/lib/ld-musl-x86_64.so.1",
             "gawk",
+            "/usr/bin/vim.basic",
+            "vim.tiny",
+            "nvim",
+            "emacs-nox",
         ] {
             assert!(interpreter(program), "{program}");
         }

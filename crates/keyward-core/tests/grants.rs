@@ -3,8 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use keyward_core::{
-    AppScope, Approval, ApprovalId, ApprovalKind, Approvals, Ask, Asked, Asker, Boot, Decision, DeliveryMode, Grant,
-    GrantId, Grants, Moment, Name, Now, ProcessId, Program, Question, Refused, Span, Term, Wall, reloaded,
+    AppScope, Approval, ApprovalId, ApprovalKind, Approvals, Ask, Asked, Asker, Boot, Decision, DeliveryMode,
+    FileState, Grant, GrantId, Grants, Moment, Name, Now, ProcessId, Program, Question, Refused, Span, Term, Wall,
+    reloaded,
 };
 use proptest::prelude::*;
 use std::time::Duration;
@@ -138,9 +139,9 @@ struct Row {
     span: u8,
     app: u8,
     path: Option<String>,
-    file: Option<(u64, u64, i64)>,
+    file: Option<FileState>,
     script: Option<String>,
-    launcher: Option<[u8; 16]>,
+    launcher: Option<([u8; 16], Option<FileState>)>,
     project: Option<String>,
     profile: String,
     weakest: u8,
@@ -160,7 +161,7 @@ fn store(grant: &Grant<u32>) -> Row {
     let (app, program, launcher) = match &grant.app {
         AppScope::Any => (0, None, None),
         AppScope::Program(program) => (1, Some(program), None),
-        AppScope::Launcher(id) => (2, None, Some(*id)),
+        AppScope::Launcher(id, file) => (2, None, Some((*id, *file))),
     };
     let from = grant.term.from();
     Row {
@@ -201,7 +202,10 @@ fn load(row: Row) -> Grant<u32> {
         app: match row.app {
             0 => AppScope::Any,
             1 => AppScope::Program(Program { path: row.path.unwrap(), file: row.file, script: row.script }),
-            _ => AppScope::Launcher(row.launcher.unwrap()),
+            _ => {
+                let (id, file) = row.launcher.unwrap();
+                AppScope::Launcher(id, file)
+            }
         },
         project: row.project,
         profile: Name::parse(&row.profile).unwrap(),
@@ -253,7 +257,10 @@ impl Yes {
         let app = match self.app {
             0 => true,
             1 => self.program == wish.program,
-            _ => wish.launcher.is_some() && self.launcher == wish.launcher,
+            _ => {
+                let same = program(self.program).file == program(wish.program).file;
+                wish.launcher.is_some() && self.launcher == wish.launcher && same
+            }
         };
         app && self.profile == wish.profile
             && self.run == outer
@@ -670,7 +677,7 @@ fn grant(yes: &Yes, term: Term) -> Grant<u32> {
         app: match yes.app {
             0 => AppScope::Any,
             1 => AppScope::Program(program(yes.program)),
-            _ => AppScope::Launcher([yes.launcher.unwrap(); 16]),
+            _ => AppScope::Launcher([yes.launcher.unwrap(); 16], program(yes.program).file),
         },
         project: yes.project.map(project),
         profile: profile(yes.profile),

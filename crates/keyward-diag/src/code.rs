@@ -117,7 +117,7 @@ codes! {
     ApprovalDenied "approval.denied" 4 "a person said no" "ask the person; the same request is not shown again for a while"
     ApprovalUnanswered "approval.unanswered" 4 "nobody answered in time, which is a no" "ask again when somebody is there"
     ApprovalUnknown "approval.unknown" 1 "there is no such request" "see them with `keyward approvals`"
-    ApprovalOver "approval.over" 1 "the request is answered already, or nobody waits for it" "see it with `keyward approvals`"
+    ApprovalOver "approval.over" 1 "the request is answered already, or nobody waits for it" "see it with `keyward approvals --all`; whoever still wants it asks again"
     ApprovalChanged "approval.changed" 1 "the request is another one than was shown" "look at it again with `keyward approvals`, then answer"
     ApprovalEarly "approval.too_early" 1 "the answer came sooner than anybody can read" "read the request, then answer"
     ApprovalFlood "approval.flood" 4 "too many requests wait for a person" "wait until some are answered: `keyward approvals` lists them"
