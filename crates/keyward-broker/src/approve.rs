@@ -10,13 +10,14 @@ use crate::grants::{EXTEND_AHEAD, added, make_id, moment, row};
 use crate::operator::{is_person, word};
 use crate::peer::Peer;
 use crate::platform::{self, now};
+use crate::project::ProjectAsk;
 use crate::runs::RunId;
 use crate::want::{Want, Wanted};
 use keyward_api::{ApprovalAnswerRequest, ApprovalMsg, ProcessMsg, WantedMsg};
 use keyward_core::audit::{Draft, Kind, Outcome, at_text};
 use keyward_core::{
     AppScope, Approval, ApprovalId, ApprovalKind, ApprovalState, Asked, Asker, Boot, Decision, DeliveryMode, Grant,
-    GrantId, Name, Now, ProcessId, Question, Role, Span, Term,
+    GrantId, Grants, Name, Now, ProcessId, Question, Role, Span, Term,
 };
 use keyward_crypto::make_array;
 use keyward_diag::{Code, Fault};
@@ -26,15 +27,20 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 /// Requests that may wait at once: each holds a connection.
 const WAITING_MAX: usize = 64;
+/// Those of one asker.
+const WAITING_OF_ONE: usize = 8;
+/// Places to wait that are kept for persons and for runs at a fence.
+const WAITING_KEPT: usize = 16;
 /// Cards that requesters can bring up in [`BURST`]: each is two entries at least, and something on a screen.
 const BURST_MAX: usize = 24;
-/// Those of one requester.
-const BURST_OF_ONE: usize = 6;
+/// Those of one requester, and by themselves those at the fences of one run.
+pub(crate) const BURST_OF_ONE: usize = 6;
 /// See [`BURST_MAX`].
-const BURST: Duration = Duration::from_secs(12);
+pub(crate) const BURST: Duration = Duration::from_secs(12);
 /// Shortest time for which a person can allow an app in a project.
 const SHORTEST_S: u64 = 60;
 
@@ -55,8 +61,8 @@ enum Plea {
     Deliver(Box<Wish>),
     /// Lets those go on who wait, and nothing else.
     GoOn,
-    /// Lets a run keep for another day what it holds.
-    Extend(RunId),
+    /// Lets a run keep for another day what it holds under a grant.
+    Extend(RunId, GrantId),
 }
 
 /// A yes to a request for deliveries, as grants are made of it.
@@ -75,10 +81,18 @@ struct Wish {
 /// Who waits for an answer.
 #[derive(Debug, Default)]
 pub(crate) struct Attending {
-    /// The connection of each, and where to tell the answer.
-    waiting: Vec<(u64, oneshot::Sender<ApprovalState>)>,
+    waiting: Vec<Waiting>,
     /// Those who asked, each with whether it went away without waiting, and may come again.
     askers: BTreeMap<ProcessId, bool>,
+}
+
+/// One who waits for an answer.
+#[derive(Debug)]
+struct Waiting {
+    connection: u64,
+    asker: Asker<RunId>,
+    /// Where to tell the answer.
+    tell: oneshot::Sender<ApprovalState>,
 }
 
 /// What the kernel and the project say of a request, read outside of the lock.
@@ -118,19 +132,28 @@ impl Broker {
             let now = now();
             let shown = self.card(&state, want, &missing, &seen)?;
             // What is to be looked at first is no part of what comes again.
-            want.request = card::digest(&ApprovalMsg { file_change: None, ..shown.clone() });
+            want.request = card::digest(&ApprovalMsg { file_change: None, ..shown.clone() }, &want.whole);
             let found = want.grants(self.delivering(&mut state)?, now);
             if want.change().is_none() && found.iter().all(Option::is_some) {
                 return Ok(());
             }
             let question = self.question(peer, role, want, &missing, shown, now)?;
-            let id = self.ask(&mut state, question, Some(peer), now).await?;
+            let asker = question.asker;
+            if wait {
+                room_to_wait(&state, asker, question.reserved)?;
+            }
+            let (id, counting) = self.ask(&mut state, question, Some(peer), now).await?;
             state.attending.entry(id).or_default().askers.insert(peer.process(), !wait);
             if !wait {
+                drop(state);
+                if let Some(counting) = counting {
+                    // Whoever is told of the card reads all of it.
+                    let _ = counting.await;
+                }
                 return Err(Fault::new(Code::ApprovalNeeded)
                     .cause(format!("run `keyward approve {id}` in a terminal of yours")));
             }
-            self.attend(&mut state, id, peer.connection())?
+            Self::attend(&mut state, id, asker, peer.connection())
         };
         self.answered(answer).await?;
         want.is_unchanged().await?;
@@ -146,12 +169,13 @@ impl Broker {
         Ok(())
     }
 
-    /// Whether the operator has announced this very launch. One of a profile that asks for the passphrase at each use is asked
+    /// Whether the operator has announced this very launch, which names neither a form nor a time. One of a profile that asks for the passphrase at each use is asked
     /// about all the same.
     pub(crate) fn launched_by_operator(&self, state: &State, want: &Want, now: Now) -> bool {
         let announced = want.launcher.as_ref().is_some_and(|(launch, ..)| state.expected.is_granted(launch, now.boot));
         announced
             && want.outer.is_none()
+            && want.usual
             && want.change().is_none()
             && !want.deliveries.iter().any(|w| w.profile.confirm)
     }
@@ -234,10 +258,11 @@ impl Broker {
         let app = match &want.launcher {
             // Whoever has the other end of the pipe gets it, whatever the program is that asks.
             _ if want.kind == ApprovalKind::Token => AppScope::Any,
-            Some(launch) if launch.2 => AppScope::Launcher(launch.0.launcher),
+            Some(launch) if launch.2 => AppScope::Launcher(launch.0.launcher, want.program.file),
             _ => AppScope::Program(want.program.clone()),
         };
         let asked = want.deliveries.iter().filter(|wanted| missing.contains(&wanted.profile.name));
+        let text = want.file.as_ref().map(ProjectAsk::digest).unwrap_or_default();
         let review = want.file.as_ref().filter(|file| file.change.is_some());
         let wish = Wish {
             app,
@@ -261,27 +286,29 @@ impl Broker {
             app: want.program.script.as_ref().unwrap_or(&want.program.path).clone(),
             project: want.project.clone(),
             profiles: missing.to_vec(),
-            digest: card::digest(&shown),
+            digest: card::digest(&shown, &[&want.whole, text.as_bytes()].concat()),
             choices: shown.choices.iter().copied().map(core_decision).collect(),
             body: Card { shown, before: OnceLock::new(), plea: Plea::Deliver(Box::new(wish)) },
         })
     }
 
-    /// Makes a card, or counts the request on the one that is there; recorded before anybody can answer it.
+    /// Makes a card, or counts the request on the one that is there; recorded before anybody can answer it. With a new card,
+    /// gives the task that counts how such requests were answered before.
     async fn ask(
-        &self,
+        self: &Arc<Self>,
         state: &mut State,
         question: Question<RunId, Card>,
         peer: Option<&Peer>,
         now: Now,
-    ) -> Result<ApprovalId, Fault> {
+    ) -> Result<(ApprovalId, Option<JoinHandle<()>>), Fault> {
         self.end_unanswered(state, now).await;
         if let Some(peer) = peer
             && let Some(id) = asked_already(state, &question, peer.process())
         {
-            return Ok(id);
+            return Ok((id, None));
         }
-        if !question.reserved {
+        let paced = !question.reserved || question.kind == ApprovalKind::Fence;
+        if paced {
             hurried(state, &question, now)?;
         }
         let store = Arc::clone(&self.recording(state)?.store);
@@ -293,15 +320,18 @@ impl Broker {
             Some(peer) => draft.peer(facts(peer)),
             None => draft,
         };
-        let (reserved, asker) = (question.reserved, question.asker);
+        let (kind, asker) = (question.kind, question.asker);
+        let filter = Filter {
+            kind: Some(Kind::ApprovalAnswered.name().to_owned()),
+            app: Some(app.clone()),
+            project: Some(question.project.clone()),
+            ..Filter::default()
+        };
+        let profiles = question.profiles.clone();
         match state.approvals.ask(question, now) {
             Asked::New { replaced } => {
-                if !reserved {
-                    state.recent_cards.push_back((asker, now.boot));
-                }
-                if let Some(approval) = state.approvals.get(id) {
-                    let before = answers_before(&store, &approval.question).await;
-                    let _ = approval.question.body.before.set(before);
+                if paced {
+                    state.recent_cards.push_back((kind, asker, now.boot));
                 }
                 let mut entries = vec![draft];
                 for id in replaced {
@@ -312,12 +342,14 @@ impl Broker {
                     return Err(fault);
                 }
                 self.wake.notify_one();
-                Ok(id)
+                let broker = Arc::clone(self);
+                let counting = async move { broker.count_before(id, &store, filter, &profiles).await };
+                Ok((id, Some(tokio::spawn(counting))))
             }
             Asked::Merged { id, count } => {
                 let data = json!({"id": id.to_string(), "state": "open", "merged": count});
                 self.events.publish("approval", &data);
-                Ok(id)
+                Ok((id, None))
             }
             Asked::CoolingDown(until) => {
                 let left = until.since(now.boot).as_secs() + 1;
@@ -328,19 +360,29 @@ impl Broker {
         }
     }
 
+    /// Adds to a card how often each of its profiles was allowed and denied before. The log is read without the lock on the
+    /// state, which it may take a while to read.
+    async fn count_before(&self, id: ApprovalId, store: &Store, filter: Filter, profiles: &[Name]) {
+        let before = answers_before(store, filter, profiles).await;
+        let state = self.state().await;
+        let Some(approval) = state.approvals.get(id) else { return };
+        let _ = approval.question.body.before.set(before);
+        if approval.state == ApprovalState::Open {
+            let data = json!({"id": id.to_string(), "state": "open", "merged": approval.merged});
+            self.events.publish("approval", &data);
+        }
+    }
+
     /// Waits with the others for the answer to a card.
     fn attend(
-        &self,
         state: &mut State,
         id: ApprovalId,
+        asker: Asker<RunId>,
         connection: u64,
-    ) -> Result<oneshot::Receiver<ApprovalState>, Fault> {
-        if state.attending.values().map(|a| a.waiting.len()).sum::<usize>() >= WAITING_MAX {
-            return Err(Fault::new(Code::ApprovalFlood).cause("too many wait for an answer"));
-        }
+    ) -> oneshot::Receiver<ApprovalState> {
         let (tell, answer) = oneshot::channel();
-        state.attending.entry(id).or_default().waiting.push((connection, tell));
-        Ok(answer)
+        state.attending.entry(id).or_default().waiting.push(Waiting { connection, asker, tell });
+        answer
     }
 
     async fn answered(&self, answer: oneshot::Receiver<ApprovalState>) -> Result<(), Fault> {
@@ -363,9 +405,9 @@ impl Broker {
 
     /// Tells those who wait how it ended.
     fn tell(state: &mut State, id: ApprovalId, how: ApprovalState) {
-        for (_, waiting) in state.attending.remove(&id).unwrap_or_default().waiting {
+        for waiting in state.attending.remove(&id).unwrap_or_default().waiting {
             // One that went away needs no answer.
-            let _ = waiting.send(how);
+            let _ = waiting.tell.send(how);
         }
     }
 
@@ -390,26 +432,21 @@ impl Broker {
     /// A connection has closed: what was proven on it is over, and what it waited for alone is withdrawn.
     pub(crate) async fn stop_waiting(&self, state: &mut State, connection: u64, now: Now) {
         state.proofs.closed(connection);
-        self.withdraw_without(state, |waiting, _| waiting == connection, now).await;
+        self.withdraw_without(state, |waiting| waiting.connection == connection, now).await;
     }
 
     /// A call at a fence waits no longer: what it waited for alone is withdrawn.
     pub(crate) async fn stop_at_fence(&self) {
         let mut state = self.state().await;
-        self.withdraw_without(&mut state, |_, answer| answer.is_closed(), now()).await;
+        self.withdraw_without(&mut state, |waiting| waiting.tell.is_closed(), now()).await;
     }
 
     /// Withdraws what only those have waited for that are gone.
-    async fn withdraw_without(
-        &self,
-        state: &mut State,
-        is_gone: impl Fn(u64, &oneshot::Sender<ApprovalState>) -> bool,
-        now: Now,
-    ) {
+    async fn withdraw_without(&self, state: &mut State, is_gone: impl Fn(&Waiting) -> bool, now: Now) {
         let mut left = Vec::new();
         for (id, attending) in &mut state.attending {
             let before = attending.waiting.len();
-            attending.waiting.retain(|(waiting, answer)| !is_gone(*waiting, answer));
+            attending.waiting.retain(|waiting| !is_gone(waiting));
             if attending.waiting.len() < before
                 && attending.waiting.is_empty()
                 && !attending.askers.values().any(|went| *went)
@@ -505,6 +542,8 @@ impl Broker {
             open.last_action = now.boot;
         }
         self.end_unanswered(&mut state, now).await;
+        // Looked at before the answer counts: a grant that is none by the rules would be in the vault for good.
+        let grants = grants_of(&state, id, digest, decision, life, now)?;
         let approval = state.approvals.answer(id, digest, decision, now).map_err(|refused| refused.fault())?;
         let (answer, outcome) = match decision {
             Decision::Deny => ("denied", Outcome::Refused),
@@ -517,18 +556,17 @@ impl Broker {
                 by.into_iter().fold(draft, |draft, by| draft.detail("by", by).detail("how", decision_word(decision)))
             })
             .collect();
-        let (mut writes, mut grants, mut extended) = (Vec::new(), Vec::new(), None);
+        let (mut writes, mut extended) = (Vec::new(), None);
         if decision != Decision::Deny {
             match &approval.question.body.plea {
                 Plea::Deliver(wish) => {
-                    grants = wish.grants(decision, life, now)?;
                     if let Some((write, draft)) = &wish.review {
                         writes.push(write.clone());
                         entries.push(draft.clone().peer(facts(peer)));
                     }
                 }
                 Plea::GoOn => {}
-                Plea::Extend(run) => extended = Some(*run),
+                Plea::Extend(run, grant) => extended = Some((*run, *grant)),
             }
         }
         writes.extend(grants.iter().map(row));
@@ -545,11 +583,15 @@ impl Broker {
         }
         if let Some(open) = state.open() {
             for grant in grants {
-                open.grants.insert(grant).map_err(|e| Fault::new(Code::GrantInvalid).cause(e))?;
+                let id = grant.id;
+                // Those who wait are told all the same.
+                if let Err(e) = open.grants.insert(grant) {
+                    tracing::error!(grant = %id, "a grant could not be kept: {e}");
+                }
             }
         }
-        if let Some(run) = extended {
-            self.extend_run(&mut state, run, now).await?;
+        if let Some((run, grant)) = extended {
+            self.extend_run(&mut state, run, grant, now).await?;
         }
         Self::tell(&mut state, id, how);
         self.wake.notify_one();
@@ -586,8 +628,10 @@ impl Broker {
                 ..about
             };
             let question = of_run(run, profile, ApprovalKind::Fence, shown, Plea::GoOn)?;
-            let id = self.ask(&mut state, question, None, now).await?;
-            self.attend(&mut state, id, 0)?
+            let asker = question.asker;
+            room_to_wait(&state, asker, question.reserved)?;
+            let (id, _) = self.ask(&mut state, question, None, now).await?;
+            Self::attend(&mut state, id, asker, 0)
         };
         self.answered(answer).await
     }
@@ -633,7 +677,7 @@ impl Broker {
             changed_at: String::new(),
             until: String::new(),
             choices: vec![keyward_api::Decision::Run],
-            confirm: false,
+            confirm: stored.confirm,
         })
     }
 
@@ -644,7 +688,9 @@ impl Broker {
             let Ok(about) = self.about_run(state, run, &profile, ApprovalKind::Extend) else { continue };
             let question = format!("{} has used {profile} for a day; it ends in 15 minutes. May it go on?", about.app);
             let shown = ApprovalMsg { question, ..about };
-            let Ok(question) = of_run(run, &profile, ApprovalKind::Extend, shown, Plea::Extend(run)) else { continue };
+            let Ok(question) = of_run(run, &profile, ApprovalKind::Extend, shown, Plea::Extend(run, grant)) else {
+                continue;
+            };
             match self.ask(state, question, None, now).await {
                 Ok(_) => {}
                 Err(fault) => tracing::warn!(run = %run, code = %fault.code, "nobody could be asked to extend a run"),
@@ -657,42 +703,41 @@ impl Broker {
         of_runs(state).map(|(_, grant)| Boot(grant.until().0.saturating_sub(EXTEND_AHEAD))).min()
     }
 
-    /// Lets a run keep for another day, as its profiles allow, what it holds under grants of its own.
-    async fn extend_run(&self, state: &mut State, id: RunId, now: Now) -> Result<(), Fault> {
+    /// Lets a run keep for another day, as the profile allows, what it holds under a grant for runs.
+    async fn extend_run(&self, state: &mut State, id: RunId, asked: GrantId, now: Now) -> Result<(), Fault> {
         let from = moment(now).ok_or_else(|| Fault::new(Code::PlatformUnsupported).cause("the boot cannot be told"))?;
         let term = Term::new(from, Term::CEILING).map_err(|e| Fault::new(Code::Internal).cause(e))?;
         let (Some(open), runs, _) = state.parts() else { return Err(self.closed()) };
         let Some(run) = runs.get_mut(&id) else { return Err(Fault::new(Code::RunGone).cause("the run is over")) };
-        let (mut writes, mut entries, mut extended) = (Vec::new(), Vec::new(), Vec::new());
-        for held in run.leases.iter_mut().filter(|held| held.lease.is_live()) {
-            let Some(grant) = held.grant.and_then(|id| open.grants.get(id)).filter(|g| g.span == Span::Run) else {
-                continue;
-            };
-            let grant = Grant { term, ..grant.clone() };
-            let limit = open.profiles.get(&held.profile).map_or(Term::USUAL, |stored| stored.profile.max_ttl);
-            held.lease.until = held.lease.until.max(now.boot.after(limit.min(Term::CEILING)));
-            self.gate.prolong(held.id.uuid(), held.lease.until);
-            writes.push(row(&grant));
-            entries.push(
-                entry(Kind::GrantChanged, now)
-                    .grant(grant.id.to_string())
-                    .profile(grant.profile.as_str())
-                    .run(id.to_string())
-                    .detail("until", term.until_wall().to_rfc3339()),
-            );
-            extended.push(grant);
+        let Some(grant) = open.grants.get(asked).filter(|grant| grant.span == Span::Run) else {
+            return Err(Fault::new(Code::RunGone).cause("the grant is over"));
+        };
+        let grant = Grant { term, ..grant.clone() };
+        let limit = open.profiles.get(&grant.profile).map_or(Term::USUAL, |stored| stored.profile.max_ttl);
+        let until = now.boot.after(limit.min(Term::CEILING));
+        let mut before = Vec::new();
+        for held in run.leases.iter_mut().filter(|held| held.lease.is_live() && held.grant == Some(asked)) {
+            before.push((held.id, held.lease.until));
+            held.lease.until = held.lease.until.max(until);
         }
-        if entries.is_empty() {
-            return Ok(());
-        }
-        writes.push(run.row());
-        open.commit(self, writes, entries).await?;
-        for grant in extended {
-            state.asked_to_extend.remove(&grant.id);
-            if let Some(open) = state.open() {
-                open.grants.insert(grant).map_err(|e| Fault::new(Code::Internal).cause(e))?;
+        let draft = entry(Kind::GrantChanged, now)
+            .grant(asked.to_string())
+            .profile(grant.profile.as_str())
+            .run(id.to_string())
+            .detail("until", term.until_wall().to_rfc3339());
+        if let Err(fault) = open.commit(self, vec![row(&grant), run.row()], vec![draft]).await {
+            // What was not recorded did not happen.
+            for (lease, until) in before {
+                let held = run.leases.iter_mut().find(|held| held.id == lease);
+                held.into_iter().for_each(|held| held.lease.until = until);
             }
+            return Err(fault);
         }
+        for held in run.leases.iter().filter(|held| before.iter().any(|(lease, _)| *lease == held.id)) {
+            self.gate.prolong(held.id.uuid(), held.lease.until);
+        }
+        open.grants.insert(grant).map_err(|e| Fault::new(Code::Internal).cause(e))?;
+        state.asked_to_extend.remove(&asked);
         Ok(())
     }
 }
@@ -729,11 +774,53 @@ impl Wish {
     }
 }
 
-/// Refuses a card that would come too soon after others, unless the same waits already.
+/// The grants that an answer makes; none where it does not count.
+///
+/// # Errors
+/// [`Code::GrantInvalid`] for one that breaks the rules, and where there is no room.
+fn grants_of(
+    state: &State,
+    id: ApprovalId,
+    digest: [u8; 32],
+    decision: Decision,
+    life: Duration,
+    now: Now,
+) -> Result<Vec<Grant<RunId>>, Fault> {
+    let invalid = |cause: String| Fault::new(Code::GrantInvalid).cause(cause);
+    let asked = |a: &&Approval<RunId, Card>| {
+        a.state == ApprovalState::Open && a.question.digest == digest && a.question.choices.contains(&decision)
+    };
+    let Some(Plea::Deliver(wish)) = state.approvals.get(id).filter(asked).map(|a| &a.question.body.plea) else {
+        return Ok(Vec::new());
+    };
+    let grants = wish.grants(decision, life, now)?;
+    grants.iter().try_for_each(Grant::check).map_err(invalid)?;
+    let there = state.vault.opened().map_or(0, |open| open.grants.iter().count());
+    if there + grants.len() > Grants::<RunId>::MAX {
+        return Err(invalid(format!("there are {there} grants already, and {} is the most", Grants::<RunId>::MAX)));
+    }
+    Ok(grants)
+}
+
+/// Refuses who finds no place to wait for an answer.
+fn room_to_wait(state: &State, asker: Asker<RunId>, reserved: bool) -> Result<(), Fault> {
+    let waiting = || state.attending.values().flat_map(|attending| &attending.waiting);
+    let places = if reserved { WAITING_MAX } else { WAITING_MAX - WAITING_KEPT };
+    let own = waiting().filter(|waiting| waiting.asker == asker).count();
+    if own >= WAITING_OF_ONE || waiting().count() >= places {
+        return Err(Fault::new(Code::ApprovalFlood).cause("too many wait for an answer"));
+    }
+    Ok(())
+}
+
+/// Refuses a card that would come too soon after others, unless the same waits already. Fences are counted by themselves, and
+/// by their run alone.
 fn hurried(state: &mut State, question: &Question<RunId, Card>, now: Now) -> Result<(), Fault> {
-    state.recent_cards.retain(|(_, at)| now.boot.since(*at) < BURST);
-    let own = state.recent_cards.iter().filter(|(asker, _)| *asker == question.asker).count();
-    let room = own < BURST_OF_ONE && state.recent_cards.len() < BURST_MAX;
+    state.recent_cards.retain(|(.., at)| now.boot.since(*at) < BURST);
+    let at_fence = question.kind == ApprovalKind::Fence;
+    let alike = || state.recent_cards.iter().filter(|(kind, ..)| (*kind == ApprovalKind::Fence) == at_fence);
+    let own = alike().filter(|(_, asker, _)| *asker == question.asker).count();
+    let room = own < BURST_OF_ONE && (at_fence || alike().count() < BURST_MAX);
     let mut open = state.approvals.iter().filter(|a| a.state == ApprovalState::Open);
     match room || open.any(|a| a.question.digest == question.digest) {
         true => Ok(()),
@@ -774,7 +861,7 @@ fn of_run(
         app: shown.app.clone(),
         project: shown.project.clone(),
         profiles: vec![profile.clone()],
-        digest: card::digest(&shown),
+        digest: card::digest(&shown, &[]),
         choices: shown.choices.iter().copied().map(core_decision).collect(),
         body: Card { shown, before: OnceLock::new(), plea },
     })
@@ -796,18 +883,11 @@ fn ending_soon(state: &State, now: Now) -> Vec<(RunId, GrantId, Name)> {
     ending.map(|(run, grant)| (run, grant.id, grant.profile.clone())).collect()
 }
 
-/// How often requests of the app in the project were allowed and denied for each profile, as the log tells it.
-async fn answers_before(store: &Store, question: &Question<RunId, Card>) -> Vec<(u64, u64)> {
-    let text = |text: &str| Some(text.to_owned());
+/// How often requests of an app in a project were allowed and denied for each profile, as the log tells it.
+async fn answers_before(store: &Store, filter: Filter, profiles: &[Name]) -> Vec<(u64, u64)> {
     let mut counts = Vec::new();
-    for profile in &question.profiles {
-        let filter = Filter {
-            kind: text(Kind::ApprovalAnswered.name()),
-            app: text(&question.body.shown.app),
-            project: text(&question.project),
-            profile: text(profile.as_str()),
-            ..Filter::default()
-        };
+    for profile in profiles {
+        let filter = Filter { profile: Some(profile.as_str().to_owned()), ..filter.clone() };
         let hours = store.summary(&filter).await.map(|summary| summary.hours).unwrap_or_default();
         counts.push(hours.iter().fold((0, 0), |(ok, refused), (_, by)| (ok + by.ok, refused + by.refused)));
     }
@@ -1002,6 +1082,118 @@ mod tests {
                 .count(),
             0
         );
+    }
+
+    #[tokio::test]
+    async fn a_yes_extends_what_its_card_names_and_nothing_else() {
+        let folder = Folder::new("extend-one");
+        let broker = open_broker(&folder.0, PROFILE).await;
+        let (peer, _other) = peer();
+        let toml = PROFILE.replace("T =", "U =");
+        broker.profile_add(&peer, serde_json::from_value(json!({"name": "q", "toml": toml})).unwrap()).await.unwrap();
+        for profile in ["p", "q"] {
+            let profile = Name::parse(profile).unwrap();
+            let grant = Grant { profile, ..grant_for(Duration::from_secs(600), now()) };
+            broker.state().await.open().unwrap().grants.insert(grant).unwrap();
+        }
+        let request = json!({"profiles": ["p", "q"], "variables": [],
+            "command": {"path": "/bin/sleep", "args": [], "project": "/"}});
+        broker.run_start(&peer, Role::Requester, serde_json::from_value(request).unwrap()).await.unwrap();
+        let ends = async || {
+            let state = broker.state().await;
+            let leases = &state.runs.values().next().unwrap().leases;
+            ["p", "q"].map(|name| leases.iter().find(|held| held.profile.as_str() == name).unwrap().lease.until)
+        };
+        let before = ends().await;
+        let q = Name::parse("q").unwrap();
+        broker.state().await.open().unwrap().profiles.get_mut(&q).unwrap().profile.confirm = true;
+        broker.tick().await;
+        let cards = broker.approvals().await.unwrap();
+        let card = |name: &str| cards.iter().find(|card| card.wanted[0].profile == name).unwrap().clone();
+        assert_eq!((card("p").confirm, card("q").confirm), (false, true));
+        let answer = async |name: &str, decision: &str| {
+            let answer = json!({"digest": card(name).digest, "decision": decision});
+            let answer = || serde_json::from_value(answer.clone()).unwrap();
+            loop {
+                match broker.approval_answer(&peer, Role::Operator, &card(name).id, answer()).await {
+                    Err(fault) if fault.code == Code::ApprovalEarly => {
+                        tokio::time::sleep(Duration::from_millis(20)).await;
+                    }
+                    answered => return answered.map_err(|fault| fault.code),
+                }
+            }
+        };
+        assert_eq!(answer("p", "run").await, Ok(()));
+        let after = ends().await;
+        assert!(after[0] > before[0].after(Duration::from_secs(20 * 3600)), "{after:?}");
+        assert_eq!(after[1], before[1], "nobody was asked about it yet");
+        assert_eq!(answer("q", "run").await, Err(Code::PassphraseNeeded));
+        assert_eq!(answer("q", "deny").await, Ok(()));
+        assert_eq!(ends().await, after);
+    }
+
+    #[tokio::test]
+    async fn who_hangs_up_at_fences_brings_up_few_cards_and_takes_no_place_of_others() {
+        let folder = Folder::new("fence-flood");
+        let broker = open_broker(&folder.0, PROFILE).await;
+        let (peer, _other) = peer();
+        let toml = PROFILE.replace("T =", "U =");
+        broker.profile_add(&peer, serde_json::from_value(json!({"name": "q", "toml": toml})).unwrap()).await.unwrap();
+        let grant = grant_for(Duration::from_secs(3600), now());
+        broker.state().await.open().unwrap().grants.insert(grant).unwrap();
+        let request =
+            json!({"profiles": ["p"], "variables": [], "command": {"path": "/bin/sleep", "args": [], "project": "/"}});
+        broker.run_start(&peer, Role::Requester, serde_json::from_value(request).unwrap()).await.unwrap();
+        let run = *broker.state().await.runs.keys().next().unwrap();
+        let mut refused = Vec::new();
+        for n in 0..20 {
+            let asking = Arc::clone(&broker);
+            let text = vec![format!("{n} requests are used; 1 more?")];
+            let wait = tokio::spawn(async move { asking.await_fence(run, &Name::parse("p").unwrap(), text).await });
+            let open = || async {
+                let state = broker.state().await;
+                state.attending.values().any(|attending| !attending.waiting.is_empty())
+            };
+            while !wait.is_finished() && !open().await {
+                tokio::task::yield_now().await;
+            }
+            wait.abort();
+            if let Ok(answer) = wait.await {
+                refused.push(answer.unwrap_err().code);
+            }
+            broker.stop_at_fence().await;
+        }
+        assert_eq!(broker.approvals().await.unwrap().len(), BURST_OF_ONE);
+        assert_eq!(refused, [Code::ApprovalFlood; 20 - BURST_OF_ONE]);
+        let token = serde_json::from_value(json!({"profile": "q"})).unwrap();
+        let asked = broker.token(&peer, Role::InsideRun(run), token).await;
+        assert_eq!(asked.map(drop).unwrap_err().code, Code::ApprovalNeeded, "requests are counted by themselves");
+    }
+
+    #[tokio::test]
+    async fn the_log_is_not_read_while_the_state_is_held() {
+        let folder = Folder::new("before");
+        let broker = open_broker(&folder.0, PROFILE).await;
+        let (peer, _other) = peer();
+        let grant = grant_for(Duration::from_secs(3600), now());
+        broker.state().await.open().unwrap().grants.insert(grant).unwrap();
+        let request =
+            json!({"profiles": ["p"], "variables": [], "command": {"path": "/bin/sleep", "args": [], "project": "/"}});
+        broker.run_start(&peer, Role::Requester, serde_json::from_value(request).unwrap()).await.unwrap();
+        let profile = Name::parse("p").unwrap();
+        let mut state = broker.state().await;
+        let run = *state.runs.keys().next().unwrap();
+        let shown = broker.about_run(&mut state, run, &profile, ApprovalKind::Fence).unwrap();
+        let ask = || of_run(run, &profile, ApprovalKind::Fence, shown.clone(), Plea::GoOn).unwrap();
+        let (id, counting) = broker.ask(&mut state, ask(), None, now()).await.unwrap();
+        tokio::task::yield_now().await;
+        assert_eq!(state.approvals.get(id).unwrap().question.body.before.get(), None);
+        let merged = broker.ask(&mut state, ask(), None, now()).await.unwrap();
+        assert!(merged.0 == id && merged.1.is_none(), "it is counted once");
+        drop(state);
+        counting.unwrap().await.unwrap();
+        let state = broker.state().await;
+        assert_eq!(state.approvals.get(id).unwrap().question.body.before.get(), Some(&vec![(0, 0)]));
     }
 
     #[tokio::test]

@@ -19,8 +19,8 @@ use keyward_api::ExchangeMsg;
 use keyward_api::place::Places;
 use keyward_core::audit::{Draft, Kind, Outcome, PeerFacts};
 use keyward_core::{
-    ApprovalId, Approvals, Asker, Boot, Expected, Families, GrantId, Grants, KindSpec, Name, Now, Profile, Proofs,
-    Refusals, Tools, Tries, Wall,
+    ApprovalId, ApprovalKind, Approvals, Asker, Boot, Expected, Families, GrantId, Grants, KindSpec, Name, Now,
+    Profile, Proofs, Refusals, Tools, Tries, Wall,
 };
 use keyward_diag::{Code, Fault};
 use keyward_secret::{Key32, SecretBytes};
@@ -83,8 +83,8 @@ pub(crate) struct State {
     pub(crate) approvals: Approvals<RunId, Card>,
     /// Who waits for their answers.
     pub(crate) attending: BTreeMap<ApprovalId, Attending>,
-    /// The last cards of requesters, with when each came up.
-    pub(crate) recent_cards: VecDeque<(Asker<RunId>, Boot)>,
+    /// The last cards of requesters and of runs at a fence, with when each came up.
+    pub(crate) recent_cards: VecDeque<(ApprovalKind, Asker<RunId>, Boot)>,
     /// Peers that will come again, with the facts that they showed.
     pub(crate) shown: VecDeque<Arc<Peer>>,
     /// Grants for a run about whose end somebody was asked.

@@ -209,15 +209,19 @@ fn at_home(path: &str) -> String {
 }
 
 /// SHA-256 over the canonical form of what a person decides by: all but the id, the times, the number of equal requests, what
-/// was answered before, and the number of the asking process, which differs between two calls of the same command.
-pub(crate) fn digest(card: &ApprovalMsg) -> [u8; 32] {
+/// was answered before, and the numbers of the processes, which differ between two calls of the same command: an agent starts a
+/// shell for each. `whole`
+/// stands for what the card shows a part of only: two requests that look the same are one only where that is the same too.
+pub(crate) fn digest(card: &ApprovalMsg, whole: &[u8]) -> [u8; 32] {
     let mut value = serde_json::to_value(card).unwrap_or_default();
     if let Value::Object(fields) = &mut value {
         for own in ["id", "state", "digest", "merged", "asked_at", "changed_at", "until"] {
             fields.remove(own);
         }
-        if let Some(Value::Object(asking)) = fields.get_mut("chain").and_then(|chain| chain.get_mut(0)) {
-            asking.remove("pid");
+        for process in fields.get_mut("chain").and_then(Value::as_array_mut).into_iter().flatten() {
+            if let Value::Object(process) = process {
+                process.remove("pid");
+            }
         }
         for wanted in fields.get_mut("wanted").and_then(Value::as_array_mut).into_iter().flatten() {
             if let Value::Object(wanted) = wanted {
@@ -225,8 +229,10 @@ pub(crate) fn digest(card: &ApprovalMsg) -> [u8; 32] {
             }
         }
     }
-    let text = serde_json_canonicalizer::to_vec(&value)
+    let mut text = serde_json_canonicalizer::to_vec(&value)
         .unwrap_or_else(|_| unreachable!("texts, whole numbers and maps with text keys serialise"));
+    // The object ends where its last bracket stands, so what follows cannot be taken for a part of it.
+    text.extend_from_slice(whole);
     Sha256::digest(text).into()
 }
 
@@ -288,7 +294,7 @@ mod tests {
                     "confirm": false, "allowed_before": 0, "denied_before": 0}],
             });
             change(&mut value);
-            digest(&serde_json::from_value(value).unwrap())
+            digest(&serde_json::from_value(value).unwrap(), &[])
         };
         let same = card(&|_| {});
         let pointed = |place: &'static str, new: Value| {
@@ -299,13 +305,14 @@ mod tests {
             ("/merged", json!(9)),
             ("/until", json!("later")),
             ("/chain/0/pid", json!(6)),
+            ("/chain/1/pid", json!(3)),
             ("/wanted/0/allowed_before", json!(3)),
         ] {
             assert_eq!(pointed(place, new), same, "{place}");
         }
         for (place, new) in [
             ("/chain/0/name", json!("other")),
-            ("/chain/1/pid", json!(3)),
+            ("/chain/1/name", json!("bash")),
             ("/project", json!("/q")),
             ("/verified", json!(true)),
             ("/choices", json!(["once", "run"])),

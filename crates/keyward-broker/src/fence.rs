@@ -5,13 +5,14 @@
 //! The limits themselves are `keyward_core::Fenced`; the question is the broker's. Called by `authority` and `gate`, and by
 //! `records` when a profile is stored.
 
+use crate::approve::{BURST, BURST_OF_ONE};
 use crate::broker::{Broker, State};
 use crate::gate::Holder;
 use crate::platform::now;
 use keyward_core::{Boot, Counted, Fence, Fenced, Limit, Model, Name, Passing, Prices, Profile, model_name};
 use keyward_diag::{Code, Fault};
 use keyward_gateway::{Pattern, Route, Slot};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
@@ -25,6 +26,8 @@ const REFUSED: Duration = Duration::from_secs(60);
 const ASKED_MAX: usize = 4;
 /// Limits of one lease whose no is remembered.
 const REFUSED_MAX: usize = 64;
+/// Calls of a lease that wait for a person at a time: each may hold a body.
+const WAITING_MAX: usize = 16;
 
 /// What a person said; `None` while nobody has.
 type Said = Option<Result<(), Fault>>;
@@ -36,6 +39,8 @@ pub(crate) struct Kept {
     slots: Arc<Semaphore>,
     asked: BTreeMap<Limit, Arc<watch::Sender<Said>>>,
     refused: BTreeMap<Limit, (Boot, Fault)>,
+    /// When a person was asked in the last seconds.
+    recent: VecDeque<Boot>,
 }
 
 /// What a call does next.
@@ -69,6 +74,7 @@ impl Kept {
             slots: Arc::new(Semaphore::new(SLOTS)),
             asked: BTreeMap::new(),
             refused: BTreeMap::new(),
+            recent: VecDeque::new(),
         }
     }
 
@@ -80,13 +86,20 @@ impl Kept {
     /// What a call does.
     ///
     /// # Errors
-    /// [`Code::FenceReached`] when a person said no a moment ago, or too much waits for one.
+    /// [`Code::FenceReached`] when a person said no a moment ago, too much waits for one, or one was asked too often.
     pub(crate) fn step(&mut self, model: Option<Model<'_>>, now: Boot) -> Result<Step, Fault> {
         let limit = match self.fenced.pass(model, now) {
             Passing::Through => return Ok(Step::Through),
             Passing::Wait(time) => return Ok(Step::Wait(time)),
             Passing::Ask(limit) => limit,
         };
+        let reached = |why| {
+            let [told, _] = self.fenced.told(&limit);
+            Fault::new(Code::FenceReached).cause(told).cause(why)
+        };
+        if self.asked.values().map(|said| said.receiver_count()).sum::<usize>() >= WAITING_MAX {
+            return Err(reached("other calls of the run wait for a person"));
+        }
         if let Some(said) = self.asked.get(&limit) {
             return Ok(Step::Join(said.subscribe()));
         }
@@ -94,10 +107,16 @@ impl Kept {
         if let Some((_, fault)) = self.refused.get(&limit) {
             return Err(fault.clone());
         }
-        let [told, more] = self.fenced.told(&limit);
         if self.asked.len() >= ASKED_MAX {
-            return Err(Fault::new(Code::FenceReached).cause(&told).cause("other limits of the run wait for a person"));
+            return Err(reached("other limits of the run wait for a person"));
         }
+        // A call that hangs up leaves its place at once, and the next one would be asked about anew.
+        self.recent.retain(|at| now.since(*at) < BURST);
+        if self.recent.len() >= BURST_OF_ONE {
+            return Err(reached("a person was asked a moment ago; ask again in some seconds"));
+        }
+        self.recent.push_back(now);
+        let [told, more] = self.fenced.told(&limit);
         let (said, answer) = watch::channel(None);
         let said = Arc::new(said);
         self.asked.insert(limit.clone(), Arc::clone(&said));
@@ -290,6 +309,34 @@ mod tests {
             kept.answered(&Limit::Model(name.clone()), no, at(0));
         }
         assert_eq!(kept.refused.len(), REFUSED_MAX);
+    }
+
+    #[test]
+    fn who_hangs_up_is_asked_about_six_times_in_twelve_seconds() {
+        let mut kept = Kept::new(fence(1), Counted { requests: 1, ..Counted::default() });
+        for _ in 0..BURST_OF_ONE {
+            let Ok(Step::Ask(question, answer)) = kept.step(None, at(0)) else { panic!("nobody is asked") };
+            drop(answer);
+            kept.answered(&question.limit, None, at(0));
+        }
+        let refused = kept.step(None, at(11)).err().unwrap();
+        assert_eq!((refused.code, refused.causes.len()), (Code::FenceReached, 2));
+        assert!(matches!(kept.step(None, at(12)), Ok(Step::Ask(..))));
+    }
+
+    #[test]
+    fn few_calls_of_a_lease_wait_for_a_person() {
+        let mut kept = Kept::new(fence(1), Counted { requests: 1, ..Counted::default() });
+        let mut answers = Vec::new();
+        for _ in 0..WAITING_MAX {
+            match kept.step(None, at(0)) {
+                Ok(Step::Ask(_, answer) | Step::Join(answer)) => answers.push(answer),
+                _ => panic!("{} wait", answers.len()),
+            }
+        }
+        assert_eq!(kept.step(None, at(0)).err().unwrap().code, Code::FenceReached);
+        answers.pop();
+        assert!(matches!(kept.step(None, at(0)), Ok(Step::Join(_))));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! records it, so that neither exists without the other. A lease that was made under a grant ends no later than the grant.
 
 use crate::broker::{Broker, Open, State, entry, entry_of};
-use crate::launchers::looked;
+use crate::launchers::{StoredLauncher, looked};
 use crate::operator::word;
 use crate::peer::Peer;
 use crate::platform::{self, now};
@@ -13,7 +13,7 @@ use crate::runs::{RunId, wire_mode};
 use keyward_api::{GrantMsg, GrantPutRequest, GrantSpan, Proof};
 use keyward_core::audit::{Draft, Kind};
 use keyward_core::{
-    AppScope, DeliveryMode, Grant, GrantId, Moment, Name, Now, Program, Role, Span, Term, Wall, interpreter,
+    AppScope, DeliveryMode, FileState, Grant, GrantId, Moment, Name, Now, Program, Role, Span, Term, Wall, interpreter,
     launcher_key, reloaded,
 };
 use keyward_crypto::make_array;
@@ -37,6 +37,9 @@ pub(crate) const EXTEND_AHEAD: Duration = Duration::from_secs(15 * 60);
 struct Row {
     span: String,
     app: AppRow,
+    /// The file of the launcher's program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    launcher_file: Option<FileState>,
     project: Option<String>,
     profile: String,
     weakest: DeliveryWord,
@@ -123,8 +126,9 @@ pub(crate) fn row(grant: &Grant<RunId>) -> Write {
             AppScope::Program(Program { path, file, script }) => {
                 AppRow::Program { path: path.clone(), file: *file, script: script.clone() }
             }
-            AppScope::Launcher(id) => AppRow::Launcher(Uuid::from_bytes(*id)),
+            AppScope::Launcher(id, _) => AppRow::Launcher(Uuid::from_bytes(*id)),
         },
+        launcher_file: if let AppScope::Launcher(_, file) = grant.app { file } else { None },
         project: grant.project.clone(),
         profile: grant.profile.to_string(),
         weakest: DeliveryWord::of(grant.weakest),
@@ -162,7 +166,7 @@ fn from_row(stored: &keyward_store::Grant) -> Option<Grant<RunId>> {
         app: match row.app {
             AppRow::Any => AppScope::Any,
             AppRow::Program { path, file, script } => AppScope::Program(Program { path, file, script }),
-            AppRow::Launcher(id) => AppScope::Launcher(*id.as_bytes()),
+            AppRow::Launcher(id) => AppScope::Launcher(*id.as_bytes(), row.launcher_file),
         },
         project: row.project,
         profile: Name::parse(&row.profile).ok()?,
@@ -193,7 +197,7 @@ fn described(draft: Draft, grant: &Grant<RunId>) -> Draft {
                 draft = draft.detail("script", script.as_str());
             }
         }
-        AppScope::Launcher(id) => draft = draft.detail("launcher_id", Uuid::from_bytes(*id).to_string()),
+        AppScope::Launcher(id, _) => draft = draft.detail("launcher_id", Uuid::from_bytes(*id).to_string()),
     }
     if let Some(project) = &grant.project {
         draft = draft.project(project.clone());
@@ -257,13 +261,21 @@ pub(crate) fn take(open: &mut Open, ids: &[GrantId], made: Option<RunId>, now: N
 
 impl Broker {
     /// Reads the grants of the vault, and gives what is to be recorded of those that hold no more, with what changes in the
-    /// vault: in another boot the wall clock says what is left, and one that was set back voids all.
+    /// vault: in another boot the wall clock says what is left, and one that was set back voids all. A row that is no grant by
+    /// the rules is removed, and keeps no vault closed.
     pub(crate) async fn load_grants(&self, open: &mut Open, now: Now) -> Result<(Vec<Write>, Vec<Draft>), Fault> {
         let rows = open.store.grants().await.map_err(|e| e.fault())?;
         if rows.is_empty() {
             return Ok((Vec::new(), Vec::new()));
         }
-        let stored: Vec<_> = rows.iter().filter_map(from_row).collect();
+        let (mut stored, mut wrong) = (Vec::with_capacity(rows.len()), Vec::new());
+        for row in &rows {
+            let read = from_row(row).ok_or_else(|| "it cannot be read".to_owned());
+            match read.and_then(|grant| grant.check().map(|()| grant)) {
+                Ok(grant) => stored.push(grant),
+                Err(why) => wrong.push((GrantId(row.id), why)),
+            }
+        }
         let head = open.store.head().await.seq;
         let last = open.store.entry(head).await.map_err(|e| e.fault())?;
         let last = last.and_then(|link| keyward_core::audit::Stamp::read(&link.body).at_us()).map(Wall);
@@ -275,13 +287,20 @@ impl Broker {
         let kept: BTreeMap<_, _> = rows.iter().map(|row| (row.id, &row.body)).collect();
         let why = "it ended while the vault was closed";
         let entries = void.iter().map(|grant| described(entry(Kind::GrantExpired, now), grant).detail("why", why));
-        let entries = entries.collect();
+        let mut entries: Vec<Draft> = entries.collect();
         for grant in live {
-            let write = row(&grant);
+            let (id, write) = (grant.id, row(&grant));
+            if let Err(why) = open.grants.insert(grant) {
+                wrong.push((id, why));
+                continue;
+            }
             if !matches!(&write, Write::PutGrant(row) if kept.get(&row.id) == Some(&&row.body)) {
                 writes.push(write);
             }
-            open.grants.insert(grant).map_err(|e| Fault::new(Code::VaultSchemaNewer).cause(e))?;
+        }
+        for (id, why) in wrong {
+            writes.push(Write::RemoveGrant(id.0));
+            entries.push(entry(Kind::GrantExpired, now).grant(id.to_string()).detail("why", why));
         }
         Ok((writes, entries))
     }
@@ -315,7 +334,7 @@ impl Broker {
         mut request: GrantPutRequest,
     ) -> Result<GrantMsg, Fault> {
         let by = self.person(role, request.proof.take()).await?;
-        let scope = scope(&request).await?;
+        let scope = self.scope(&request).await?;
         let mut state = self.state_for_request().await?;
         let now = now();
         let open = self.unlocked(&mut state)?;
@@ -332,7 +351,7 @@ impl Broker {
         mut request: GrantPutRequest,
     ) -> Result<GrantMsg, Fault> {
         let by = self.person(role, request.proof.take()).await?;
-        let scope = scope(&request).await?;
+        let scope = self.scope(&request).await?;
         let mut state = self.state_for_request().await?;
         let now = now();
         let open = self.unlocked(&mut state)?;
@@ -352,6 +371,16 @@ impl Broker {
         }
         self.wake.notify_one();
         Ok(message)
+    }
+
+    /// What a person names as the app and the project of a grant, looked at.
+    async fn scope(&self, request: &GrantPutRequest) -> Result<Scope, Fault> {
+        let scope = scope(request).await?;
+        let launcher = match &request.launcher {
+            Some(name) => Some(self.launcher_program(name).await?),
+            None => None,
+        };
+        Ok(Scope { launcher, ..scope })
     }
 
     async fn put_grant(
@@ -420,10 +449,6 @@ impl Broker {
         let Some(open) = state.open() else { return };
         let over = open.grants.expire(&moment);
         if !over.is_empty() {
-            for grant in &over {
-                state.asked_to_extend.remove(&grant.id);
-            }
-            let Some(open) = state.open() else { return };
             let writes = over.iter().map(|grant| Write::RemoveGrant(grant.id.0)).collect();
             let entries: Vec<_> = over.iter().map(|grant| described(entry(Kind::GrantExpired, now), grant)).collect();
             if let Err(e) = open.commit(self, writes, entries.clone()).await {
@@ -432,6 +457,9 @@ impl Broker {
                 state.owed.extend(entries);
             }
         }
+        // However it ended, nobody is asked about it again.
+        let State { vault, asked_to_extend, .. } = state;
+        asked_to_extend.retain(|id| vault.opened().is_some_and(|open| open.grants.get(*id).is_some()));
         self.ask_extensions(state, now).await;
     }
 }
@@ -439,6 +467,7 @@ impl Broker {
 /// What a person names as the app and the project of a grant, looked at.
 struct Scope {
     program: Option<Program>,
+    launcher: Option<(StoredLauncher, FileState)>,
     project: Option<String>,
 }
 
@@ -460,6 +489,11 @@ async fn scope(request: &GrantPutRequest) -> Result<Scope, Fault> {
     }
     looked(move || {
         let program = match program {
+            Some(path) if script.is_none() && program::runs_arguments(&path) => {
+                let cause =
+                    format!("{path} leads to a program that runs what its arguments say: name that, and its script");
+                return Err(Fault::new(Code::GrantInvalid).cause(cause));
+            }
             Some(path) => {
                 let file = Some(program::look(&path, true)?.state);
                 Some(Program { path, file, script })
@@ -471,7 +505,7 @@ async fn scope(request: &GrantPutRequest) -> Result<Scope, Fault> {
             Ok(real) if real.is_dir() => Ok(real.display().to_string()),
             _ => Err(Fault::new(Code::GrantInvalid).cause(format!("{folder} is not a folder"))),
         };
-        Ok(Scope { program, project: project.map(real).transpose()? })
+        Ok(Scope { program, launcher: None, project: project.map(real).transpose()? })
     })
     .await
 }
@@ -485,19 +519,13 @@ fn grant(open: &Open, request: &GrantPutRequest, scope: Scope, id: GrantId, now:
     if stored.profile.confirm {
         return Err(invalid(format!("`{profile}` asks for the passphrase at each use")));
     }
-    let app = match (scope.program, &request.launcher) {
+    let app = match (scope.program, scope.launcher) {
         (Some(program), _) => AppScope::Program(program),
-        (None, Some(name)) => {
-            let stored = open.launchers.get(&launcher_key(name));
-            let unknown = || Fault::new(Code::LauncherUnknown).cause(format!("no launcher is named `{name}`"));
-            let stored = stored.ok_or_else(unknown)?;
-            if !stored.is_definite() {
-                let cause = "the launcher names its program by a bare name, which stands for any file of that name";
-                return Err(
-                    invalid(cause.to_owned()).help("change the launcher so that it names the path of the program")
-                );
+        (None, Some((read, file))) => {
+            if !open.launchers.get(&launcher_key(read.name())).is_some_and(|stored| stored.is_still(&read)) {
+                return Err(invalid("the launcher was changed meanwhile".to_owned()));
             }
-            AppScope::Launcher(stored.id)
+            AppScope::Launcher(read.id, Some(file))
         }
         (None, None) => AppScope::Any,
     };
@@ -536,7 +564,7 @@ fn message(open: &Open, grant: &Grant<RunId>, now: Now) -> GrantMsg {
     let (program, launcher) = match &grant.app {
         AppScope::Any => (None, None),
         AppScope::Program(program) => (Some(program.clone()), None),
-        AppScope::Launcher(id) => {
+        AppScope::Launcher(id, _) => {
             let stored = open.launchers.values().find(|stored| stored.id == *id);
             (None, Some(stored.map_or_else(|| "?".to_owned(), |stored| stored.name().to_owned())))
         }
@@ -561,5 +589,117 @@ fn message(open: &Open, grant: &Grant<RunId>, now: Now) -> GrantMsg {
         uses_left: grant.uses_left,
         allowed: grant.allowed,
         last_allowed_at: grant.last_allowed.map(Wall::to_rfc3339),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+    use crate::renew::tests::{Folder, open_broker};
+    use keyward_core::Grants;
+    use std::os::unix::net::UnixStream;
+
+    const PROFILE: &str = "[issuer]\nkind = \"command\"\nargv = [\"/bin/true\"]\n[delivery]\nenv = { T = \"token\" }\n";
+
+    fn standing(n: u32) -> Grant<RunId> {
+        let [a, b, c, d] = n.to_be_bytes();
+        Grant {
+            id: GrantId([1, a, b, c, d]),
+            span: Span::Standing,
+            app: AppScope::Launcher([7; 16], Some((1, 2, 3))),
+            project: Some("/p".to_owned()),
+            profile: Name::parse("p").unwrap(),
+            weakest: DeliveryMode::Env,
+            term: Term::new(moment(now()).unwrap(), Term::USUAL).unwrap(),
+            uses_left: None,
+            run: None,
+            request: None,
+            created: now().wall,
+            allowed: 0,
+            last_allowed: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_row_that_is_no_grant_is_removed_and_keeps_no_vault_closed() {
+        let folder = Folder::new("rows");
+        let broker = open_broker(&folder.0, PROFILE).await;
+        let mut state = broker.state().await;
+        let open = state.open().unwrap();
+        let unreadable = |id, body: &str| Write::PutGrant(keyward_store::Grant { id, body: body.to_owned() });
+        let long = AppScope::Program(Program {
+            path: "/usr/bin/python3".to_owned(),
+            file: None,
+            script: Some(format!("/{}", "x".repeat(2048))),
+        });
+        let rows = vec![
+            row(&standing(1)),
+            row(&Grant { project: Some(String::new()), ..standing(2) }),
+            row(&Grant { app: long, ..standing(3) }),
+            unreadable([9; 5], "{}"),
+            unreadable([8; 5], "no JSON"),
+        ];
+        open.commit(&broker, rows, vec![entry(Kind::GrantAdded, now())]).await.unwrap();
+
+        let (writes, entries) = broker.load_grants(open, now()).await.unwrap();
+        let loaded: Vec<_> = open.grants.iter().cloned().collect();
+        assert_eq!((loaded.len(), loaded[0].id, &loaded[0].app), (1, standing(1).id, &standing(1).app));
+        let mut gone: Vec<_> = [standing(2).id, standing(3).id, GrantId([9; 5]), GrantId([8; 5])].into();
+        gone.sort_unstable();
+        let mut removed: Vec<_> = writes
+            .iter()
+            .map(|write| if let Write::RemoveGrant(id) = write { GrantId(*id) } else { GrantId([0; 5]) })
+            .collect();
+        removed.sort_unstable();
+        assert_eq!(removed, gone);
+        assert_eq!(entries.iter().map(|draft| draft.kind).collect::<Vec<_>>(), [Kind::GrantExpired; 4]);
+
+        open.commit(&broker, writes, entries).await.unwrap();
+        assert_eq!(open.store.grants().await.unwrap().len(), 1);
+        let (writes, entries) = broker.load_grants(open, now()).await.unwrap();
+        assert!(writes.is_empty() && entries.is_empty(), "they are gone for good");
+    }
+
+    #[tokio::test]
+    async fn a_yes_without_room_is_refused_and_stores_nothing() {
+        let folder = Folder::new("room");
+        let broker = open_broker(&folder.0, PROFILE).await;
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let peer = Arc::new(Peer::pin(&ours, 1).unwrap().refresh());
+        let request = serde_json::json!({"profiles": ["p"], "variables": [],
+            "command": {"path": "/bin/sleep", "args": [], "project": "/"}});
+        let asked = broker.run_start(&peer, Role::Requester, serde_json::from_value(request).unwrap()).await;
+        assert_eq!(asked.err().map(|fault| fault.code), Some(Code::ApprovalNeeded));
+        let card = broker.approvals().await.unwrap().remove(0);
+        for n in 0..u32::try_from(Grants::<RunId>::MAX).unwrap() {
+            let grant = Grant { profile: Name::parse("other").unwrap(), ..standing(n) };
+            broker.state().await.open().unwrap().grants.insert(grant).unwrap();
+        }
+
+        let answer = serde_json::json!({"digest": card.digest, "decision": "once"});
+        let answer = broker.approval_answer(&peer, Role::Operator, &card.id, serde_json::from_value(answer).unwrap());
+        assert_eq!(answer.await.err().map(|fault| fault.code), Some(Code::GrantInvalid));
+        assert_eq!(broker.approvals().await.unwrap()[0].state, keyward_api::ApprovalState::Open);
+        assert!(broker.state().await.open().unwrap().store.grants().await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn nobody_is_remembered_as_asked_about_a_grant_that_is_gone() {
+        let folder = Folder::new("asked");
+        let broker = open_broker(&folder.0, PROFILE).await;
+        let (kept, gone) = (standing(1), standing(2));
+        let ids = [kept.id, gone.id];
+        {
+            let mut state = broker.state().await;
+            let open = state.open().unwrap();
+            open.grants.insert(kept).unwrap();
+            open.grants.insert(gone).unwrap();
+            state.asked_to_extend.extend(ids);
+            forget(state.open().unwrap(), &ids[1..]);
+        }
+        broker.tick().await;
+        assert_eq!(broker.state().await.asked_to_extend.iter().copied().collect::<Vec<_>>(), [ids[0]]);
     }
 }

@@ -13,7 +13,7 @@ use crate::runs::{LOOK, RunId};
 use keyward_api::place::BROKER_PATH;
 use keyward_api::{CommandMsg, LaunchExpectAnswer, LaunchExpectRequest, LauncherMsg, LauncherPutRequest};
 use keyward_core::audit::{Draft, Kind};
-use keyward_core::{Announcer, FileId, Launch, Launcher, Name, Role, Wall, launcher_key};
+use keyward_core::{Announcer, FileId, FileState, Launch, Launcher, Name, Role, Wall, launcher_key};
 use keyward_crypto::{ItemRef, make_array};
 use keyward_diag::{Code, Fault, plain};
 use keyward_secret::SecretBytes;
@@ -91,17 +91,20 @@ impl StoredLauncher {
         self.launcher.command.first().is_some_and(|program| program.contains('/'))
     }
 
-    /// The file that a bare name stands for in the folders of the system, which no requester can write to.
-    fn of_system(&self) -> Option<FileId> {
+    /// What a bare name stands for in the folders of the system, which no requester can write to.
+    fn of_system(&self) -> Option<PathBuf> {
         let name = self.launcher.command.first()?;
-        let mut all = std::env::split_paths(BROKER_PATH).map(|folder| folder.join(name));
-        let file = all.find_map(|path| path.metadata().ok().filter(std::fs::Metadata::is_file))?;
-        Some((file.dev(), file.ino()))
+        std::env::split_paths(BROKER_PATH).map(|folder| folder.join(name)).find(|path| path.is_file())
     }
 
-    /// Whether a grant can tell its starts from those of another program of the same name.
-    pub(crate) fn is_definite(&self) -> bool {
-        self.named_by_path() || self.of_system().is_some()
+    /// The path of the one program that it starts; `None` where a bare name stands for any file of that name.
+    fn program(&self) -> Option<PathBuf> {
+        if self.named_by_path() { self.launcher.command.first().map(PathBuf::from) } else { self.of_system() }
+    }
+
+    /// Whether it is what it was when it was read.
+    pub(crate) fn is_still(&self, read: &Self) -> bool {
+        self.id == read.id && self.updated == read.updated && self.launcher == read.launcher
     }
 
     fn message(&self) -> LauncherMsg {
@@ -258,6 +261,28 @@ impl Broker {
         Ok(LaunchExpectAnswer { until: at.wall_at(until).to_rfc3339() })
     }
 
+    /// A launcher with the file of its program, by which a grant tells its starts from those of another program.
+    ///
+    /// # Errors
+    /// [`Code::LauncherUnknown`]; [`Code::GrantInvalid`] where a bare name stands for any file of that name; what
+    /// [`program::look`] says.
+    pub(crate) async fn launcher_program(&self, name: &str) -> Result<(StoredLauncher, FileState), Fault> {
+        let stored = {
+            let mut state = self.state_for_request().await?;
+            self.unlocked(&mut state)?.launchers.get(&launcher_key(name)).cloned().ok_or_else(|| unknown(name))?
+        };
+        looked(move || {
+            let path = stored.program().ok_or_else(|| {
+                Fault::new(Code::GrantInvalid)
+                    .cause("the launcher names its program by a bare name, which stands for any file of that name")
+                    .help("change the launcher so that it names the path of the program")
+            })?;
+            let file = program::look(&path.to_string_lossy(), true)?.state;
+            Ok((stored, file))
+        })
+        .await
+    }
+
     /// Compares a run with the launcher that it names: command, profiles, and the working folder of the process, as the
     /// kernel knew it when the request came.
     pub(crate) async fn launcher_of(
@@ -276,7 +301,9 @@ impl Broker {
         let (id, updated, name) = (stored.id, stored.updated, stored.launcher.name.clone());
         let (folder, path, meant) = looked(move || {
             let (folder, path) = folder_of(&stored.launcher)?;
-            Ok((folder, path, stored.named_by_path() || stored.of_system() == Some(program)))
+            let system = || stored.of_system().and_then(|path| path.metadata().ok());
+            let meant = stored.named_by_path() || system().is_some_and(|file| (file.dev(), file.ino()) == program);
+            Ok((folder, path, meant))
         })
         .await?;
         if peer.cwd() != Some(&path) {

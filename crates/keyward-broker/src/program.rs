@@ -6,6 +6,9 @@ use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+/// Longest path of a script and of a project, in bytes.
+const PATH_MAX_BYTES: usize = 2048;
+
 /// A program file, as it was when the run was decided.
 #[derive(Debug, Clone)]
 pub(crate) struct Program {
@@ -34,7 +37,12 @@ pub(crate) fn runs_arguments(path: &str) -> bool {
 /// The script that an interpreter is given, as a path without links; `None` where no file is named.
 pub(crate) fn script(program: &str, args: &[String], folder: &Path) -> Option<String> {
     let script = std::fs::canonicalize(folder.join(keyward_core::script_of(program, args)?)).ok()?;
-    script.is_file().then(|| script.to_string_lossy().into_owned())
+    script.is_file().then(|| grantable(&script))?
+}
+
+/// A path as a grant can name it: none that is longer than 2048 bytes, and none that reads like another one as text.
+pub(crate) fn grantable(path: &Path) -> Option<String> {
+    path.to_str().filter(|path| path.len() <= PATH_MAX_BYTES).map(str::to_owned)
 }
 
 /// Looks at a program before it gets a credential.

@@ -5,12 +5,13 @@
 //! run is asked for.
 
 use crate::broker::{Broker, Open, entry_of};
+use crate::operator::is_person;
 use crate::peer::Peer;
 use crate::platform::now;
-use crate::runs::chosen;
+use crate::runs::{RunId, chosen};
 use keyward_api::{CommandMsg, ProjectRunMsg, RunRequest};
 use keyward_core::audit::{Draft, Kind};
-use keyward_core::{Name, PROJECT_FILE, ProjectFile, ProjectRun, difference};
+use keyward_core::{Name, PROJECT_FILE, ProjectFile, ProjectRun, Role, difference};
 use keyward_diag::{Code, Fault, plain};
 use keyward_store::Write;
 use sha2::{Digest, Sha256};
@@ -33,9 +34,10 @@ pub(crate) struct ProjectAsk {
 
 impl Broker {
     /// Reads the `keyward.toml` of a request and compares it with the one that was reviewed; `None` where the request has
-    /// none. `may_review`: the peer is the shell or the operator, for whom a person answers in place: the text counts as
-    /// reviewed, and that is recorded, once the request carries its digest. For others `change` goes into what a person is
-    /// asked. A dry run reviews nothing and tells what would be asked for.
+    /// none. Where the peer is the shell or the operator, a person answers in place: the text counts as reviewed, and that is
+    /// recorded, once the request carries its digest. For others `change` goes into what a person is asked. A dry run reviews
+    /// nothing and tells what would be asked for. From inside a run a file that asks amiss for a profile is answered like one
+    /// that asks for no profile there is.
     ///
     /// # Errors
     /// [`Code::ProjectInvalid`]; [`Code::ProjectUnreviewed`] with the difference as causes, for one who may review it;
@@ -44,7 +46,7 @@ impl Broker {
         &self,
         open: &Open,
         peer: &Peer,
-        may_review: bool,
+        role: Role<RunId>,
         request: &RunRequest,
     ) -> Result<Option<ProjectAsk>, Fault> {
         let Some(message) = &request.project_file else { return Ok(None) };
@@ -56,14 +58,17 @@ impl Broker {
             |fault: Fault| Fault { causes: [named(&message.path)].into_iter().chain(fault.causes).collect(), ..fault };
         let file = ProjectFile::parse(&message.text).map_err(at_file)?;
         let (section, run) = file.run(message.run.as_deref()).map_err(at_file)?;
-        // Nobody is asked about what does not exist.
-        chosen(open, &run.profiles.iter().map(Name::to_string).collect::<Vec<_>>()).map_err(at_file)?;
-        listed(open, run).map_err(at_file)?;
         let key = format!("{REVIEWED}{}", message.path);
         let former = open.store.meta(&key).await.map_err(|e| e.fault())?;
         let former = former.and_then(|text| String::from_utf8(text).ok()).unwrap_or_default();
         let change =
             if former == message.text { None } else { Some(changed(&former, &message.text).map_err(at_file)?) };
+        // Nobody is asked about what does not exist.
+        let there = chosen(open, &run.profiles.iter().map(Name::to_string).collect::<Vec<_>>());
+        there.and_then(|_| listed(open, run)).map_err(|fault| match role {
+            Role::InsideRun(_) => Fault::new(Code::ProfileUnknown),
+            _ => at_file(fault),
+        })?;
         let mut ask = ProjectAsk {
             profiles: run.profiles.clone(),
             change,
@@ -73,7 +78,9 @@ impl Broker {
             section: section.clone(),
             run: run.clone(),
         };
-        let Some(lines) = ask.change.as_ref().filter(|_| may_review && !request.dry_run) else { return Ok(Some(ask)) };
+        let Some(lines) = ask.change.as_ref().filter(|_| is_person(role) && !request.dry_run) else {
+            return Ok(Some(ask));
+        };
         if message.reviewed.as_deref() != Some(ask.digest().as_str()) {
             return Err(ask.unreviewed(lines));
         }
@@ -109,7 +116,8 @@ impl ProjectAsk {
         }
     }
 
-    fn digest(&self) -> String {
+    /// SHA-256 of the text, in hex.
+    pub(crate) fn digest(&self) -> String {
         hex::encode(Sha256::digest(self.text.as_bytes()))
     }
 

@@ -504,19 +504,22 @@ impl Broker {
         }
         let program = look(&request).await?;
         let present: BTreeSet<String> = request.variables.iter().cloned().collect();
+        let own;
         let (names, planned, file) = {
             let mut state = self.state_for_request().await?;
             let now = now();
+            own = held_by(&state, role);
             let open = self.delivering(&mut state)?;
             if is_person(role) && !request.dry_run {
                 open.last_action = now.boot;
             }
-            let file = self.project_ask(open, peer, is_person(role), &request).await?;
-            let asked = file.as_ref().map(|file| file.profiles.iter().map(Name::to_string).collect::<Vec<_>>());
-            let named = asked.as_deref().unwrap_or(&request.profiles);
             // A run does not learn which profiles there are.
             let inside = matches!(role, Role::InsideRun(_));
-            let names = chosen(open, named).map_err(|fault| if inside { Fault::new(fault.code) } else { fault })?;
+            let bare = |fault: Fault| if inside { Fault::new(fault.code) } else { fault };
+            let file = self.project_ask(open, peer, role, &request).await.map_err(bare)?;
+            let asked = file.as_ref().map(|file| file.profiles.iter().map(Name::to_string).collect::<Vec<_>>());
+            let named = asked.as_deref().unwrap_or(&request.profiles);
+            let names = chosen(open, named).map_err(bare)?;
             let profiles = names.iter().filter_map(|n| open.profiles.get(n)).map(|p| p.profile.clone()).collect();
             let ttl = request.ttl_s.map(Duration::from_secs);
             let wanted = Wanted {
@@ -526,10 +529,14 @@ impl Broker {
                 present: &present,
                 gateway: &self.gate.address(),
             };
-            (names, plan(profiles, &wanted, &self.families, &self.tools)?, file)
+            let planned = plan(profiles, &wanted, &self.families, &self.tools);
+            (names.clone(), planned.map_err(|fault| untold(own.as_ref(), &names, fault))?, file)
         };
         let found = match &request.launcher {
-            Some(launcher) => Some(self.launcher_of(peer, launcher, &request.command, &names, program.file).await?),
+            Some(launcher) => {
+                let found = self.launcher_of(peer, launcher, &request.command, &names, program.file).await;
+                Some(found.map_err(|fault| untold(own.as_ref(), &names, fault))?)
+            }
             None => None,
         };
         let project = file.as_ref().map(|file| file.message(request.dry_run));
@@ -1110,9 +1117,15 @@ impl Broker {
             return Err(Fault::new(Code::RequestInvalid).cause("the reason is longer than 500 bytes"));
         }
         let run = if let Role::InsideRun(run) = role { Some(run) } else { None };
+        if !assertions.is_empty() && run.is_some() {
+            let cause = "a run cannot choose the assertion by which its credential is made";
+            return Err(Fault::new(Code::PolicyDenied).cause(cause));
+        }
         let (held, profile) = {
             let mut state = self.state_for_request().await?;
-            fence::check_token(&state, &name)?;
+            let own = held_by(&state, role);
+            let untold = |fault| untold(own.as_ref(), std::slice::from_ref(&name), fault);
+            fence::check_token(&state, &name).map_err(untold)?;
             let held = match run {
                 Some(run) => self.holds_itself(&state, run, &name)?,
                 None => false,
@@ -1122,12 +1135,8 @@ impl Broker {
             let open = if held { self.recording(&mut state)? } else { self.delivering(&mut state)? };
             let stored = open.profiles.get(&name).map(|stored| stored.profile.clone());
             let unknown = || Fault::new(Code::ProfileUnknown).cause(format!("no profile is named `{name}`"));
-            (held, stored.ok_or_else(unknown)?)
+            (held, stored.ok_or_else(|| untold(unknown()))?)
         };
-        if !assertions.is_empty() && run.is_some() {
-            let cause = "a run cannot choose the assertion by which its credential is made";
-            return Err(Fault::new(Code::PolicyDenied).cause(cause));
-        }
         let mut right = if held {
             Right::Person("run")
         } else if is_person(role) {
@@ -1540,6 +1549,23 @@ async fn look(request: &RunRequest) -> Result<program::Program, Fault> {
     }
 }
 
+/// The profiles of which a run holds something, where one asks.
+fn held_by(state: &State, role: Role<RunId>) -> Option<BTreeSet<Name>> {
+    let Role::InsideRun(run) = role else { return None };
+    let leases = state.runs.get(&run).map_or(&[][..], |run| &run.leases);
+    Some(leases.iter().filter(|held| held.lease.is_live()).map(|held| held.profile.clone()).collect())
+}
+
+/// What a run is told of why it does not get what `names` say: of profiles that it holds the code, of others the same whether
+/// they exist or not. Anybody else is told all of it.
+fn untold(own: Option<&BTreeSet<Name>>, names: &[Name], fault: Fault) -> Fault {
+    match own {
+        None => fault,
+        Some(own) if names.iter().all(|name| own.contains(name)) => Fault::new(fault.code),
+        Some(_) => Fault::new(Code::ProfileUnknown),
+    }
+}
+
 fn check(request: &RunRequest) -> Result<(), Fault> {
     let invalid = |cause: &str| Err(Fault::new(Code::RequestInvalid).cause(cause));
     if request.variables.len() > VARIABLES_MAX {
@@ -1556,6 +1582,9 @@ fn check(request: &RunRequest) -> Result<(), Fault> {
     }
     if request.command.path.len() > PATH_MAX_BYTES || request.command.project.len() > PATH_MAX_BYTES {
         return invalid("the path of the program or of the project is longer than 2048 bytes");
+    }
+    if !request.command.project.starts_with('/') {
+        return invalid("the path of the project is not absolute");
     }
     if request.ttl_s == Some(0) {
         return invalid("the time to live is zero");

@@ -15,6 +15,7 @@ use crate::runs::RunId;
 use keyward_api::RunRequest;
 use keyward_core::{ApprovalKind, Ask, DeliveryMode, GrantId, Launch, Now, Plan, ProcessId, Profile, Program, Role};
 use keyward_diag::{Code, Fault};
+use sha2::{Digest, Sha256};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -48,8 +49,12 @@ pub(crate) struct Want {
     pub(crate) command: Option<String>,
     pub(crate) reason: Option<String>,
     pub(crate) deliveries: Vec<Wanted>,
+    /// The request leaves form and time of the deliveries to the profiles.
+    pub(crate) usual: bool,
     /// What a person has to look at first.
     pub(crate) file: Option<ProjectAsk>,
+    /// Digest of what a card may show cut: the path, the script, the arguments, and the project.
+    pub(crate) whole: [u8; 32],
     /// Digest over what is asked, once it was needed.
     pub(crate) request: [u8; 32],
 }
@@ -123,11 +128,13 @@ pub(crate) async fn want_run(
         mode: delivery.hand_over.mode,
         ttl: delivery.ttl,
     });
+    let program = Program { path: command.path.clone(), file: Some(seen.state), script };
     Ok(Want {
         kind: ApprovalKind::Run,
         app: found.map_or_else(|| seen.app.clone(), |found| found.name.clone()),
-        anything: interprets && script.is_none() && found.is_none(),
-        program: Program { path: command.path.clone(), file: Some(seen.state), script },
+        anything: interprets && program.script.is_none() && !found.is_some_and(|found| found.meant),
+        whole: whole(&program, &command.args, &command.project),
+        program,
         verified: false,
         launcher: found.map(|found| (found.launch, found.name.clone(), found.meant)),
         project: command.project.clone(),
@@ -136,6 +143,7 @@ pub(crate) async fn want_run(
         command: Some(card::command(&command.path, &command.args)),
         reason: request.reason.clone(),
         deliveries: deliveries.collect(),
+        usual: request.deliver.is_none() && request.ttl_s.is_none(),
         file,
         request: [0; 32],
     })
@@ -159,6 +167,7 @@ pub(crate) async fn want_token(
         app,
         verified: program.file.is_some(),
         anything,
+        whole: whole(&program, &[], &project),
         program,
         launcher: None,
         in_project: !project.is_empty(),
@@ -167,9 +176,22 @@ pub(crate) async fn want_token(
         command: None,
         reason,
         deliveries: vec![wanted],
+        usual: false,
         file: None,
         request: [0; 32],
     })
+}
+
+/// See [`Want::whole`].
+fn whole(program: &Program, args: &[String], project: &str) -> [u8; 32] {
+    let texts = [Some(program.path.as_str()), program.script.as_deref(), Some(project)];
+    let mut digest = Sha256::new();
+    for text in texts.into_iter().chain(args.iter().map(|arg| Some(arg.as_str()))) {
+        // The length keeps two texts apart, and none from an empty one.
+        digest.update(text.map_or(u64::MAX, |text| text.len() as u64).to_be_bytes());
+        digest.update(text.unwrap_or_default());
+    }
+    digest.finalize().into()
 }
 
 fn outer(role: Role<RunId>) -> Option<RunId> {
@@ -194,7 +216,8 @@ fn caller(asks: ProcessId, cwd: Option<PathBuf>) -> (Program, String, bool, Stri
     let folder = std::fs::read_link(format!("/proc/{}/cwd", asks.pid)).ok();
     let script = folder.filter(|_| interprets).and_then(|folder| program::script(&path, &args, &folder));
     let app = path.rsplit('/').next().unwrap_or("?").to_owned();
-    let project = cwd.map(|cwd| card::project_of(&cwd).display().to_string()).unwrap_or_default();
+    // A folder that a grant cannot name is none.
+    let project = cwd.and_then(|cwd| program::grantable(card::project_of(&cwd))).unwrap_or_default();
     // The number may have been given to another process while its facts were read.
     let same = platform::process(asks.pid).is_ok_and(|process| process.id == asks);
     let anything = interprets && script.is_none();

@@ -611,6 +611,40 @@ fn a_launch_that_an_operator_announced_needs_no_other_grant_once() {
 }
 
 #[test]
+fn those_who_wait_for_one_asker_leave_room_for_others() {
+    let (home, mut operator) = Home::with_vault();
+    home.profile(&mut operator, "q", "");
+    let exe = std::env::current_exe().unwrap();
+    let socket = home.socket();
+    let ask = |profile: &str| json!({"profile": profile, "wait": true});
+    let of = |operator: &mut Connection, profile: &str| {
+        let all = operator.ok("GET", "/v1/approvals", &Value::Null);
+        let open = |card: &&Value| card["state"] == "open" && card["wanted"][0]["profile"] == profile;
+        all.as_array().unwrap().iter().find(open).cloned()
+    };
+    let waiting: Vec<_> =
+        (0..8).map(|_| child(&exe, &socket, "POST", "/v1/token", &ask("p")).spawn().unwrap()).collect();
+    let card = until("the eight", || of(&mut operator, "p").filter(|card| card["merged"] == 8));
+    let refused = child(&exe, &socket, "POST", "/v1/token", &ask("q")).spawn().unwrap();
+    assert_eq!(said(refused).1["code"], "approval.flood");
+    assert_eq!(of(&mut operator, "q"), None, "nobody is asked what nobody waits for");
+
+    // Another shell starts the same client.
+    let own = child(&exe, &socket, "POST", "/v1/token", &ask("q"));
+    let mut other = Command::new("/bin/sh");
+    other.args(["-c", "\"$@\"; :", "sh"]).arg(&exe).args(own.get_args());
+    other.envs(own.get_envs().filter_map(|(name, value)| Some((name, value?)))).current_dir("/");
+    let other = other.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let theirs = until("the card of another", || of(&mut operator, "q"));
+    for card in [card, theirs] {
+        assert_eq!(operator.answer(&card, "deny", &[]).0, 204);
+    }
+    for child in waiting.into_iter().chain([other]) {
+        assert_eq!(said(child).1["code"], "approval.denied");
+    }
+}
+
+#[test]
 fn a_flood_of_different_requests_is_a_few_cards() {
     let (home, mut operator) = Home::with_vault();
     let mut other = home.connect();
@@ -627,4 +661,209 @@ fn a_flood_of_different_requests_is_a_few_cards() {
     assert_eq!(open, 1, "one asker has one card for a profile");
     let asked = operator.ok("GET", "/v1/audit?kind=approval.asked&limit=200", &Value::Null);
     assert!(asked["entries"].as_array().unwrap().len() < 50, "{asked}");
+}
+
+/// The grants that are there after the vault was locked and opened again.
+fn grants_after_a_lock(operator: &mut Connection) -> Vec<Value> {
+    operator.ok("POST", "/v1/vault/lock", &Value::Null);
+    operator.ok("POST", "/v1/vault/unlock", &json!({"proof": {"passphrase": PASSPHRASE}}));
+    operator.ok("GET", "/v1/grants", &Value::Null).as_array().unwrap().clone()
+}
+
+#[test]
+fn no_yes_keeps_the_vault_from_being_opened() {
+    let (home, mut operator) = Home::with_vault();
+    let exe = std::env::current_exe().unwrap();
+    let run = |path: &str, args: Value, project: &str, launcher: Value| {
+        json!({"profiles": ["p"], "variables": [], "launcher": launcher,
+            "command": {"path": path, "args": args, "project": project}})
+    };
+    let mut other = home.connect();
+    for project in ["", "tmp", "../tmp"] {
+        let body = run("/bin/sleep", json!(["0"]), project, Value::Null);
+        assert_eq!(other.refused("POST", "/v1/runs", &body), "request.invalid", "{project:?}");
+    }
+
+    // An interpreter of the requester's own, by a launcher that means another file of that name.
+    let folder = std::fs::canonicalize(&home.folder).unwrap();
+    let (node, folder) = (folder.join("node").display().to_string(), folder.display().to_string());
+    std::os::unix::fs::symlink("/bin/sleep", &node).unwrap();
+    operator.ok(
+        "POST",
+        "/v1/launchers",
+        &json!({"name": "n", "command": ["node"], "folder": folder, "profiles": ["p"], "terminal": false}),
+    );
+    let bare = json!([["POST", "/v1/runs", run(&node, json!([]), &folder, json!("n"))]]);
+    let asked = said(child_of(&exe, &home.socket(), &bare, &[]).current_dir(&folder).spawn().unwrap());
+    assert_eq!(asked.1["code"], "approval.needed", "{}", asked.1);
+    let card = operator.open_card().unwrap();
+    assert_eq!((&card["launcher"], &card["choices"]), (&json!("n"), &json!(["once", "run"])), "{card}");
+    assert_eq!(operator.answer(&card, "project", &[]).1["code"], "request.invalid");
+    assert_eq!(operator.answer(&card, "run", &[]).0, 204);
+    assert_eq!(grants_after_a_lock(&mut operator).len(), 1);
+
+    // Paths that no grant can name.
+    let mut deep = home.folder.clone();
+    while deep.as_os_str().len() <= 2100 {
+        deep.push("d".repeat(200));
+    }
+    std::fs::create_dir_all(&deep).unwrap();
+    std::fs::write(deep.join("x.sh"), ":\n").unwrap();
+    for (asks, choices) in [
+        (json!([["POST", "/v1/token", token("p")]]), json!(["once"])),
+        (json!([["POST", "/v1/runs", run("/bin/sh", json!(["x.sh"]), "/", Value::Null)]]), json!(["once", "run"])),
+    ] {
+        let asked = said(child_of(&exe, &home.socket(), &asks, &[]).current_dir(&deep).spawn().unwrap());
+        assert_eq!(asked.1["code"], "approval.needed", "{}", asked.1);
+        let card = operator.open_card().unwrap();
+        assert_eq!(card["choices"], choices, "{card}");
+        assert_eq!(operator.answer(&card, "once", &[]).0, 204, "{card}");
+    }
+    assert_eq!(grants_after_a_lock(&mut operator).len(), 3);
+}
+
+#[test]
+fn an_announced_launch_is_in_the_form_of_its_profile() {
+    let (home, mut operator) = Home::with_vault();
+    let launcher = json!({"name": "tool", "command": ["/bin/sleep", "0"], "folder": "/", "profiles": ["p"]});
+    operator.ok("POST", "/v1/launchers", &launcher);
+    operator.ok("POST", "/v1/launchers/tool/expect", &json!({"path": "/bin/sleep", "by_operator": true}));
+    let exe = std::env::current_exe().unwrap();
+    let start = |more: &Value| {
+        let mut run = json!({"profiles": ["p"], "variables": [], "launcher": "tool",
+            "command": {"path": "/bin/sleep", "args": ["0"], "project": "/"}});
+        run.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        said(child_of(&exe, &home.socket(), &json!([["POST", "/v1/runs", run]]), &["/bin/sleep", "0"]).spawn().unwrap())
+    };
+    for more in [json!({"deliver": "env"}), json!({"ttl_s": 86_400}), json!({"deliver": "env", "ttl_s": 60})] {
+        let (_, answer) = start(&more);
+        assert_eq!(answer["code"], "approval.needed", "{more}: {answer}");
+    }
+    assert_eq!(start(&json!({})).0, 200, "it is announced still");
+}
+
+#[test]
+fn a_grant_for_a_launcher_is_for_the_file_that_it_starts() {
+    let (home, mut operator) = Home::with_vault();
+    let tool = home.folder.join("tool");
+    // As a package manager has it: another file in the place of the first.
+    let install = || {
+        let fresh = home.folder.join("tool.next");
+        std::fs::copy("/bin/sleep", &fresh).unwrap();
+        std::fs::rename(&fresh, &tool).unwrap();
+    };
+    install();
+    let path = tool.display().to_string();
+    let launcher = json!({"name": "tool", "command": [path, "0"], "folder": "/", "profiles": ["p"]});
+    operator.ok("POST", "/v1/launchers", &launcher);
+    let exe = std::env::current_exe().unwrap();
+    let start = || {
+        let run = json!({"profiles": ["p"], "variables": [], "launcher": "tool",
+            "command": {"path": path, "args": ["0"], "project": "/"}});
+        said(child_of(&exe, &home.socket(), &json!([["POST", "/v1/runs", run]]), &[&path, "0"]).spawn().unwrap())
+    };
+    operator.ok("POST", "/v1/grants", &json!({"profile": "p", "launcher": "tool"}));
+    assert_eq!(start().0, 200);
+    assert_eq!(grants_after_a_lock(&mut operator).len(), 1);
+    assert_eq!(start().0, 200, "the row keeps the file");
+    install();
+    assert_eq!(start().1["code"], "approval.needed", "the program was replaced");
+    let card = operator.open_card().unwrap();
+    assert_eq!(operator.answer(&card, "project", &[]).0, 204);
+    assert_eq!(start().0, 200);
+    install();
+    assert_eq!(start().1["code"], "approval.needed");
+
+    std::fs::remove_file(&tool).unwrap();
+    let grant = json!({"profile": "p", "launcher": "tool"});
+    assert_eq!(operator.refused("POST", "/v1/grants", &grant), "run.not_found", "no file, no grant ahead");
+}
+
+#[test]
+fn a_grant_ahead_names_no_link_to_an_interpreter() {
+    let (home, mut operator) = Home::with_vault();
+    let link = home.folder.join("js");
+    std::os::unix::fs::symlink("/bin/sh", &link).unwrap();
+    for body in [json!({"profile": "p", "program": link}), json!({"profile": "p", "program": link, "script": "/bin/x"})]
+    {
+        assert_eq!(operator.refused("POST", "/v1/grants", &body), "grant.invalid", "{body}");
+    }
+    let tool = home.folder.join("tool");
+    std::os::unix::fs::symlink("/bin/sleep", &tool).unwrap();
+    operator.ok("POST", "/v1/grants", &json!({"profile": "p", "program": tool}));
+}
+
+#[test]
+fn what_a_card_shows_cut_is_told_apart_all_the_same() {
+    let (home, mut operator) = Home::with_vault();
+    let exe = std::env::current_exe().unwrap();
+    let ask = |middle: &str, args: usize| {
+        let mut all = vec![format!("{0}{middle}{0}", "x".repeat(700))];
+        all.resize(args, "y".to_owned());
+        let body =
+            json!({"profiles": ["p"], "variables": [], "command": {"path": "/bin/sleep", "args": all, "project": "/"}});
+        said(child(&exe, &home.socket(), "POST", "/v1/runs", &body).spawn().unwrap())
+    };
+    assert_eq!(ask("harmless", 1).1["code"], "approval.needed");
+    let card = operator.open_card().unwrap();
+    assert_eq!(ask("harmfull", 1).1["code"], "approval.needed");
+    let other = operator.open_card().unwrap();
+    assert_eq!(card["command"], other["command"], "what is shown is the same");
+    assert_ne!(card["id"], other["id"], "and it is another request");
+    assert_ne!(card["digest"], other["digest"]);
+
+    assert_eq!(ask("harmless", 1).1["code"], "approval.needed");
+    let card = operator.open_card().unwrap();
+    assert_eq!(operator.answer(&card, "once", &[]).0, 204);
+    assert_eq!(ask("harmfull", 1).1["code"], "approval.needed");
+    assert_eq!(ask("harmless", 2).1["code"], "approval.needed");
+    assert_eq!(ask("harmless", 1).0, 200);
+}
+
+#[test]
+fn a_run_hears_the_same_of_a_profile_that_exists_and_of_one_that_does_not() {
+    let (home, mut operator) = Home::with_vault();
+    home.profile(&mut operator, "q", "");
+    let fenced =
+        "[issuer]\nkind = \"static\"\nsecret = \"secret:q\"\nprovider = \"anthropic\"\n[fence]\nrequests = 5\n";
+    operator.ok("POST", "/v1/profiles", &json!({"name": "f", "toml": fenced}));
+    operator.ok("POST", "/v1/grants", &json!({"profile": "p"}));
+    let run = |profile: &str, more: Value| {
+        let mut body = json!({"profiles": [profile], "variables": [],
+            "command": {"path": "/bin/sleep", "args": [], "project": "/"}});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!(["POST", "/v1/runs", body])
+    };
+    let file =
+        |text: String| run("p", json!({"profiles": [], "project_file": {"path": "/keyward.toml", "text": text}}));
+    let long = "# a line\n".repeat(70);
+    let mut asks = vec![run("p", json!({}))];
+    for profile in ["q", "zzz"] {
+        asks.push(run(profile, json!({"deliver": "gateway"})));
+        asks.push(run(profile, json!({"launcher": "nope"})));
+        asks.push(file(format!("[run.dev]\nenv = {{ ODD = \"keyward:{profile}\" }}\n")));
+        asks.push(file(format!("{long}[run.dev]\nprofiles = [\"{profile}\"]\n")));
+    }
+    asks.push(run("f", json!({"deliver": "env"})));
+    asks.push(json!(["POST", "/v1/token", token("f")]));
+    asks.push(json!(["POST", "/v1/token", token("zzz")]));
+    asks.push(run("p", json!({"deliver": "gateway"})));
+    let exe = std::env::current_exe().unwrap();
+    let count = asks.len();
+    let mut child = child_of(&exe, &home.socket(), &json!(asks), &["/bin/sleep", "60"]).spawn().unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let answers: Vec<_> = (0..count).map(|_| next(&mut out)).collect();
+    assert_eq!(answers[0].0, 200, "{:?}", answers[0]);
+    for (n, (_, answer)) in answers[1..count - 1].iter().enumerate() {
+        let asked = &asks[n + 1];
+        let long = asked[2]["project_file"]["text"].as_str().is_some_and(|text| text.len() > 200);
+        let code = if long { "project.invalid" } else { "profile.unknown" };
+        assert_eq!((&answer["code"], &answer["causes"]), (&json!(code), &json!([])), "{asked}");
+    }
+    let own = &answers[count - 1].1;
+    assert_ne!(own["code"], "profile.unknown", "what it holds it knows");
+    assert_eq!(own["causes"], json!([]));
+    assert!(operator.open_card().is_none(), "nobody was asked");
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
