@@ -18,6 +18,7 @@ use keyward_core::{Fence, Model, Price, Prices, Usage, Usd, model_name};
 use keyward_diag::{Code, Fault, plain};
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::Value;
 use std::borrow::Cow;
 use std::fmt;
 use tokio::sync::OwnedSemaphorePermit;
@@ -26,6 +27,12 @@ use tokio::sync::OwnedSemaphorePermit;
 const MODEL_MAX_BYTES: usize = 256;
 /// Bytes that are counted as one token, where an answer does not say what it used: fewer than any text has.
 const TOKEN_BYTES: u64 = 4;
+/// Tokens that an answer is counted as which did not say what it used, where the request does not limit it.
+const UNLIMITED_TOKENS: u64 = 8_192;
+/// Parts of the names of header fields by which a request chooses other prices: those of Bedrock
+/// (`X-Amzn-Bedrock-Service-Tier`, `X-Amzn-Bedrock-PerformanceConfig-Latency`) and of Vertex AI
+/// (`X-Vertex-AI-LLM-Request-Type`, `X-Vertex-AI-LLM-Shared-Request-Type`).
+const PRICED_FIELDS: [&str; 3] = ["service-tier", "performanceconfig", "request-type"];
 
 /// The body of a request.
 pub(crate) enum Coming {
@@ -44,7 +51,7 @@ pub(crate) async fn pass<A: Authority>(
     gateway: &Gateway<A>,
     admitted: &Admitted,
     fence: &Fence,
-    (method, target): (&Method, &Target),
+    (method, target, headers): (&Method, &Target, &HeaderMap),
     body: Incoming,
 ) -> Result<(Coming, Option<Box<Meter>>), Fault> {
     let route = admitted.route;
@@ -62,7 +69,7 @@ pub(crate) async fn pass<A: Authority>(
     let (coming, asked) = if of_path.is_some() && fence.usd.is_none() {
         (Coming::Passing(body), Asked::default())
     } else {
-        let (pieces, room) = whole(gateway, body).await?;
+        let (pieces, room) = whole(&gateway.fenced, body).await?;
         let bytes = match (pieces.len(), pieces.front()) {
             (1, Some(piece)) => piece.clone(),
             _ => Bytes::from(pieces.iter().flatten().copied().collect::<Vec<u8>>()),
@@ -81,6 +88,7 @@ pub(crate) async fn pass<A: Authority>(
         None => None,
         Some(_) => {
             asked.countable(target.path().ends_with("/completions"))?;
+            usual_fields(headers)?;
             let price = Prices::built_in().and_then(|prices| prices.find(&route.name, model.name));
             Some(price.ok_or_else(|| {
                 uncounted(format_args!(
@@ -91,7 +99,8 @@ pub(crate) async fn pass<A: Authority>(
         }
     };
     let slot = gateway.authority.fence(admitted.lease, Some(model)).await?;
-    Ok((coming, price.map(|price| Box::new(Meter { price, reader: None, slot }))))
+    let most = asked.most.unwrap_or(UNLIMITED_TOKENS);
+    Ok((coming, price.map(|price| Box::new(Meter { price, most, reader: None, slot }))))
 }
 
 fn uncounted(why: impl fmt::Display) -> Fault {
@@ -112,6 +121,36 @@ struct Asked {
     service_tier: Option<String>,
     speed: Option<String>,
     inference_geo: Option<String>,
+    /// `serviceTier` and `performanceConfig` of Bedrock's Converse, which hold an object each.
+    tiers: Vec<Value>,
+    /// The greatest limit of the answer that it names, in tokens.
+    most: Option<u64>,
+}
+
+/// The object within which Bedrock's Converse, Gemini and Titan limit an answer.
+#[derive(Deserialize)]
+struct Limits {
+    #[serde(rename = "maxTokens", alias = "maxOutputTokens", alias = "max_output_tokens", alias = "maxTokenCount")]
+    most: Option<Value>,
+}
+
+/// A number of tokens; what is no number says nothing.
+fn tokens(value: &Value) -> Option<u64> {
+    value.as_u64().or_else(|| value.as_f64().map(|number| number.ceil() as u64))
+}
+
+/// Whether a service tier, or a speed, has the prices of the list or lower ones.
+fn usual(tier: &str) -> bool {
+    matches!(tier, "auto" | "default" | "flex" | "standard" | "standard_only")
+}
+
+/// No header field chooses other prices.
+fn usual_fields(headers: &HeaderMap) -> Result<(), Fault> {
+    let priced = |name: &str| PRICED_FIELDS.iter().any(|part| name.contains(part));
+    let odd = headers.iter().find(|(name, value)| priced(name.as_str()) && !value.to_str().is_ok_and(usual));
+    odd.map_or(Ok(()), |(name, _)| {
+        Err(uncounted(format_args!("its field `{name}` asks for other prices than the list")))
+    })
 }
 
 #[derive(Deserialize)]
@@ -130,8 +169,13 @@ impl Asked {
         if self.background == Some(true) {
             return Err(uncounted("an answer in the background does not say what it used"));
         }
-        let usual = |tier: &str| matches!(tier, "auto" | "default" | "flex" | "standard" | "standard_only");
-        if self.service_tier.as_deref().is_some_and(|tier| !usual(tier)) {
+        let listed = |tier: &Value| match tier {
+            Value::Null => true,
+            Value::String(tier) => usual(tier),
+            Value::Object(of) => of.values().all(|value| value.as_str().is_some_and(usual)),
+            _ => false,
+        };
+        if self.service_tier.as_deref().is_some_and(|tier| !usual(tier)) || !self.tiers.iter().all(listed) {
             return Err(uncounted("its service tier has other prices than the list"));
         }
         if self.speed.as_deref().is_some_and(|speed| speed != "standard") {
@@ -158,8 +202,27 @@ impl<'de> Deserialize<'de> for Asked {
 
             fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Asked, M::Error> {
                 use serde::de::Error;
-                const KEYS: [&str; 7] =
-                    ["model", "stream", "stream_options", "background", "service_tier", "speed", "inference_geo"];
+                const KEYS: [&str; 19] = [
+                    "model",
+                    "stream",
+                    "stream_options",
+                    "background",
+                    "service_tier",
+                    "speed",
+                    "inference_geo",
+                    "serviceTier",
+                    "performanceConfig",
+                    "max_tokens",
+                    "max_completion_tokens",
+                    "max_output_tokens",
+                    "maxTokens",
+                    "max_tokens_to_sample",
+                    "max_gen_len",
+                    "inferenceConfig",
+                    "generationConfig",
+                    "generation_config",
+                    "textGenerationConfig",
+                ];
                 let (mut asked, mut seen) = (Asked::default(), [false; KEYS.len()]);
                 while let Some(key) = map.next_key::<Cow<'de, str>>()? {
                     let Some(at) = KEYS.iter().position(|known| known.eq_ignore_ascii_case(&key)) else {
@@ -180,7 +243,14 @@ impl<'de> Deserialize<'de> for Asked {
                         "background" => asked.background = map.next_value()?,
                         "service_tier" => asked.service_tier = map.next_value()?,
                         "speed" => asked.speed = map.next_value()?,
-                        _ => asked.inference_geo = map.next_value()?,
+                        "inference_geo" => asked.inference_geo = map.next_value()?,
+                        "serviceTier" | "performanceConfig" => asked.tiers.push(map.next_value()?),
+                        _ if known.ends_with("onfig") => {
+                            let limits: Option<Limits> = map.next_value()?;
+                            let most = limits.and_then(|limits| tokens(&limits.most?));
+                            asked.most = asked.most.max(most);
+                        }
+                        _ => asked.most = asked.most.max(tokens(&map.next_value()?)),
                     }
                 }
                 Ok(asked)
@@ -193,6 +263,8 @@ impl<'de> Deserialize<'de> for Asked {
 /// Counts what a request costs. Gives its place back to the lease when it is dropped.
 pub(crate) struct Meter {
     price: Price,
+    /// Tokens that the answer can have at most, or is taken to have.
+    most: u64,
     reader: Option<Reader>,
     #[expect(dead_code, reason = "it is held, and given back on drop")]
     slot: Slot,
@@ -211,12 +283,14 @@ impl Meter {
         }
     }
 
-    /// What the request has cost: as the answer says, or one token for each four bytes where it does not, or ended before.
+    /// What the request has cost: as the answer says. Where it broke off before it said all, one token for each four bytes of
+    /// it; where it said nothing, or never came, the input by its bytes, and as much output as the request allows, since the
+    /// model may have written it all.
     pub(crate) fn cost(&self, sent: u64, received: u64) -> Usd {
         let found = self.reader.as_ref().map(Reader::found).unwrap_or_default();
         let mut usage = found.usage;
         if !found.any {
-            usage = Usage { input: sent.div_ceil(TOKEN_BYTES), ..usage };
+            usage = Usage { input: sent.div_ceil(TOKEN_BYTES), output: self.most, ..usage };
         }
         if !found.whole {
             usage.output = usage.output.max(received.div_ceil(TOKEN_BYTES));
@@ -277,8 +351,53 @@ mod tests {
             (r#"{"service_tier":null,"speed":null}"#, false, true),
             (r#"{"speed":"fast"}"#, false, false),
             (r#"{"inference_geo":"us"}"#, false, false),
+            (r#"{"serviceTier":{"type":"default"},"performanceConfig":{"latency":"standard"}}"#, false, true),
+            (r#"{"serviceTier":null}"#, false, true),
+            (r#"{"serviceTier":{"type":"priority"}}"#, false, false),
+            (r#"{"serviceTier":"priority"}"#, false, false),
+            (r#"{"serviceTier":["priority"]}"#, false, false),
+            (r#"{"performanceConfig":{"latency":"optimized"}}"#, false, false),
         ] {
             assert_eq!(asked(body).unwrap().countable(of_completions).is_ok(), good, "{body} {of_completions}");
+        }
+    }
+
+    #[test]
+    fn no_header_field_chooses_other_prices() {
+        for (name, value, good) in [
+            ("x-amzn-bedrock-service-tier", "priority", false),
+            ("x-amzn-bedrock-service-tier", "default", true),
+            ("x-amzn-bedrock-service-tier", "default,priority", false),
+            ("x-amzn-bedrock-performanceconfig-latency", "optimized", false),
+            ("x-vertex-ai-llm-shared-request-type", "priority", false),
+            ("x-vertex-ai-llm-request-type", "dedicated", false),
+            ("x-request-id", "priority", true),
+        ] {
+            let field = (hyper::header::HeaderName::from_static(name), value.parse().unwrap());
+            assert_eq!(usual_fields(&HeaderMap::from_iter([field])).is_ok(), good, "{name}: {value}");
+        }
+    }
+
+    #[test]
+    fn the_greatest_limit_that_a_request_names_is_the_one_that_counts() {
+        for (body, most) in [
+            ("{}", None),
+            (r#"{"max_tokens":100}"#, Some(100)),
+            (r#"{"max_tokens":1,"max_completion_tokens":64000}"#, Some(64_000)),
+            (r#"{"max_output_tokens":1e3,"maxTokens":"9"}"#, Some(1_000)),
+            (r#"{"inferenceConfig":{"topP":1,"maxTokens":5}}"#, Some(5)),
+            (r#"{"generationConfig":{"maxOutputTokens":7},"max_tokens":null}"#, Some(7)),
+            (r#"{"generation_config":{"max_output_tokens":8}}"#, Some(8)),
+            (r#"{"max_tokens":-4}"#, Some(0)),
+        ] {
+            assert_eq!(asked(body).unwrap().most, most, "{body}");
+        }
+        for odd in [
+            r#"{"max_tokens":1,"max_tokens":2}"#,
+            r#"{"inferenceConfig":{"maxTokens":1,"maxTokens":9}}"#,
+            r#"{"generationConfig":{"maxOutputTokens":1,"max_output_tokens":9}}"#,
+        ] {
+            assert!(asked(odd).is_err(), "{odd}");
         }
     }
 
@@ -286,7 +405,7 @@ mod tests {
     fn an_answer_that_does_not_say_is_counted_by_its_bytes() {
         let price = Prices::built_in().unwrap().find("anthropic", "claude-sonnet-4-6").unwrap();
         let meter = |events: &str| {
-            let mut meter = Meter { price, reader: None, slot: None };
+            let mut meter = Meter { price, most: 2_000, reader: None, slot: None };
             let kind = (hyper::header::CONTENT_TYPE, "text/event-stream".parse().unwrap());
             meter.head(&HeaderMap::from_iter([kind]));
             meter.data(events.as_bytes());
@@ -296,8 +415,9 @@ mod tests {
         let end = "data: {\"usage\":{\"output_tokens\":10}}\n\n";
         assert_eq!(meter(&format!("{start}{end}")).cost(4_000_000, 4_000_000), Usd(3_000 + 150));
         assert_eq!(meter(start).cost(4_000_000, 4_000), Usd(3_000 + 15_000), "it broke off");
-        assert_eq!(meter("").cost(4_000, 4_000), Usd(3_000 + 15_000));
-        let before = Meter { price, reader: None, slot: None };
-        assert_eq!(before.cost(4_001, 0), Usd(3_003), "no answer came");
+        assert_eq!(meter("").cost(4_000, 4_000), Usd(3_000 + 30_000), "what the request allows");
+        assert_eq!(meter("").cost(4_000, 40_000), Usd(3_000 + 150_000));
+        let before = Meter { price, most: 2_000, reader: None, slot: None };
+        assert_eq!(before.cost(4_001, 0), Usd(3_003 + 30_000), "no answer came");
     }
 }

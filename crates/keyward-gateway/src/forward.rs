@@ -41,7 +41,7 @@ use zeroize::Zeroizing;
 
 /// Longest body that is kept for a second try, in bytes.
 const REPEAT_MAX_BYTES: u64 = 1024 * 1024;
-/// Longest body that is gathered, to be signed or read, in bytes.
+/// Longest body that is gathered, to be signed or read at a fence, in bytes.
 const GATHER_MAX_BYTES: u64 = 32 * 1024 * 1024;
 /// Longest request id that is kept, in bytes.
 const REQUEST_ID_MAX_BYTES: usize = 128;
@@ -178,7 +178,7 @@ async fn pass<A: Authority>(
         Some(fence) => tokio::select! {
             biased;
             ended = &mut cut => return Err(failed(over(ended))),
-            passed = fence::pass(gateway, &admitted, fence, (&parts.method, &target), body) => passed.map_err(denied)?,
+            passed = fence::pass(gateway, &admitted, fence, (&parts.method, &target, &parts.headers), body) => passed.map_err(denied)?,
         },
     };
     let held = gateway.authority.credential(admitted.lease, None).await.map_err(failed)?;
@@ -593,7 +593,7 @@ async fn taken<A: Authority>(
         return Ok((None, Sending::Pieces(VecDeque::new())));
     }
     if signed {
-        let (pieces, room) = whole(gateway, body).await?;
+        let (pieces, room) = whole(&gateway.gathering, body).await?;
         return Ok(gathered(pieces, room));
     }
     let short = body.size_hint().exact().filter(|length| *length <= REPEAT_MAX_BYTES);
@@ -605,12 +605,12 @@ async fn taken<A: Authority>(
     Ok((Some(passed.clone()), Sending::Passing(body, passed)))
 }
 
-/// Reads a body whole, with a share of the room that all such bodies have.
+/// Reads a body whole, with a share of the room in bytes that all such bodies have.
 ///
 /// # Errors
 /// `busy` when there is no room; those of [`gather`].
-pub(crate) async fn whole<A: Authority>(
-    gateway: &Gateway<A>,
+pub(crate) async fn whole(
+    room: &Arc<tokio::sync::Semaphore>,
     body: Incoming,
 ) -> Result<(VecDeque<Bytes>, OwnedSemaphorePermit), Fault> {
     let most = body.size_hint().exact().unwrap_or(GATHER_MAX_BYTES);
@@ -618,7 +618,7 @@ pub(crate) async fn whole<A: Authority>(
         return Err(Fault::new(Code::GatewayBody));
     }
     let full = || Fault::new(Code::Busy).cause("too many large requests are being read");
-    let mut room = share(&gateway.gathering, most).ok_or_else(full)?;
+    let mut room = share(room, most).ok_or_else(full)?;
     let pieces = gather(body, most).await?;
     // It may be held while a person is asked, so what is not needed goes back.
     let length: usize = pieces.iter().map(Bytes::len).sum();

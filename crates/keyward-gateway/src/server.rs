@@ -41,6 +41,8 @@ const PAUSE_TIME: Duration = Duration::from_millis(50);
 const COPIES_MAX_BYTES: usize = 16 * 1024 * 1024;
 /// Bytes of all bodies that are gathered to be signed.
 const GATHERING_MAX_BYTES: usize = 128 * 1024 * 1024;
+/// Bytes of all bodies that are gathered to be read at a fence, where they may wait for a person.
+const FENCED_MAX_BYTES: usize = 64 * 1024 * 1024;
 /// Threads that look for a process at a time.
 const LOOKS_MAX: usize = 4;
 
@@ -52,6 +54,7 @@ pub struct Gateway<A> {
     pub(crate) upstream: Connections,
     pub(crate) copies: Arc<Semaphore>,
     pub(crate) gathering: Arc<Semaphore>,
+    pub(crate) fenced: Arc<Semaphore>,
     monitor: Monitor,
     trees: Arc<Trees>,
     looks: Semaphore,
@@ -78,6 +81,7 @@ impl<A: Authority> Gateway<A> {
             upstream,
             copies: Arc::new(Semaphore::new(COPIES_MAX_BYTES)),
             gathering: Arc::new(Semaphore::new(GATHERING_MAX_BYTES)),
+            fenced: Arc::new(Semaphore::new(FENCED_MAX_BYTES)),
             monitor: Monitor::open()?,
             trees: Arc::new(Trees::default()),
             looks: Semaphore::new(LOOKS_MAX),

@@ -95,18 +95,38 @@ async fn a_stream_is_counted_as_it_passes_and_an_error_costs_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_goes_away_early_is_counted_by_the_bytes() {
-    let (server, port) = Server::new().await;
-    let bench = bench(port, "anthropic", fence(&[], Some(1_000_000))).await;
-    let fields = json_of(HELLO);
-    let mut client = bench.client().await;
-    client.send(bench.request("POST /v1/messages", &[&fields[0], &fields[1]], HELLO)).await;
-    let mut upstream = server.accept().await;
-    upstream.message().await.unwrap();
-    drop(client);
-    let (_, end) = bench.fake.used().await;
-    let tokens = (HELLO.len() as u64).div_ceil(4);
-    assert_eq!((end.status, end.usd), (0, Some(Usd(tokens * 3))));
+async fn who_goes_away_early_is_counted_as_if_the_model_had_written_all_that_it_may() {
+    let limited = r#"{"model":"claude-sonnet-4-6","messages":[],"max_tokens":100}"#;
+    for (body, most) in [(HELLO, 8_192), (limited, 100)] {
+        let (server, port) = Server::new().await;
+        let bench = bench(port, "anthropic", fence(&[], Some(1_000_000))).await;
+        let fields = json_of(body);
+        let mut client = bench.client().await;
+        client.send(bench.request("POST /v1/messages", &[&fields[0], &fields[1]], body)).await;
+        let mut upstream = server.accept().await;
+        upstream.message().await.unwrap();
+        drop(client);
+        let (_, end) = bench.fake.used().await;
+        let tokens = (body.len() as u64).div_ceil(4);
+        assert_eq!((end.status, end.usd), (0, Some(Usd(tokens * 3 + most * 15))));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_header_field_that_asks_for_another_tier_goes_nowhere_where_money_is_counted() {
+    let path = "POST /model/us.anthropic.claude-haiku-4-5-v1%3A0/invoke";
+    for (usd, status) in [(Some(1_000_000), 400), (None, 200)] {
+        let (server, port) = Server::new().await;
+        let bench = bench(port, "bedrock", fence(&["*"], usd)).await;
+        let mut came = server.answering(answer("application/json", "{}"));
+        let fields = json_of("{}");
+        let reply = bench.ask(path, &[&fields[0], &fields[1], "X-Amzn-Bedrock-Service-Tier: priority"], "{}").await;
+        assert_eq!((reply.status(), reply.text().contains("service-tier")), (status, usd.is_some()), "{reply:?}");
+        match usd {
+            Some(_) => assert!(came.try_recv().is_err(), "it goes nowhere"),
+            None => drop(came.recv().await.unwrap()),
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -133,6 +153,33 @@ async fn a_request_waits_at_its_fence_and_no_byte_of_it_leaves() {
     assert!(refused.text().contains("permission_error") && refused.text().contains("fence.reached: "), "{refused:?}");
     assert!(refused.text().contains("1000 requests so far") && refused.text().contains("keyward approvals"));
     assert!(came.try_recv().is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_that_wait_at_fences_take_no_room_of_signed_ones() {
+    let (server, port) = Server::new().await;
+    let bench = bench(port, "anthropic", fence(&[], Some(1_000_000))).await;
+    let mut came = server.answering(answer("application/json", SAID));
+    let mut waiting = tokio::task::JoinSet::new();
+    for _ in 0..5 {
+        let mut client = bench.client().await;
+        client.send(bench.request("POST /v1/messages", &["Content-Length: 33554432"], "")).await;
+        waiting.spawn(async move { client.message().await.unwrap() });
+    }
+    for _ in 0..3 {
+        let refused = timeout(LONG, waiting.join_next()).await.unwrap().unwrap().unwrap();
+        assert!(refused.status() == 503 && refused.text().contains("too many large requests"), "{refused:?}");
+    }
+    if let Ok(admitted) = &mut *bench.fake.admitted.lock().unwrap() {
+        admitted.fence = None;
+        admitted.placement = Placement::SigV4 { service: "bedrock".into(), region: "eu-west-1".into() };
+        admitted.route = Route::find("bedrock").unwrap();
+    }
+    *bench.fake.credential.lock().unwrap() = Some(br#"{"AccessKeyId":"AKID","SecretAccessKey":"s"}"#.to_vec());
+    let field = "Transfer-Encoding: chunked";
+    let signed = bench.ask("POST /model/us.anthropic.x-v1:0/invoke", &[field], "3\r\nabc\r\n0\r\n\r\n").await;
+    assert_eq!(signed.status(), 200, "{signed:?}");
+    assert_eq!(came.recv().await.unwrap().text(), "abc");
 }
 
 #[tokio::test(flavor = "multi_thread")]
