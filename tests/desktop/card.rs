@@ -56,15 +56,17 @@ fn granted(home: &Home) -> bool {
     home.audit_kinds().iter().any(|k| k == "credential.delivered" || k == "grant.added")
 }
 
-/// Presses a key on the card, whose page may still be on its way, until the window is gone.
+/// Presses a key on the card, whose page may still be on its way, until the window is gone. Where the main window is open, it
+/// may have taken the keyboard back while it painted.
 #[track_caller]
 fn press_until_gone(stage: &Stage, key: &str) {
     wait_for("the end of the card", || {
-        let over = stage.display.windows(&stage.home, CARD).is_empty();
-        if !over {
+        let card = stage.display.windows(&stage.home, CARD).into_iter().next();
+        if let Some(card) = &card {
+            stage.display.turn_to(&stage.home, card);
             stage.display.press(&stage.home, key);
         }
-        over
+        card.is_none()
     });
 }
 

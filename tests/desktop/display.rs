@@ -67,6 +67,11 @@ impl Display {
         id
     }
 
+    /// Gives a window the keyboard, which may be gone by then.
+    pub(crate) fn turn_to(&self, home: &Home, id: &str) {
+        self.xdotool(home, &["windowactivate", id]);
+    }
+
     /// Types into the window that has the keyboard.
     #[track_caller]
     pub(crate) fn write(&self, home: &Home, text: &str) {
