@@ -101,6 +101,15 @@ fn a_backup_from_before_a_rekey_opens_with_the_passphrase_of_its_time() {
 }
 
 #[test]
+fn a_backup_that_could_not_be_written_is_told_as_failed_in_the_log() {
+    let home = Home::with_vault();
+    home.keyward(&["vault", "backup", &home.root.join("nowhere/copy").display().to_string()]).exits(1);
+    let told = home.audit().into_iter().filter(|entry| entry["kind"] == "vault.backed_up");
+    let outcomes: Vec<String> = told.map(|entry| entry["outcome"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(outcomes, ["ok", "failed"]);
+}
+
+#[test]
 fn a_damaged_backup_restores_nothing() {
     let home = with_profile("s3cret");
     let file = backup(&home, "backup");

@@ -1,6 +1,6 @@
 //! Making, opening, closing and keeping the vault.
 
-use crate::broker::{Broker, KeyringAnchor, Open, State, Vault, entry, entry_of, facts};
+use crate::broker::{Broker, KeyringAnchor, Open, State, Vault, entry, entry_of, facts, failed};
 use crate::keyring;
 use crate::peer::Peer;
 use crate::platform::{self, now};
@@ -612,7 +612,14 @@ impl Broker {
             open.commit(self, Vec::new(), vec![draft]).await?;
             Arc::clone(&open.store)
         };
-        store.backup(&slots, &path).await.map_err(|e| e.fault())
+        let Err(e) = store.backup(&slots, &path).await else { return Ok(()) };
+        let fault = e.fault();
+        let draft = failed(Kind::VaultBackedUp, now(), &fault).peer(facts(peer));
+        let draft = draft.detail("file", path.display().to_string());
+        if let Some(open) = self.state().await.open() {
+            open.commit(self, Vec::new(), vec![draft]).await?;
+        }
+        Err(fault)
     }
 
     /// Puts a backup in place and opens it.

@@ -62,10 +62,12 @@ pub(crate) fn text(card: &ApprovalMsg) -> String {
 fn credential(wanted: &WantedMsg) -> Vec<(&'static str, String)> {
     let reach = if wanted.reach.is_empty() { String::new() } else { format!(": {}", wanted.reach.join("; ")) };
     let delivery = wanted.delivery.word();
+    // What a run holds already has its time.
+    let time = if wanted.ttl_s > 0 { format!(", at most {}", time::words(wanted.ttl_s)) } else { String::new() };
     let before = format!("allowed {}, denied {}", times(wanted.allowed_before), times(wanted.denied_before));
     let mut lines = vec![
         ("credential", format!("{} ({}){reach}", wanted.profile, wanted.issuer)),
-        ("  delivery", format!("{delivery}, at most {}: {}", time::words(wanted.ttl_s), wanted.gives_away)),
+        ("  delivery", format!("{delivery}{time}: {}", wanted.gives_away)),
         ("  before", before),
     ];
     if wanted.confirm {

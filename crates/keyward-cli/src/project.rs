@@ -22,6 +22,9 @@ const FILE: &str = "keyward.toml";
 /// Longest file, in bytes.
 const FILE_MAX_BYTES: u64 = 16 * 1024;
 
+/// What the file may hold beside comments.
+const KEYS: [&str; 2] = ["default", "run"];
+
 /// What a reference to a profile begins with.
 const REFERENCE: &str = "keyward:";
 
@@ -48,7 +51,7 @@ impl Project {
         let invalid = |cause: String| Fault::new(Code::ProjectInvalid).cause(&shown).cause(cause);
         let text = read(folder)?.ok_or_else(|| {
             Fault::new(Code::ProjectInvalid)
-                .cause(format!("there is no {shown}, so nothing is named `{}`", plain(name, 64)))
+                .cause(format!("there is no {shown}, so nothing is named `{}`; it lies where `.git` is, or in the working folder where no folder above has one", plain(name, 64)))
                 .help(format!("to run a program of that name: `keyward run -- {}`", plain(name, 64)))
         })?;
         let file: Table = toml::from_str(&text).map_err(|e| {
@@ -57,9 +60,26 @@ impl Project {
         })?;
         if section(&file, name).is_none() {
             let names: Vec<String> = sections(&file).map(|name| plain(name, 64)).collect();
-            let cause = format!("there is no [run.{}]; there are: {}", plain(name, 64), names.join(", "));
+            let there = match names.is_empty() {
+                true => "the file names no run".to_owned(),
+                false => format!("there are: {}", names.join(", ")),
+            };
+            let cause = format!("there is no [run.{}]; {there}", plain(name, 64));
+            if let Some(other) = file.keys().find(|key| !KEYS.contains(&key.as_str())) {
+                return Err(invalid(format!("{} is not known; known are {}", plain(other, 64), KEYS.join(" and "))));
+            }
             let help = format!("to run a program of that name: `keyward run -- {}`", plain(name, 64));
             return Err(invalid(cause).help(help));
+        }
+        let wrong = |(key, value): (&String, &Value)| match key.as_str() {
+            "command" => {
+                (!value.is_array()).then(|| "command is a list of texts: [\"npm\", \"run\", \"dev\"]".to_owned())
+            }
+            "profiles" | "env" => None,
+            other => Some(format!("{} is not known; known are profiles, env and command", plain(other, 64))),
+        };
+        if let Some(wrong) = section(&file, name).and_then(|section| section.iter().find_map(wrong)) {
+            return Err(invalid(format!("[run.{}]: {wrong}", plain(name, 64))));
         }
         Self::of(folder, text, &file, Some(name))
     }
