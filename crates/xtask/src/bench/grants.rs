@@ -24,7 +24,8 @@ pub(super) fn row(home: &Home) -> Result<Row, String> {
     let mut made = vec![operator.grant(&json!({"profile": "bench", "for_s": 3600}))?];
     let few = requester.tokens()?;
     for n in 0..GRANTS {
-        let project = format!("/srv/project-{n}");
+        let project = home.root.join(format!("projects/{n}"));
+        std::fs::create_dir_all(&project).map_err(|e| format!("{}: {e}", project.display()))?;
         made.push(operator.grant(&json!({"profile": "bench", "for_s": 3600, "project": project}))?);
         interrupted()?;
     }
