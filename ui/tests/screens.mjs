@@ -225,10 +225,10 @@ async function furnish() {
   await home.keyward(['secret', 'set', 'pg-prod'], { input: SECRETS['pg-prod'] });
   await home.profile('pg-prod', '[issuer]\nkind = "static"\nsecret = "secret:pg-prod"\n[delivery]\nmode = "env"\nenv = { DATABASE_URL = "token" }\n[limits]\nmax_ttl = "8h"\n');
   for (const name of ['shop', 'web', 'infra']) await home.folder(name);
-  for (let i = 0; i < 6; i++) await past(['-p', 'pg-prod', '--', 'terraform', '0.1'], 'infra');
-  for (let i = 0; i < 2; i++) await past(['-p', 'claude-api', '--', 'aider', '-c', 'sleep 0.1; exit 1'], 'web');
+  for (let i = 0; i < 6; i++) await past(['-p', 'pg-prod', '--', 'terraform', '0.5'], 'infra');
+  for (let i = 0; i < 2; i++) await past(['-p', 'claude-api', '--', 'aider', '-c', 'sleep 0.5; exit 1'], 'web');
   await assert.rejects(home.keyward(['unlock', '--passphrase-stdin'], { input: 'a wrong passphrase for it' }));
-  await past(['-p', 'pg-prod', '--', 'codex', '0.1'], 'shop');
+  await past(['-p', 'pg-prod', '--', 'codex', '0.5'], 'shop');
   await home.keyward(['launcher', 'add', 'Claude Code', '-p', 'claude-api', '-p', 'github', '--terminal', '--folder', join(home.home, 'web'), '--', 'claude', '--model', 'opus']);
   await home.keyward(['launcher', 'add', 'Codex in shop', '-p', 'pg-prod', '--no-terminal', '--folder', join(home.home, 'shop'), '--', 'codex', '600']);
   for (const [folder, app, args] of [
@@ -248,7 +248,10 @@ async function furnish() {
   assert.deepEqual(refused, ['gateway.not_allowed']);
 }
 
-/** Runs a program to its end, and waits until the log tells of it, so that the next one comes after it. */
+/**
+ * Runs a program to its end, and waits until the log tells of it, so that the next one comes after it. A program lives long enough
+ * for the broker to look at it, since an entry of one that was never seen reads otherwise.
+ */
 async function past(args, folder) {
   const ended = async () => (await home.json('audit', 'list', '--kind', 'run.ended')).length;
   const before = await ended();
@@ -392,7 +395,7 @@ test('what nobody has granted', async (t) => {
   });
   await t.test('the keyboard alone allows, without the passphrase where it was proven lately', DEED, async () => {
     const before = (await home.asked()).asked.length;
-    asking = [home.ask(['-p', 'pg-prod', '--', 'true'], 'infra')];
+    asking = [home.ask(['-p', 'pg-prod', '--', 'deploy', '0.5'], 'infra')];
     const { id } = await open();
     await other.card(id);
     await awake();

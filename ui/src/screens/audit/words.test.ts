@@ -36,6 +36,13 @@ describe('the table of kinds', () => {
     expect(title(kind)).not.toBe(kind);
   });
 
+  it('says why a program was not verified as the broker does', () => {
+    const started = (detail: Record<string, unknown>) => plain(say(entry('run.started', { app: { name: 'true' }, detail })));
+    const why = 'the program could not be read after exec';
+    expect(started({ unverified: why })).toContain(`started, unverified: ${why}`);
+    expect(started({})).not.toContain('unverified');
+  });
+
   it.each(named('Kind'))('says %s in a sentence, whatever its fields hold', (kind) => {
     const hostile = ['', 0, -1, 1e300, true, null, [], [1, null, {}], {}, '\u202e<b>'];
     for (const value of hostile) {

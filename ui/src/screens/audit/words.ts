@@ -24,6 +24,9 @@ const detail = (e: Entry, field: string): string | undefined => text(e.detail[fi
 /** ` · ` and a name, where there is one. */
 const also = (value: string | undefined): Part[] => (value ? [' · ', { name: value }] : []);
 
+/** Why the broker does not vouch for the program, in its own words: it ended before a look, or is another than was named. */
+const unverified = (why: string | undefined): Part[] => (why ? [`, unverified: ${why}`] : []);
+
 /** ` · ` and the project folder. */
 const where = (e: Entry): Part[] => (e.project ? [' · ', { path: e.project }] : []);
 
@@ -205,7 +208,7 @@ export const WORDS: Readonly<Record<string, Words>> = {
   },
   'run.started': {
     title: 'Run started',
-    say: (e) => [app(e), ' started', ...(detail(e, 'unverified') ? [' but is not the program that was named'] : []), ...where(e)],
+    say: (e) => [app(e), ' started', ...unverified(detail(e, 'unverified')), ...where(e)],
   },
   'run.ended': { title: 'Run ended', say: (e) => [app(e), ...ending(e), ...after(e), ...where(e)] },
   'run.unwatched': { title: 'Run not watched', say: (e) => [app(e), ' cannot be watched any longer', ...where(e)] },
