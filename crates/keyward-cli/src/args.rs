@@ -3,7 +3,7 @@
 //! Help, completions and manual pages are made from the one definition here and in the modules of the commands. Never
 //! repeats a stray word of the command line in an error, since it may be a secret that was typed in the wrong place.
 
-use crate::command::Command;
+use crate::command::{Command, run};
 use crate::out;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser};
@@ -17,22 +17,36 @@ use std::ffi::OsString;
 #[derive(Debug, Parser)]
 #[command(name = "keyward", version, disable_help_subcommand = true)]
 struct Cli {
-    /// Report in JSON, errors included
-    #[arg(long, global = true, display_order = 900)]
-    json: bool,
-    /// Never prompt, not even in a terminal
-    #[arg(long, global = true, display_order = 901)]
-    no_input: bool,
+    #[command(flatten)]
+    context: Context,
     #[command(subcommand)]
     command: Command,
 }
 
+/// `keyward run` alone. Building the definition of all commands takes longer than the rest of this process does, and every run
+/// would wait for it.
+#[derive(Debug, Parser)]
+#[command(name = "keyward", disable_help_subcommand = true)]
+struct Lean {
+    #[command(flatten)]
+    context: Context,
+    #[command(subcommand)]
+    command: Starting,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Starting {
+    Run(run::Args),
+}
+
 /// What all commands obey.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, clap::Args)]
 pub(crate) struct Context {
-    /// Report in JSON.
+    /// Report in JSON, errors included
+    #[arg(long, global = true, display_order = 900)]
     pub(crate) json: bool,
-    /// Never prompt.
+    /// Never prompt, not even in a terminal
+    #[arg(long, global = true, display_order = 901)]
     pub(crate) no_input: bool,
 }
 
@@ -43,9 +57,15 @@ pub(crate) fn definition() -> clap::Command {
 
 /// Reads the command line. Prints help, the version or an error by itself and gives the exit code instead.
 pub(crate) fn parse(args: Vec<OsString>) -> Result<(Context, Command), u8> {
+    // What is wrong with it, and its help, come from the whole definition.
+    if args.get(1).is_some_and(|word| word == "run")
+        && let Ok(Lean { context, command: Starting::Run(run) }) = Lean::try_parse_from(&args)
+    {
+        return Ok((context, Command::Run(run)));
+    }
     let json = args.iter().skip(1).take_while(|a| *a != "--").any(|a| a == "--json");
     match Cli::try_parse_from(&args) {
-        Ok(cli) => Ok((Context { json: cli.json, no_input: cli.no_input }, cli.command)),
+        Ok(cli) => Ok((cli.context, cli.command)),
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
             let printed = out::text(&error.to_string());
             Err(printed.map_or_else(|stop| out::stop(stop, json), |()| 0))

@@ -15,7 +15,7 @@ mod man;
 mod profile;
 mod ps;
 mod revoke;
-mod run;
+pub(crate) mod run;
 mod secret;
 mod setup;
 mod status;
