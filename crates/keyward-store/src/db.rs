@@ -39,7 +39,25 @@ pub(crate) async fn connect(path: &Path, key: &Key32) -> Result<SqliteConnection
     )
     .await?;
     probe(&mut conn).await?;
+    #[cfg(feature = "fault-points")]
+    points(&mut conn).await?;
     Ok(conn)
+}
+
+/// The points inside of a transaction: when an entry of the log was written, and when all was but is not committed.
+#[cfg(feature = "fault-points")]
+async fn points(conn: &mut SqliteConnection) -> Result<(), StoreError> {
+    let mut handle = conn.lock_handle().await?;
+    handle.set_update_hook(|row| {
+        if row.table == "audit" {
+            crate::fault::fault("commit.mid");
+        }
+    });
+    handle.set_commit_hook(|| {
+        crate::fault::fault("commit.entries");
+        true
+    });
+    Ok(())
 }
 
 /// Whether a file opens under this key. Leaves no file behind and changes nothing.
