@@ -2,9 +2,12 @@
 
 use keyward_core::FileState;
 use keyward_diag::{Code, Fault};
-use std::fs::Metadata;
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use std::fs::{File, Metadata};
+use std::io::Read;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Longest path of a script and of a project, in bytes.
 const PATH_MAX_BYTES: usize = 2048;
@@ -45,44 +48,74 @@ pub(crate) fn grantable(path: &Path) -> Option<String> {
     path.to_str().filter(|path| path.len() <= PATH_MAX_BYTES).map(str::to_owned)
 }
 
-/// Looks at a program before it gets a credential.
+/// Looks at a program before it gets a credential. Waits as long as its file system does.
 ///
 /// # Errors
 /// [`Code::RunNotFound`]; [`Code::RunPrivileged`] when it runs with rights of another user, another group or file
 /// capabilities and `allow_privileged` is not set: such a program does what its owner says, not what the user says.
 pub(crate) fn look(path: &str, allow_privileged: bool) -> Result<Program, Fault> {
-    let absolute = Path::new(path);
-    if !absolute.is_absolute() {
+    let (file, data) = open(path, ResolveFlags::empty())?;
+    look_at(path, &file, &data, &head(&file).unwrap_or_default(), allow_privileged)
+}
+
+/// As [`look`], where that waits for nobody: the kernel has the path in its memory and the file lies on a disk of this machine.
+/// `None` of any other program, and of a script, whose interpreter may lie elsewhere.
+pub(crate) fn look_at_once(path: &str, allow_privileged: bool) -> Option<Result<Program, Fault>> {
+    let (file, data) = open(path, ResolveFlags::CACHED).ok()?;
+    // File systems without a device of their own have the major number 0: those of the network and of other processes too.
+    if rustix::fs::major(data.dev()) == 0 {
+        return None;
+    }
+    let head = head(&file).unwrap_or_default();
+    (!head.starts_with(b"#!")).then(|| look_at(path, &file, &data, &head, allow_privileged))
+}
+
+/// The file itself, whatever its name comes to mean afterwards; never opened for reading before it is known to be a file.
+fn open(path: &str, resolve: ResolveFlags) -> Result<(File, Metadata), Fault> {
+    if !path.starts_with('/') {
         return Err(Fault::new(Code::RequestInvalid).cause("the path of the program is not absolute"));
     }
-    let file = std::fs::metadata(absolute).map_err(|e| Fault::new(Code::RunNotFound).cause(format!("{path}: {e}")))?;
-    if !file.is_file() {
+    let not_found = |e: std::io::Error| Fault::new(Code::RunNotFound).cause(format!("{path}: {e}"));
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let file = rustix::fs::openat2(CWD, path, flags, Mode::empty(), resolve).map_err(|e| not_found(e.into()))?;
+    let file = File::from(file);
+    let data = file.metadata().map_err(not_found)?;
+    if !data.is_file() {
         return Err(Fault::new(Code::RunNotExecutable).cause(format!("{path} is not a file")));
     }
-    let head = head(absolute).unwrap_or_default();
-    let interpreter = interpreter(&head);
+    Ok((file, data))
+}
+
+fn look_at(path: &str, file: &File, data: &Metadata, head: &[u8], allow_privileged: bool) -> Result<Program, Fault> {
+    let absolute = Path::new(path);
+    let interpreter = interpreter(head);
     if !allow_privileged {
-        refuse_privileged(absolute, &file)?;
+        refuse_privileged(absolute, data, &by_descriptor(file))?;
         if let Some((inner, data)) = &interpreter {
-            refuse_privileged(Path::new(inner), data)?;
+            refuse_privileged(Path::new(inner), data, Path::new(inner))?;
         }
     }
     let app = absolute.file_name().map_or_else(|| path.to_owned(), |n| n.to_string_lossy().into_owned());
     let executable = match (&interpreter, head.starts_with(b"#!")) {
         (Some((_, data)), _) => Some((data.dev(), data.ino())),
         (None, true) => None,
-        (None, false) => Some((file.dev(), file.ino())),
+        (None, false) => Some((data.dev(), data.ino())),
     };
-    Ok(Program { app, executable, file: (file.dev(), file.ino()), state: state(&file) })
+    Ok(Program { app, executable, file: (data.dev(), data.ino()), state: state(data) })
 }
 
-fn refuse_privileged(path: &Path, file: &Metadata) -> Result<(), Fault> {
+/// The path that names what a descriptor stands for, whatever its own name is by then (proc_pid_fd(5)).
+fn by_descriptor(file: &File) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
+}
+
+fn refuse_privileged(path: &Path, file: &Metadata, at: &Path) -> Result<(), Fault> {
     let mode = file.mode();
     let why = if mode & 0o4000 != 0 {
         Some("is setuid")
     } else if mode & 0o2000 != 0 && mode & 0o010 != 0 {
         Some("is setgid")
-    } else if rustix::fs::getxattr(path, c"security.capability", &mut [0_u8; 64]).is_ok() {
+    } else if rustix::fs::getxattr(at, c"security.capability", &mut [0_u8; 64]).is_ok() {
         Some("has file capabilities")
     } else {
         None
@@ -93,14 +126,9 @@ fn refuse_privileged(path: &Path, file: &Metadata) -> Result<(), Fault> {
     }
 }
 
-fn head(path: &Path) -> Option<Vec<u8>> {
-    use std::io::Read;
+fn head(file: &File) -> Option<Vec<u8>> {
     let mut head = Vec::with_capacity(256);
-    // The file may have become a pipe meanwhile, which must not hold the broker up.
-    let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
-    let mut open = std::fs::OpenOptions::new();
-    std::os::unix::fs::OpenOptionsExt::custom_flags(open.read(true), flags.bits().cast_signed());
-    open.open(path).ok()?.take(256).read_to_end(&mut head).ok()?;
+    File::open(by_descriptor(file)).ok()?.take(256).read_to_end(&mut head).ok()?;
     Some(head)
 }
 
@@ -146,6 +174,14 @@ mod tests {
         assert_eq!(look(&path("envscript"), false).unwrap().executable, None);
         assert_eq!(look(&path("absent"), false).unwrap_err().code, Code::RunNotFound);
         assert_eq!(look("plain", false).unwrap_err().code, Code::RequestInvalid);
+        assert_eq!(look("/dev/null", false).unwrap_err().code, Code::RunNotExecutable);
+        for (name, at_once) in [("plain", true), ("suid", true), ("script", false), ("absent", false)] {
+            let Some(looked) = look_at_once(&path(name), false) else { continue };
+            assert!(at_once, "{name} may lie elsewhere");
+            let known = look(&path(name), false);
+            assert_eq!(looked.map_err(|f| f.code).ok().map(|p| p.state), known.ok().map(|p| p.state), "{name}");
+        }
+        assert!(look_at_once("/proc/self/status", false).is_none(), "another process may have to answer for it");
         std::fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -1538,9 +1538,12 @@ fn names_run(run: &Run, target: &str) -> bool {
     id == target || (target.len() >= 6 && id.ends_with(target))
 }
 
-/// Looks at the program outside of the runtime's thread, since its file system may not answer.
+/// Looks at the program; outside of the runtime's thread where its file system may not answer.
 async fn look(request: &RunRequest) -> Result<program::Program, Fault> {
     let (path, allow) = (request.command.path.clone(), request.allow_privileged);
+    if let Some(looked) = program::look_at_once(&path, allow) {
+        return looked;
+    }
     let looked = tokio::task::spawn_blocking(move || program::look(&path, allow));
     match tokio::time::timeout(LOOK, looked).await {
         Ok(Ok(program)) => program,

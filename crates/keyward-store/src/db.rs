@@ -28,6 +28,7 @@ const SCHEMA: &[(i64, &str, &str)] = &[
     (3, "launcher", include_str!("../../../migrations/0003_launcher.sql")),
     (4, "archive", include_str!("../../../migrations/0004_archive.sql")),
     (5, "grant", include_str!("../../../migrations/0005_grant.sql")),
+    (6, "run", include_str!("../../../migrations/0006_run.sql")),
 ];
 
 /// Opens an existing, perhaps empty, file for writing.
