@@ -14,6 +14,7 @@ mod log;
 mod prompt;
 mod theme;
 mod tray;
+mod warm;
 mod window;
 
 use keyward_api::place::Places;
@@ -128,6 +129,7 @@ fn run(places: Places, instance: &instance::Instance, hidden: bool) -> Result<Ex
     let second = handle.clone();
     instance.serve(move || window::open(&second, None))?;
     around(&desk, acts, colours)?;
+    warm::start(&handle);
     let code = app.run_return(|_, event| match event {
         // The last window was closed: the tray stays.
         RunEvent::ExitRequested { code: None, api, .. } => api.prevent_exit(),

@@ -206,6 +206,44 @@ fn a_card_that_is_over_closes_and_one_that_was_closed_unanswered_waits_in_the_tr
     stage.display.gone(home, CARD);
 }
 
+/// Processes of WebKit below this one.
+fn of_webkit(pid: i32) -> usize {
+    let below = |entry: std::fs::DirEntry| {
+        let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+        let (name, rest) = stat.split_once('(')?.1.rsplit_once(')')?;
+        let mut fields = rest.split_ascii_whitespace();
+        let (state, parent) = (fields.next()?, fields.next()?);
+        Some(name.starts_with("WebKit") && state != "Z" && parent == pid.to_string())
+    };
+    std::fs::read_dir("/proc").unwrap().flatten().filter_map(below).filter(|is| *is).count()
+}
+
+#[test]
+fn without_a_window_the_first_card_was_prepared_unseen_and_nothing_of_that_stays() {
+    let stage = Stage::with_vault();
+    let home = &stage.home;
+    home.static_profile("pg", "kw-secret-99", "DATABASE_URL");
+    let desktop = stage.desktop(&["--hidden"]);
+    let mut seen = false;
+    wait_for("a view that nobody sees", || {
+        seen |= !stage.display.windows(home, "(?i)keyward|approval").is_empty();
+        of_webkit(desktop.pid()) > 0
+    });
+    wait_for("its end", || {
+        seen |= !stage.display.windows(home, "(?i)keyward|approval").is_empty();
+        of_webkit(desktop.pid()) == 0
+    });
+    assert!(!seen, "no window was shown");
+    let before = active(&stage);
+    let mut stranger = Stranger::new(home);
+    let asking = stranger.asks();
+    wait_for("the card", || !stage.display.windows(home, CARD).is_empty());
+    assert_eq!(active(&stage), before, "the keyboard stays where it is");
+    press_until_gone(&stage, "Escape");
+    assert_eq!(stranger.ended(asking), 125, "{}", stranger.said());
+    assert!(!granted(home));
+}
+
 #[test]
 fn what_comes_over_the_bus_opens_windows_at_most() {
     let stage = Stage::with_vault();

@@ -63,6 +63,7 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("ring", &["keyward-issuer"]),
     ("tauri", &["keyward-desktop"]),
     ("gtk", &["keyward-desktop"]),
+    ("webkit2gtk", &["keyward-desktop"]),
     ("ksni", &["keyward-desktop"]),
     ("notify-rust", &["keyward-desktop"]),
     (

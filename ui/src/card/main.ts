@@ -2,6 +2,7 @@
 
 import '#ui/language';
 import '#ui/tokens.css';
+import './fonts.css';
 import '#ui/base.css';
 import { mount } from 'svelte';
 import Card from './Card.svelte';

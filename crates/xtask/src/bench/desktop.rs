@@ -161,10 +161,10 @@ fn cards(home: &Home, screen: &Xvfb, program: &Path, rounds: &Rounds) -> Result<
     let took = median(&mut times);
     Ok(Row {
         what: format!("desktop: card on screen after the request, no window before it, median of {count}"),
-        target: "≤ 300 ms",
+        target: "≤ 300 ms, the first one too",
         measured: format!("{took:.0} ms (the first {first:.0}, longest {worst:.0})"),
         floor: "–".into(),
-        met: took <= 300.0,
+        met: took.max(first) <= 300.0,
     })
 }
 
