@@ -119,6 +119,20 @@ fn possible(profile: &Profile, takes: Option<&Takes>) -> Vec<DeliveryMode> {
     order.iter().copied().chain(rest).filter(works).collect()
 }
 
+/// Checks that a profile can be delivered to a program by `weakest` or something stronger. `program` is a path or the name of a
+/// file; empty for any program.
+///
+/// # Errors
+/// [`Code::DeliveryImpossible`], with what the program can take.
+pub fn deliverable(profile: &Profile, tools: &Tools, program: &str, weakest: DeliveryMode) -> Result<(), Fault> {
+    let takes = takes(profile, tools, program);
+    let possible = possible(profile, takes);
+    match possible.iter().any(|mode| *mode >= weakest) {
+        true => Ok(()),
+        false => Err(impossible(profile, takes, program, Some(weakest), &possible)),
+    }
+}
+
 /// Chooses the delivery: the caller's, else the profile's, else the first that works.
 fn choose(
     profile: &Profile,
@@ -146,11 +160,14 @@ fn impossible(
     wanted: Option<DeliveryMode>,
     possible: &[DeliveryMode],
 ) -> Fault {
-    let program = keyward_diag::plain(program.rsplit('/').next().unwrap_or(program), 64);
+    let program = match program.rsplit('/').next().unwrap_or(program) {
+        "" => "any program".to_owned(),
+        name => format!("the program `{}`", keyward_diag::plain(name, 64)),
+    };
     let what = wanted.map_or("nothing", DeliveryMode::word);
     let (name, kind) = (&profile.name, profile.kind.kind);
     let mut fault = Fault::new(Code::DeliveryImpossible)
-        .cause(format!("`{what}` from profile `{name}` (issuer `{kind}`) to the program `{program}`"));
+        .cause(format!("`{what}` from profile `{name}` (issuer `{kind}`) to {program}"));
     match wanted {
         Some(DeliveryMode::Gateway) if profile.gateway.is_none() => {
             fault = fault.cause("nothing says where its requests go: neither a provider nor a section [gateway]");
@@ -488,6 +505,30 @@ mod tests {
         assert!(asked.help.contains("env") && !asked.help.contains("file"), "{}", asked.help);
         let other = for_program("gh-stats", &key_of("github"), Some(DeliveryMode::Gateway)).unwrap();
         assert_eq!((other.hand_over.mode, other.choice), (DeliveryMode::Gateway, Choice::Caller));
+    }
+
+    #[test]
+    fn what_no_program_could_take_is_told_ahead() {
+        use DeliveryMode::{Env, File, Gateway};
+        let tools = Tools::built_in().unwrap();
+        let can = |text: &str, program: &str, weakest| deliverable(&read("p", text), &tools, program, weakest);
+        let bare = "[issuer]\nkind = \"static\"\nsecret = \"secret:s\"\n[delivery]\nenv = { X = \"token\" }";
+        for (text, program, weakest, ok) in [
+            (bare, "", Env, true),
+            (bare, "", File, true),
+            (bare, "", Gateway, false),
+            (&key_of("github"), "", Gateway, true),
+            (&key_of("github"), "/usr/bin/gh", Gateway, false),
+            (&key_of("github"), "/usr/bin/gh", Env, true),
+        ] {
+            assert_eq!(can(text, program, weakest).is_ok(), ok, "{text} {program} {weakest:?}");
+        }
+        let fault = can(bare, "", Gateway).unwrap_err();
+        assert!(
+            fault.causes[0].ends_with("to any program") && fault.causes[1].contains("neither a provider"),
+            "{fault}"
+        );
+        assert!(fault.code == Code::DeliveryImpossible && fault.help.contains("env"), "{fault}");
     }
 
     #[test]

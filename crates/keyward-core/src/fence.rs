@@ -26,7 +26,7 @@ const MODELS_MAX: usize = 32;
 const MODEL_MAX_BYTES: usize = 128;
 /// Most characters of the name of a model that are shown.
 const SHOWN_MAX: usize = 256;
-/// Most models that may be allowed besides, for one lease.
+/// Most models and calls that may be allowed besides, for one lease.
 const BESIDES_MAX: usize = 64;
 /// The time that a rate is counted over.
 const MINUTE: Duration = Duration::from_secs(60);
@@ -34,7 +34,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The limits of a profile, for each lease by itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Fence {
     /// Requests in any sixty seconds, 1 to 6,000.
     pub requests_per_minute: Option<u32>,
@@ -145,6 +145,18 @@ pub struct Model<'m> {
     pub name: &'m str,
 }
 
+/// What a request comes to the fence of its lease with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attempt<'a> {
+    /// A request, of which nothing counts but that it is one.
+    Request,
+    /// A request that a model answers.
+    Model(Model<'a>),
+    /// A call that the profile's own list leaves out, and the list of the API has: its method and the pattern of its path. It is
+    /// not counted; the request comes again as what it is besides.
+    Call(&'a str),
+}
+
 /// One limit of a fence.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Limit {
@@ -156,16 +168,19 @@ pub enum Limit {
     Usd,
     /// A model that no pattern names, as it was sent.
     Model(String),
+    /// A call that the profile's own list leaves out, as [`Attempt::Call`] says it.
+    Call(String),
 }
 
 impl Limit {
-    /// The word for it in the log: the key of the section.
+    /// The word for it in the log: the key in the profile.
     pub fn word(&self) -> &'static str {
         match self {
             Self::Rate => "requests_per_minute",
             Self::Requests => "requests",
             Self::Usd => "usd",
             Self::Model(_) => "models",
+            Self::Call(_) => "only",
         }
     }
 }
@@ -203,8 +218,8 @@ pub struct Fenced {
     counted: Counted,
     /// When the requests of the last minute went through.
     minute: VecDeque<Boot>,
-    /// Models that a person has allowed besides.
-    besides: BTreeSet<String>,
+    /// Models and calls that a person has allowed besides.
+    besides: BTreeSet<Limit>,
 }
 
 impl Fenced {
@@ -232,13 +247,25 @@ impl Fenced {
         }
     }
 
-    /// Decides about a request. `model` is there for one that a model answers.
-    pub fn pass(&mut self, model: Option<Model<'_>>, now: Boot) -> Passing {
+    /// The profile's own list of calls is another one: what a person allowed besides it ends.
+    pub fn change_calls(&mut self) {
+        self.besides.retain(|limit| !matches!(limit, Limit::Call(_)));
+    }
+
+    /// Decides about a request.
+    pub fn pass(&mut self, attempt: Attempt<'_>, now: Boot) -> Passing {
         let Fence { requests_per_minute, requests, models, usd } = &self.fence;
-        if let Some(model) = model {
+        if let Attempt::Call(call) = attempt {
+            let limit = Limit::Call(call.to_owned());
+            return if self.besides.contains(&limit) { Passing::Through } else { Passing::Ask(limit) };
+        }
+        if let Attempt::Model(model) = attempt {
             let named = |pattern: &String| fits(pattern, model.sent) || fits(pattern, model.name);
-            if !models.is_empty() && !models.iter().any(named) && !self.besides.contains(model.sent) {
-                return Passing::Ask(Limit::Model(model.sent.to_owned()));
+            if !models.is_empty() && !models.iter().any(named) {
+                let limit = Limit::Model(model.sent.to_owned());
+                if !self.besides.contains(&limit) {
+                    return Passing::Ask(limit);
+                }
             }
             if usd.is_some_and(|usd| self.counted.usd >= self.counted.usd_until.unwrap_or(usd)) {
                 return Passing::Ask(Limit::Usd);
@@ -262,7 +289,8 @@ impl Fenced {
         Passing::Through
     }
 
-    /// A person allowed more: one more portion of the same size from what was used so far, one more minute, or this model.
+    /// A person allowed more: one more portion of the same size from what was used so far, one more minute, this model, or calls
+    /// of this form.
     pub fn more(&mut self, limit: &Limit) {
         let Counted { requests, usd, .. } = self.counted;
         match limit {
@@ -271,10 +299,10 @@ impl Fenced {
                 self.counted.requests_until = self.fence.requests.map(|portion| requests.saturating_add(portion));
             }
             Limit::Usd => self.counted.usd_until = self.fence.usd.map(|portion| usd.plus(portion)),
-            Limit::Model(model) if self.besides.len() < BESIDES_MAX => {
-                self.besides.insert(model.clone());
+            Limit::Model(_) | Limit::Call(_) if self.besides.len() < BESIDES_MAX => {
+                self.besides.insert(limit.clone());
             }
-            Limit::Model(_) => {}
+            Limit::Model(_) | Limit::Call(_) => {}
         }
     }
 
@@ -304,6 +332,10 @@ impl Fenced {
                 format!("the model {}; the limit is {}", plain(model, SHOWN_MAX), models.join(", ")),
                 "this model as long as the run lives".to_owned(),
             ],
+            Limit::Call(call) => [
+                format!("{}, which the profile's list leaves out", plain(call, SHOWN_MAX)),
+                "calls of this form as long as the run lives".to_owned(),
+            ],
         }
     }
 }
@@ -331,8 +363,8 @@ mod tests {
         Boot(Duration::from_millis(ms))
     }
 
-    fn model(name: &str) -> Option<Model<'_>> {
-        Some(Model { sent: name, name })
+    fn model(name: &str) -> Attempt<'_> {
+        Attempt::Model(Model { sent: name, name })
     }
 
     #[test]
@@ -405,31 +437,31 @@ mod tests {
     fn requests_are_counted_and_a_portion_more_is_one_portion() {
         let mut fenced = fenced("requests = 3");
         for _ in 0..3 {
-            assert_eq!(fenced.pass(None, at(0)), Passing::Through);
+            assert_eq!(fenced.pass(Attempt::Request, at(0)), Passing::Through);
         }
         for _ in 0..3 {
-            assert_eq!(fenced.pass(None, at(0)), Passing::Ask(Limit::Requests));
+            assert_eq!(fenced.pass(Attempt::Request, at(0)), Passing::Ask(Limit::Requests));
         }
         fenced.more(&Limit::Requests);
         // It survives a restart as it stands.
         let mut fenced = Fenced::new(fenced.fence().clone(), fenced.counted());
-        let through = (0..9).filter(|_| fenced.pass(None, at(0)) == Passing::Through).count();
+        let through = (0..9).filter(|_| fenced.pass(Attempt::Request, at(0)) == Passing::Through).count();
         assert_eq!((through, fenced.counted().requests), (3, 6));
         fenced.change(read("requests = 4").unwrap().unwrap());
-        assert_eq!(fenced.pass(None, at(0)), Passing::Ask(Limit::Requests), "six are more than four");
+        assert_eq!(fenced.pass(Attempt::Request, at(0)), Passing::Ask(Limit::Requests), "six are more than four");
     }
 
     #[test]
     fn a_minute_has_so_many_and_its_end_is_waited_for() {
         let mut fenced = fenced("requests_per_minute = 2");
-        assert_eq!(fenced.pass(None, at(0)), Passing::Through);
-        assert_eq!(fenced.pass(None, at(30_000)), Passing::Through);
-        assert_eq!(fenced.pass(None, at(40_000)), Passing::Ask(Limit::Rate));
-        assert_eq!(fenced.pass(None, at(50_000)), Passing::Wait(Duration::from_secs(10)));
-        assert_eq!(fenced.pass(None, at(60_000)), Passing::Through);
-        assert_eq!(fenced.pass(None, at(60_000)), Passing::Ask(Limit::Rate));
+        assert_eq!(fenced.pass(Attempt::Request, at(0)), Passing::Through);
+        assert_eq!(fenced.pass(Attempt::Request, at(30_000)), Passing::Through);
+        assert_eq!(fenced.pass(Attempt::Request, at(40_000)), Passing::Ask(Limit::Rate));
+        assert_eq!(fenced.pass(Attempt::Request, at(50_000)), Passing::Wait(Duration::from_secs(10)));
+        assert_eq!(fenced.pass(Attempt::Request, at(60_000)), Passing::Through);
+        assert_eq!(fenced.pass(Attempt::Request, at(60_000)), Passing::Ask(Limit::Rate));
         fenced.more(&Limit::Rate);
-        let through = (0..9).filter(|_| fenced.pass(None, at(60_000)) == Passing::Through).count();
+        let through = (0..9).filter(|_| fenced.pass(Attempt::Request, at(60_000)) == Passing::Through).count();
         assert_eq!(through, 2);
     }
 
@@ -441,7 +473,7 @@ mod tests {
         assert_eq!(fenced.pass(model("m"), at(0)), Passing::Through);
         fenced.spend(Usd(4_000_000));
         assert_eq!(fenced.pass(model("m"), at(0)), Passing::Ask(Limit::Usd));
-        assert_eq!(fenced.pass(None, at(0)), Passing::Through, "it costs nothing");
+        assert_eq!(fenced.pass(Attempt::Request, at(0)), Passing::Through, "it costs nothing");
         fenced.more(&Limit::Usd);
         assert_eq!(fenced.pass(model("m"), at(0)), Passing::Through, "a whole portion from there");
         fenced.spend(Usd(1_000_000));
@@ -455,7 +487,7 @@ mod tests {
         let mut fenced = fenced("models = [\"claude-haiku-*\"]");
         assert_eq!(fenced.pass(model("claude-haiku-4-5"), at(0)), Passing::Through);
         let sent = "us.anthropic.claude-haiku-4-5-v1:0";
-        assert_eq!(fenced.pass(Some(Model { sent, name: "claude-haiku-4-5-v1:0" }), at(0)), Passing::Through);
+        assert_eq!(fenced.pass(Attempt::Model(Model { sent, name: "claude-haiku-4-5-v1:0" }), at(0)), Passing::Through);
         let other = Limit::Model("claude-opus-5".to_owned());
         assert_eq!(fenced.pass(model("claude-opus-5"), at(0)), Passing::Ask(other.clone()));
         fenced.more(&other);
@@ -471,9 +503,29 @@ mod tests {
     }
 
     #[test]
+    fn a_call_that_the_list_leaves_out_is_asked_about_by_itself_and_counts_as_none() {
+        let mut fenced = fenced("requests = 1");
+        let limit = |call: &str| Limit::Call(call.to_owned());
+        let (post, get) = ("POST /v1/files", "GET /v1/files");
+        assert_eq!(fenced.pass(Attempt::Call(post), at(0)), Passing::Ask(limit(post)));
+        fenced.more(&limit(post));
+        for _ in 0..9 {
+            assert_eq!(fenced.pass(Attempt::Call(post), at(0)), Passing::Through);
+        }
+        assert_eq!(fenced.pass(Attempt::Call(get), at(0)), Passing::Ask(limit(get)), "that one alone");
+        fenced.more(&Limit::Model(get.to_owned()));
+        assert_eq!(fenced.pass(Attempt::Call(get), at(0)), Passing::Ask(limit(get)), "a model is no call");
+        assert_eq!(fenced.pass(Attempt::Request, at(0)), Passing::Through);
+        assert_eq!(fenced.pass(Attempt::Request, at(0)), Passing::Ask(Limit::Requests));
+        fenced.change_calls();
+        assert_eq!(fenced.pass(Attempt::Call(post), at(0)), Passing::Ask(limit(post)));
+    }
+
+    #[test]
     fn what_is_told_holds_no_odd_characters() {
         let fenced = fenced("models = [\"a\"]\nrequests = 2\nusd = 1\nrequests_per_minute = 1");
-        for limit in [Limit::Rate, Limit::Requests, Limit::Usd, Limit::Model("x\u{202e}\n".to_owned())] {
+        let odd = "x\u{202e}\n".to_owned();
+        for limit in [Limit::Rate, Limit::Requests, Limit::Usd, Limit::Model(odd.clone()), Limit::Call(odd)] {
             assert!(fenced.told(&limit).concat().is_ascii(), "{limit}: {:?}", fenced.told(&limit));
         }
     }
@@ -489,7 +541,7 @@ mod tests {
             let (mut fenced, mut now, mut passed, mut allowed) = (Fenced::new(fence, Counted::default()), 0, Vec::new(), most);
             for (step, yes) in steps {
                 now += step;
-                match fenced.pass(None, at(now)) {
+                match fenced.pass(Attempt::Request, at(now)) {
                     Passing::Through => passed.push(now),
                     Passing::Wait(time) => proptest::prop_assert!(time <= PATIENCE),
                     Passing::Ask(limit) if yes && limit == Limit::Requests => {

@@ -76,7 +76,8 @@ pub struct Target {
     pub upstream: Upstream,
     /// How the credential is put on them.
     pub placement: Placement,
-    /// The calls that the profile limits itself to, as `METHOD /path` patterns; empty for all that the API's list allows.
+    /// The calls that the profile limits itself to, as `METHOD /path` patterns; empty for all that the API's list allows. Others
+    /// of that list wait for a person.
     pub only: Vec<String>,
     /// Connections of processes that are not in the tree of the run are let in, as long as they are of this user: one of another
     /// user, as that of a container whose user is mapped, is closed unread all the same.

@@ -6,7 +6,7 @@
 use crate::{Boot, DeliveryMode, Name, Wall, interpreter};
 use std::cmp::Reverse;
 use std::collections::hash_map::{DefaultHasher, Entry};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::time::Duration;
@@ -276,13 +276,18 @@ pub struct Grants<R> {
     /// By what [`place`] makes of their scope, the best of each scope first, so that a request looks at few.
     places: HashMap<u64, BTreeSet<Rank>>,
     due: BTreeSet<(Boot, GrantId)>,
+    /// Standing ones that are used up, the last ones last: to be shown, and for nothing else.
+    spent: VecDeque<Grant<R>>,
 }
 
 impl<R> Default for Grants<R> {
     fn default() -> Self {
-        Self { all: BTreeMap::new(), places: HashMap::new(), due: BTreeSet::new() }
+        Self { all: BTreeMap::new(), places: HashMap::new(), due: BTreeSet::new(), spent: VecDeque::new() }
     }
 }
+
+/// Most grants that are used up and still shown.
+const SPENT_MAX: usize = 200;
 
 /// Where a grant stands among those that fit: the narrower and the later to end, the smaller.
 type Rank = ((u8, u8), Reverse<Boot>, GrantId);
@@ -379,8 +384,9 @@ impl<R: Copy + Eq + Hash> Grants<R> {
         self.all.insert(grant.id, grant);
     }
 
-    /// Takes a grant away.
+    /// Takes a grant away, also one that is used up. Gives it where it was not.
     pub fn remove(&mut self, id: GrantId) -> Option<Grant<R>> {
+        self.spent.retain(|grant| grant.id != id);
         let grant = self.all.remove(&id)?;
         self.due.remove(&(grant.until(), id));
         if let Entry::Occupied(mut place) = self.places.entry(grant.place()) {
@@ -397,7 +403,13 @@ impl<R: Copy + Eq + Hash> Grants<R> {
         self.all.get(&id)
     }
 
-    /// All, by id.
+    /// Standing grants whose deliveries were all made, at most 200, as long as they would have held. They allow
+    /// nothing, and no other method gives them.
+    pub fn used_up(&self, now: Boot) -> impl Iterator<Item = &Grant<R>> {
+        self.spent.iter().filter(move |grant| now < grant.until())
+    }
+
+    /// All that are not used up, by id.
     pub fn iter(&self) -> impl Iterator<Item = &Grant<R>> {
         self.all.values()
     }
@@ -423,7 +435,7 @@ impl<R: Copy + Eq + Hash> Grants<R> {
     }
 
     /// Counts a delivery, and binds a grant for one run that has none yet to the run `made`. Gives the grant as it is
-    /// afterwards; one that is used up is gone from here with that. `None`, and nothing counted, where it does not hold any
+    /// afterwards; one that is used up is seen by [`Grants::used_up`] alone from then on. `None`, and nothing counted, where it does not hold any
     /// more. [`Grants::insert`] of what [`Grants::get`] gave before undoes it.
     pub fn take(&mut self, id: GrantId, made: Option<R>, now: &Moment) -> Option<Grant<R>> {
         if !self.all.get(&id)?.holds(now) {
@@ -438,6 +450,11 @@ impl<R: Copy + Eq + Hash> Grants<R> {
         }
         if grant.uses_left != Some(0) {
             self.place_in(grant.clone());
+        } else if grant.span == Span::Standing {
+            self.spent.push_back(grant.clone());
+            if self.spent.len() > SPENT_MAX {
+                self.spent.pop_front();
+            }
         }
         Some(grant)
     }
@@ -453,7 +470,7 @@ impl<R: Copy + Eq + Hash> Grants<R> {
         self.due.first().map(|(until, _)| *until)
     }
 
-    /// Grants of a profile: they end when it is changed in where it goes, or removed.
+    /// Grants of a profile: they end when it is changed in what it opens or how it is handed over, or removed.
     pub fn of_profile(&self, profile: &Name) -> Vec<GrantId> {
         self.which(|grant| grant.profile == *profile)
     }
@@ -849,6 +866,29 @@ mod tests {
         assert_eq!(grants.take(id(1), None, &at(2)), None);
         let mut endless = all([grant(1)]);
         (1..=100).for_each(|n| assert_eq!(endless.take(id(1), None, &at(n)).map(|g| g.allowed), Some(n)));
+    }
+
+    #[test]
+    fn what_is_used_up_is_shown_until_it_would_have_ended_and_allows_nothing() {
+        let mut grants = all([Grant { uses_left: Some(1), ..grant(1) }, once(2)]);
+        let before = grants.get(id(1)).cloned().unwrap();
+        assert!(grants.take(id(1), None, &at(1)).is_some() && grants.take(id(2), None, &at(1)).is_some());
+        let shown = |grants: &Grants<char>, now: u64| {
+            grants.used_up(at(now).boot).map(|g| (g.id, g.allowed)).collect::<Vec<_>>()
+        };
+        assert_eq!((shown(&grants, 3_599), shown(&grants, 3_600)), (vec![(id(1), 1)], vec![]));
+        assert!(grants.iter().next().is_none() && grants.get(id(1)).is_none() && grants.next_due().is_none());
+        assert_eq!((found(&grants, 2, |_| ()), grants.take(id(1), None, &at(2))), (None, None));
+        // What could not be recorded was no use.
+        assert_eq!(grants.insert(before), Ok(None));
+        assert_eq!((shown(&grants, 2), found(&grants, 2, |_| ())), (vec![], Some(id(1))));
+        grants.take(id(1), None, &at(2));
+        assert_eq!((grants.remove(id(1)), shown(&grants, 2)), (None, vec![]), "taken off the list");
+        for n in 0..=u8::MAX {
+            grants.insert(Grant { uses_left: Some(1), ..grant(n) }).unwrap();
+            grants.take(id(n), None, &at(3));
+        }
+        assert_eq!((shown(&grants, 3).len(), shown(&grants, 3).last()), (SPENT_MAX, Some(&(id(u8::MAX), 1))));
     }
 
     #[test]

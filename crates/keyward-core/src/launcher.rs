@@ -2,7 +2,7 @@
 //!
 //! Never looks at a file: programs and folders come as the numbers that the kernel gives them. Called by the broker.
 
-use crate::{Boot, Name};
+use crate::{Boot, Name, ProcessId};
 pub(crate) use keyward_diag::unseen;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -151,9 +151,17 @@ struct Announced {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Announcer {
     /// The process.
-    pub pid: u32,
-    /// It was an operator: the launch needs no other grant.
+    pub process: ProcessId,
+    /// It was an operator: the launch needs no other grant where that process has started it.
     pub operator: bool,
+}
+
+impl Announced {
+    /// Whether a run by a process with these parents is the launch. What an operator announced is started by that very
+    /// process, or by what it has started: anybody can ask for the same program in the same folder in time.
+    fn is(&self, launch: &Launch, parents: &[ProcessId]) -> bool {
+        self.launch == *launch && (!self.by.operator || parents.contains(&self.by.process))
+    }
 }
 
 impl Expected {
@@ -168,15 +176,16 @@ impl Expected {
         Some(until)
     }
 
-    /// Whether an operator has announced this launch, and no run was taken for it yet.
-    pub fn is_granted(&self, launch: &Launch, now: Boot) -> bool {
-        self.0.iter().any(|a| a.launch == *launch && a.by.operator && now < a.until)
+    /// Whether an operator above a process with these parents has announced this launch, and no run was taken for it yet.
+    pub fn is_granted(&self, launch: &Launch, parents: &[ProcessId], now: Boot) -> bool {
+        self.0.iter().any(|a| a.is(launch, parents) && a.by.operator && now < a.until)
     }
 
-    /// Takes a run for a launch that was announced, by an operator first, then the oldest first. Each is taken once.
-    pub fn take(&mut self, launch: &Launch, now: Boot) -> Option<Announcer> {
+    /// Takes a run by a process with these parents for a launch that was announced, by an operator first, then the oldest
+    /// first. Each is taken once.
+    pub fn take(&mut self, launch: &Launch, parents: &[ProcessId], now: Boot) -> Option<Announcer> {
         self.0.retain(|a| now < a.until);
-        let own = |a: &Announced| a.launch == *launch;
+        let own = |a: &Announced| a.is(launch, parents);
         let granted = self.0.iter().position(|a| own(a) && a.by.operator);
         let at = granted.or_else(|| self.0.iter().position(own))?;
         Some(self.0.remove(at).by)
@@ -265,8 +274,12 @@ mod tests {
         assert_eq!(launcher.fits("/usr/bin/claude", &own, &both), Err("the program differs"));
     }
 
+    fn process(pid: u32) -> ProcessId {
+        ProcessId { pid, start: 5 }
+    }
+
     fn by(pid: u32) -> Announcer {
-        Announcer { pid, operator: false }
+        Announcer { process: process(pid), operator: false }
     }
 
     fn at(ms: u64) -> Boot {
@@ -285,18 +298,18 @@ mod tests {
         ] {
             let mut expected = Expected::default();
             assert_eq!(expected.announce(LAUNCH, by(7), at(0)), Some(at(10_000)));
-            assert_eq!(expected.take(&other, at(1)), None, "{other:?}");
+            assert_eq!(expected.take(&other, &[], at(1)), None, "{other:?}");
             assert_eq!(
-                expected.take(&LAUNCH, at(2)),
+                expected.take(&LAUNCH, &[], at(2)),
                 Some(by(7)),
                 "what another run did not match is still waited for"
             );
-            assert_eq!(expected.take(&LAUNCH, at(3)), None, "once");
+            assert_eq!(expected.take(&LAUNCH, &[], at(3)), None, "once");
         }
         for (when, taken) in [(0, true), (9_999, true), (10_000, false), (60_000, false)] {
             let mut expected = Expected::default();
             expected.announce(LAUNCH, by(7), at(0));
-            assert_eq!(expected.take(&LAUNCH, at(when)).is_some(), taken, "{when}");
+            assert_eq!(expected.take(&LAUNCH, &[], at(when)).is_some(), taken, "{when}");
         }
     }
 
@@ -305,12 +318,12 @@ mod tests {
         let mut expected = Expected::default();
         expected.announce(LAUNCH, by(7), at(0));
         expected.announce(LAUNCH, by(8), at(5_000));
-        assert_eq!(expected.take(&LAUNCH, at(5_001)), Some(by(7)), "the oldest first");
-        assert_eq!(expected.take(&LAUNCH, at(12_000)), Some(by(8)));
+        assert_eq!(expected.take(&LAUNCH, &[], at(5_001)), Some(by(7)), "the oldest first");
+        assert_eq!(expected.take(&LAUNCH, &[], at(12_000)), Some(by(8)));
         expected.announce(LAUNCH, by(7), at(20_000));
         expected.forget([2; 16]);
         expected.forget([1; 16]);
-        assert_eq!(expected.take(&LAUNCH, at(20_001)), None);
+        assert_eq!(expected.take(&LAUNCH, &[], at(20_001)), None);
     }
 
     #[test]
@@ -327,15 +340,22 @@ mod tests {
     #[test]
     fn what_an_operator_announced_is_taken_first_and_once() {
         let mut expected = Expected::default();
-        let operator = Announcer { pid: 9, operator: true };
+        let operator = Announcer { process: process(9), operator: true };
+        let below = [process(11), process(9), process(1)];
         expected.announce(LAUNCH, by(7), at(0));
-        assert!(!expected.is_granted(&LAUNCH, at(1)), "anybody can announce");
+        assert!(!expected.is_granted(&LAUNCH, &below, at(1)), "anybody can announce");
         expected.announce(LAUNCH, operator, at(2));
         let other = Launch { folder: (0, 0), ..LAUNCH };
-        assert!(expected.is_granted(&LAUNCH, at(3)) && !expected.is_granted(&other, at(3)));
-        assert!(!expected.is_granted(&LAUNCH, at(10_002)), "ten seconds later");
-        assert_eq!(expected.take(&LAUNCH, at(4)), Some(operator));
-        assert!(!expected.is_granted(&LAUNCH, at(5)));
-        assert_eq!(expected.take(&LAUNCH, at(6)), Some(by(7)));
+        assert!(expected.is_granted(&LAUNCH, &below, at(3)) && !expected.is_granted(&other, &below, at(3)));
+        assert!(!expected.is_granted(&LAUNCH, &below, at(10_002)), "ten seconds later");
+        for others in [&[][..], &[process(1)], &[ProcessId { pid: 9, start: 6 }, process(1)]] {
+            assert!(!expected.is_granted(&LAUNCH, others, at(3)), "not started by the operator: {others:?}");
+        }
+        assert_eq!(expected.take(&LAUNCH, &[process(1)], at(4)), Some(by(7)), "nor is it taken by anybody else");
+        assert_eq!(expected.take(&LAUNCH, &[process(1)], at(4)), None);
+        expected.announce(LAUNCH, by(7), at(4));
+        assert_eq!(expected.take(&LAUNCH, &below, at(4)), Some(operator));
+        assert!(!expected.is_granted(&LAUNCH, &below, at(5)));
+        assert_eq!(expected.take(&LAUNCH, &below, at(6)), Some(by(7)));
     }
 }

@@ -102,6 +102,18 @@ impl Lease {
         self.credential.ends().map_or(self.until, |end| end.min(self.until))
     }
 
+    /// When it is over if nothing ends it before. A file can be written anew, and the gateway asks anew, so that such a lease
+    /// outlives a credential that ended.
+    pub fn last(&self) -> Boot {
+        if self.mode == DeliveryMode::Env { self.ends() } else { self.until }
+    }
+
+    /// Whether a run that holds it has as much as a delivery would give to what runs inside of it: the same form, or a weaker
+    /// one.
+    pub fn covers(&self, delivery: DeliveryMode, now: Boot) -> bool {
+        self.is_live() && now < self.last() && delivery >= self.mode
+    }
+
     /// The next moment at which time ends something of it: the credential or the lease itself. A credential that lapsed
     /// ends no second time.
     pub fn due(&self) -> Boot {
@@ -137,10 +149,9 @@ impl Lease {
         was
     }
 
-    /// Ends the lease if its time is up; says whether it did. A file can be written anew, and the gateway asks anew, so that
-    /// such a lease outlives a credential that ended.
+    /// Ends the lease if its time is up; says whether it did.
     pub fn expire(&mut self, now: Boot) -> bool {
-        let end = if self.mode == DeliveryMode::Env { self.ends() } else { self.until };
+        let end = self.last();
         self.is_live() && now >= end && self.end(LeaseEnd::Expired, end)
     }
 
@@ -163,6 +174,22 @@ mod tests {
 
     fn at(s: u64) -> Boot {
         Boot(Duration::from_secs(s))
+    }
+
+    #[test]
+    fn a_lease_covers_its_own_form_and_weaker_ones_while_it_lasts() {
+        use DeliveryMode::{Env, File, Gateway};
+        let life = Schedule::new(at(0), Some(Duration::from_secs(60)));
+        let lease = |mode| Lease::issue(mode, life, Duration::from_secs(600), at(0));
+        let covered = |mode, now| [Env, File, Gateway].map(|asked| lease(mode).covers(asked, at(now)));
+        assert_eq!(covered(Env, 1), [true, true, true]);
+        assert_eq!(covered(File, 1), [false, true, true]);
+        assert_eq!(covered(Gateway, 1), [false, false, true]);
+        assert_eq!((covered(Env, 60), covered(File, 60)), ([false; 3], [false, true, true]));
+        assert_eq!(covered(Gateway, 600), [false; 3]);
+        let mut over = lease(Env);
+        over.end(LeaseEnd::Revoked, at(1));
+        assert!(!over.covers(Gateway, at(1)));
     }
 
     #[test]

@@ -32,9 +32,9 @@ mod variable;
 pub use approval::{
     Approval, ApprovalId, ApprovalKind, ApprovalState, Approvals, Asked, Asker, Decision, Question, Refused,
 };
-pub use delivery::{Choice, Plan, PlannedDelivery, Unset, Wanted, plan, usual};
+pub use delivery::{Choice, Plan, PlannedDelivery, Unset, Wanted, deliverable, plan, usual};
 pub use endpoint::check_url;
-pub use fence::{Counted, Fence, Fenced, Limit, Model, Passing};
+pub use fence::{Attempt, Counted, Fence, Fenced, Limit, Model, Passing};
 pub use gateway::{GOOGLE_TOKEN_PATH, Placement, Target, Upstream, google_adc};
 pub use grant::{AppScope, Ask, FileState, Grant, GrantId, Grants, Moment, Program, Span, Term, reloaded};
 pub use interpreter::{interpreter, script_of};
@@ -54,7 +54,7 @@ pub use profile::{
 pub use project::{PROJECT_FILE, ProjectFile, ProjectRun, difference};
 pub use refusal::{Refusals, RefusedCount};
 pub use renewal::{Backoff, Freshness, Schedule};
-pub use role::{Act, Lineage, Mark, May, ProcessId, Proofs, Role, Root, may, role};
+pub use role::{Act, Lineage, Mark, May, ProcessId, Proofs, Role, Root, Runs, may, role};
 pub use time::{Boot, Now, Wall, parse_duration, render_duration};
 pub use tool::Tools;
 pub use unlock::Tries;

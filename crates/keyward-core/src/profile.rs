@@ -242,7 +242,7 @@ impl Profile {
 
         let kind = match issuer.remove("kind") {
             None => return Err(ProfileError::Incomplete(vec!["issuer.kind".to_owned()])),
-            Some(word) => find(kinds, KindRole::Issuer, &word, "issuer")?,
+            Some(word) => find(kinds, KindRole::Issuer, &meant(word, &mut issuer)?, "issuer")?,
         };
         let takes_identity = kind.fields.iter().find(|f| f.shape == Shape::Identity).map(|f| f.name);
         let given_identity = takes_identity.and_then(|name| issuer.remove(name));
@@ -441,6 +441,14 @@ impl Profile {
         (self.kind.kind, &self.settings, identity(self)) == (other.kind.kind, &other.settings, identity(other))
     }
 
+    /// Whether a yes to `other` is one to this profile too: both obtain the same credential, hand it over the same way and let the
+    /// same through. The life of leases is no part of it, and neither is a passphrase that was asked for at each use before.
+    pub fn grants_as(&self, other: &Self) -> bool {
+        self.exchanges_as(other)
+            && (&self.delivery, &self.provider, &self.gateway) == (&other.delivery, &other.provider, &other.gateway)
+            && (!self.confirm || other.confirm)
+    }
+
     /// Where the credential is valid, for an issuer that says so.
     pub fn endpoint(&self) -> Option<&str> {
         let endpoint = self.kind.usual.endpoint?;
@@ -546,6 +554,47 @@ impl Settings {
         let inner = |v: &Value| v.as_table().map(|t| t.values().filter_map(secret_ref).collect::<Vec<_>>());
         self.0.values().flat_map(move |v| inner(v).unwrap_or_else(|| secret_ref(v).into_iter().collect()))
     }
+}
+
+/// The parts of an access key of AWS; the last is there for a session alone.
+const ACCESS_KEY: [&str; 3] = ["access_key_id", "secret_access_key", "session_token"];
+/// What names an application of Microsoft Entra.
+const APPLICATION: [&str; 3] = ["tenant", "client_id", "client_secret"];
+
+/// The kind that a profile means: `static` with the parts of an access key is `aws-credentials`, as which it is kept.
+///
+/// # Errors
+/// Fields of two credentials, which are both named; parts that are missing.
+fn meant(kind: Value, issuer: &mut Table) -> Result<Value, ProfileError> {
+    let told = |cause: String, help: &str| Err(ProfileError::Invalid(cause, Some(help.to_owned())));
+    if !matches!(kind.as_str(), Some("static" | "aws-credentials" | "entra-client-credentials")) {
+        return Ok(kind);
+    }
+    let there = |fields: [&'static str; 3]| fields.into_iter().find(|field| issuer.contains_key(*field));
+    match (there(ACCESS_KEY), there(APPLICATION), issuer.contains_key("secret")) {
+        (part, application, true) if part.or(application).is_some() => {
+            let other = part.or(application).unwrap_or_default();
+            let cause = format!("`issuer.secret` and `issuer.{other}` are two credentials, and a profile has one");
+            return told(cause, "take one of them away, or make two profiles");
+        }
+        (None, Some(field), false) if kind.as_str() == Some("static") => {
+            let cause = format!("`issuer.{field}` is of an application of Microsoft Entra");
+            return told(cause, "write kind = \"entra-client-credentials\"");
+        }
+        (Some(_), _, false) if kind.as_str() == Some("static") => {}
+        _ => return Ok(kind),
+    }
+    match issuer.remove("provider") {
+        None => {}
+        Some(provider) if provider.as_str() == Some("bedrock") => {}
+        Some(_) => return Err(invalid("`issuer.access_key_id` is of AWS, whose provider is `bedrock`")),
+    }
+    let absent = ACCESS_KEY.iter().take(2).filter(|part| !issuer.contains_key(**part));
+    let absent: Vec<_> = absent.map(|part| format!("issuer.{part}")).collect();
+    if !absent.is_empty() {
+        return Err(ProfileError::Incomplete(absent));
+    }
+    Ok(Value::String("aws-credentials".to_owned()))
 }
 
 /// The kind that a profile names.
@@ -942,6 +991,18 @@ mod tests {
         ],
         usual: Usual::NONE,
     };
+    const AWS: KindSpec = KindSpec {
+        kind: "aws-credentials",
+        role: KindRole::Issuer,
+        about: "",
+        fields: &[
+            FieldSpec { name: "access_key_id", shape: Shape::Text, required: false, secret: true, about: "" },
+            FieldSpec { name: "secret_access_key", shape: Shape::Text, required: false, secret: true, about: "" },
+            FieldSpec { name: "session_token", shape: Shape::Text, required: false, secret: true, about: "" },
+            FieldSpec { name: "region", shape: Shape::Text, required: false, secret: false, about: "" },
+        ],
+        usual: Usual { provider: Some("bedrock"), ..Usual::NONE },
+    };
     const COMMAND: KindSpec = KindSpec {
         kind: "command",
         role: KindRole::Issuer,
@@ -957,7 +1018,47 @@ mod tests {
 
     fn parse(text: &str) -> Result<Profile, ProfileError> {
         let families = Families::built_in().unwrap_or_else(|e| panic!("{e}"));
-        Profile::parse(Name::parse("p").unwrap(), text, &[&STATIC, &COMMAND, &FEDERATION, &FILE], &families)
+        Profile::parse(Name::parse("p").unwrap(), text, &[&STATIC, &AWS, &COMMAND, &FEDERATION, &FILE], &families)
+    }
+
+    #[test]
+    fn stored_access_keys_of_aws_are_static_as_well() {
+        let keys = "access_key_id = \"secret:a\"\nsecret_access_key = \"secret:b\"\n";
+        for more in ["", "provider = \"bedrock\"\n", "session_token = \"secret:c\"\n", "region = \"eu-west-1\"\n"] {
+            let profile = parse(&format!("[issuer]\nkind = \"static\"\n{keys}{more}")).unwrap();
+            assert_eq!(
+                (profile.kind.kind, profile.provider.as_deref()),
+                ("aws-credentials", Some("bedrock")),
+                "{more}"
+            );
+            let text = profile.to_toml();
+            assert!(text.contains("kind = \"aws-credentials\""), "{text}");
+            assert_eq!(parse(&text).unwrap().to_toml(), text);
+            assert_eq!(profile.secrets().len(), if more.contains("secret:c") { 3 } else { 2 });
+        }
+        let key = |fields: &str| refused(&format!("[issuer]\nkind = \"static\"\n{fields}"));
+        assert_eq!(key("access_key_id = \"secret:a\""), "profile.incomplete: `issuer.secret_access_key` is missing");
+        assert!(key(&format!("{keys}provider = \"openai\"")).contains("is `bedrock`"));
+        assert!(
+            key("access_key_id = \"AKIA\"\nsecret_access_key = \"secret:b\"").contains("must name a stored secret")
+        );
+    }
+
+    #[test]
+    fn two_credentials_in_one_profile_are_both_named() {
+        for (kind, fields) in [
+            ("static", "tenant = \"t\""),
+            ("static", "client_id = \"c\"\nprovider = \"foundry\""),
+            ("static", "access_key_id = \"secret:a\""),
+            ("entra-client-credentials", "tenant = \"t\""),
+            ("aws-credentials", "session_token = \"secret:a\""),
+        ] {
+            let told = refused(&format!("[issuer]\nkind = \"{kind}\"\nsecret = \"secret:k\"\n{fields}"));
+            let other = fields.split(' ').next().unwrap();
+            assert!(told.contains("`issuer.secret`") && told.contains(&format!("`issuer.{other}`")), "{told}");
+        }
+        let told = parse("[issuer]\nkind = \"static\"\ntenant = \"t\"").unwrap_err().fault();
+        assert!(told.help.contains("entra-client-credentials"), "{told}");
     }
 
     fn refused(text: &str) -> String {
@@ -996,6 +1097,30 @@ mod tests {
             refused("[issuer]\nkind = \"command\"\n[delivery]\nenv = { A = \"token\" }"),
             "profile.incomplete: `issuer.argv` is missing"
         );
+    }
+
+    #[test]
+    fn a_yes_to_a_profile_is_none_to_another_reach() {
+        let text = "[issuer]\nkind = \"static\"\nsecret = \"secret:a\"\n[delivery]\nenv = { A = \"token\" }\n[gateway]\nbase_url = \"https://a.example\"\nheader = \"x-key\"\nonly = [\"GET /a\"]\n";
+        let same = |from: &str, to: &str| parse(to).unwrap().grants_as(&parse(from).unwrap());
+        assert!(same(text, text) && same(text, &format!("{text}[limits]\nmax_ttl = \"30m\"")));
+        for (from, to) in [
+            ("secret:a", "secret:b"),
+            ("kind = \"static\"\nsecret = \"secret:a\"", "kind = \"command\"\nargv = [\"/m\"]"),
+            ("A = \"token\"", "B = \"token\""),
+            ("[delivery]\n", "[delivery]\nmode = \"file\"\n"),
+            ("a.example", "b.example"),
+            ("x-key", "y-key"),
+            ("\"GET /a\"", "\"GET /a\", \"GET /b\""),
+            ("only", "containers = true\nonly"),
+        ] {
+            let other = text.replace(from, to);
+            assert!(!same(text, &other) && !same(&other, text), "{other}");
+        }
+        let fenced = text.replace("[delivery]\n", "[fence]\nrequests = 5\n[delivery]\nmode = \"gateway\"\n");
+        assert!(!same(&fenced, &fenced.replace('5', "50")), "{fenced}");
+        let careful = format!("confirm = true\n{text}");
+        assert!(!same(text, &careful) && same(&careful, text));
     }
 
     #[test]

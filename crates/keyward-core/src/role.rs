@@ -27,9 +27,19 @@ impl fmt::Display for ProcessId {
 /// The kernel has not enforced that limit since Linux 2.4.25 (setrlimit(2)). Every child inherits it, also one that
 /// `clone(CLONE_PARENT)` puts beside its maker instead of below it; a process without `CAP_SYS_RESOURCE` can lower it and never
 /// raise it. `keyward run` lowers it by one before the program begins, so that no process of a run can pass for a child that
-/// the shell made by itself. It takes away and gives nothing: a process can lower its own to whatever another one bears.
+/// the shell made by itself. It takes away and gives nothing. Any process of the user can lower that of another one, the
+/// person's shell too (prlimit(2)), so two that bear the same are not told apart by it: what counts is to bear more than any
+/// run was given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Mark(pub u64);
+
+impl Mark {
+    /// What a run bears at most whose process bore this when it asked.
+    #[must_use]
+    pub fn of_run(self) -> Self {
+        Self(self.0.saturating_sub(1))
+    }
+}
 
 /// The root process of a live run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +48,24 @@ pub struct Root<R> {
     pub process: ProcessId,
     /// Its run.
     pub run: R,
+}
+
+/// The runs, as far as roles depend on them.
+#[derive(Debug, Clone, Copy)]
+pub struct Runs<'a, R> {
+    /// The roots of those that live.
+    pub roots: &'a [Root<R>],
+    /// The highest mark that any run of this boot was given, one that has ended too: processes of it may live on. `None`
+    /// where there was no run yet.
+    pub mark: Option<Mark>,
+}
+
+impl<R> Runs<'_, R> {
+    /// Whether what bears this mark may be a process of a run.
+    pub fn may_bear(&self, mark: Mark) -> bool {
+        // Below a mark of 0 there is none for a run.
+        mark.0 == 0 || self.mark.is_some_and(|given| mark <= given)
+    }
 }
 
 /// Where a peer stands among processes, as the kernel vouches for it. What cannot be read makes no such value: it counts
@@ -90,8 +118,8 @@ impl Proofs {
     /// moment at which that ends if nothing is asked. Gives `None`, and records nothing, inside a run.
     ///
     /// Call it after the runs were loaded. Never call it for what the keyring has opened.
-    pub fn operator<R: Copy>(&mut self, peer: Lineage<'_>, roots: &[Root<R>], now: Boot) -> Option<Boot> {
-        if run_of(peer, roots).is_some() {
+    pub fn operator<R: Copy>(&mut self, peer: Lineage<'_>, runs: Runs<'_, R>, now: Boot) -> Option<Boot> {
+        if run_of(peer, runs).is_some() {
             return None;
         }
         let until = now.after(Self::IDLE);
@@ -101,15 +129,15 @@ impl Proofs {
 
     /// Records that a person has unlocked or made the vault by passphrase or recovery key through `peer`, a client that was
     /// started from a shell, and gives the moment at which the shell loses it. Gives `None`, and records nothing, inside a
-    /// run, for a parent that is PID 1, and for a peer whose parent or mark is not known.
+    /// run, for a parent that is PID 1, for a peer whose parent or mark is not known, and for one that bears what a process
+    /// of a run may bear.
     ///
     /// Call it after the runs were loaded. Never call it for what the keyring has opened, nor for the desktop, whose parent
     /// is the session that starts everything else.
-    pub fn shell<R: Copy>(&mut self, peer: Lineage<'_>, roots: &[Root<R>], now: Boot) -> Option<Boot> {
+    pub fn shell<R: Copy>(&mut self, peer: Lineage<'_>, runs: Runs<'_, R>, now: Boot) -> Option<Boot> {
         let parent = *peer.parents.first()?;
-        // Below a mark of 0 there is none for a run.
-        let mark = peer.mark.filter(|mark| mark.0 > 0)?;
-        if parent.pid <= 1 || run_of(peer, roots).is_some() {
+        let mark = peer.mark.filter(|mark| !runs.may_bear(*mark))?;
+        if parent.pid <= 1 || run_of(peer, runs).is_some() {
             return None;
         }
         let until = now.after(Self::SHELL);
@@ -144,6 +172,23 @@ impl Proofs {
             Role::None | Role::InsideRun(_) | Role::Requester => None,
         }
     }
+
+    /// Whether a peer that was started from a shell which a person has unlocked from is no [`Role::Shell`] for nothing but
+    /// what it bears. It may be a process of a run, or somebody has lowered what the person's shell bears.
+    pub fn is_marked<R>(&self, peer: Lineage<'_>, runs: Runs<'_, R>, now: Boot) -> bool {
+        self.shell_mark(peer, now).is_some_and(|mark| !is_of_shell(peer, mark, runs))
+    }
+
+    /// What the client bore that unlocked from the shell of a peer.
+    fn shell_mark(&self, peer: Lineage<'_>, now: Boot) -> Option<Mark> {
+        let found = peer.parents.first().and_then(|parent| self.shells.get(parent));
+        found.filter(|(until, _)| now < *until).map(|(_, mark)| *mark)
+    }
+}
+
+/// Whether a child of a shell bears what that shell gives its own children, and no process of a run can bear.
+fn is_of_shell<R>(peer: Lineage<'_>, shell: Mark, runs: Runs<'_, R>) -> bool {
+    peer.mark == Some(shell) && !runs.may_bear(shell)
 }
 
 /// Puts a proof in place; where there are too many, those that end first make room.
@@ -157,27 +202,26 @@ fn keep<K: Copy + Ord, V>(proofs: &mut BTreeMap<K, V>, key: K, proof: V, until: 
 }
 
 /// The nearest run that a peer is the root of or lies below of.
-fn run_of<R: Copy>(peer: Lineage<'_>, roots: &[Root<R>]) -> Option<R> {
+fn run_of<R: Copy>(peer: Lineage<'_>, runs: Runs<'_, R>) -> Option<R> {
     let chain = std::iter::once(&peer.process).chain(peer.parents);
-    chain.filter_map(|p| roots.iter().find(|r| r.process == *p)).map(|r| r.run).next()
+    chain.filter_map(|p| runs.roots.iter().find(|r| r.process == *p)).map(|r| r.run).next()
 }
 
 /// Decides the role of a peer. Called anew for each request, since a process can move below a run between two, and a proof
 /// can end.
 ///
 /// `opened`: the vault was opened since the broker started. The nearest run counts where runs are nested.
-pub fn role<R: Copy>(peer: Lineage<'_>, roots: &[Root<R>], proofs: &Proofs, opened: bool, now: Boot) -> Role<R> {
+pub fn role<R: Copy>(peer: Lineage<'_>, runs: Runs<'_, R>, proofs: &Proofs, opened: bool, now: Boot) -> Role<R> {
     if !opened {
         return Role::None;
     }
-    if let Some(run) = run_of(peer, roots) {
+    if let Some(run) = run_of(peer, runs) {
         return Role::InsideRun(run);
     }
-    let shell = peer.parents.first().and_then(|parent| proofs.shells.get(parent));
     if proofs.operators.get(&peer.connection).is_some_and(|until| now < *until) {
         Role::Operator
     // A process of a run can be put beside the run, as a child of the shell. It bears what no child of the shell's own does.
-    } else if shell.is_some_and(|(until, mark)| now < *until && Some(*mark) == peer.mark) {
+    } else if proofs.shell_mark(peer, now).is_some_and(|mark| is_of_shell(peer, mark, runs)) {
         Role::Shell
     } else {
         Role::Requester
@@ -259,6 +303,9 @@ mod tests {
         Root { process: ProcessId { pid: 20, start: 9 }, run: 'b' },
     ];
 
+    const RUNS: Runs<'_, char> = Runs { roots: &ROOTS, mark: Some(Mark(8)) };
+    const NO_RUNS: Runs<'_, char> = Runs { roots: &[], mark: None };
+
     fn facts(process: ProcessId, parents: &[ProcessId]) -> Lineage<'_> {
         Lineage { process, parents, mark: Some(Mark(9)), connection: 1 }
     }
@@ -285,25 +332,24 @@ mod tests {
             let peer = facts(*own, parents);
             let mut proofs = Proofs::default();
             assert_eq!(
-                role(peer, &ROOTS, &proofs, true, at(0)),
+                role(peer, RUNS, &proofs, true, at(0)),
                 want.map_or(Role::Requester, Role::InsideRun),
                 "{chain:?}"
             );
-            assert_eq!(role(peer, &ROOTS, &proofs, false, at(0)), Role::None, "{chain:?}");
+            assert_eq!(role(peer, RUNS, &proofs, false, at(0)), Role::None, "{chain:?}");
             // What was proven before the run began, as by a shell that becomes the run.
-            let nothing: [Root<char>; 0] = [];
-            let proven = proofs.operator(peer, &nothing, at(0)).and(proofs.shell(peer, &nothing, at(0)));
+            let proven = proofs.operator(peer, NO_RUNS, at(0)).and(proofs.shell(peer, NO_RUNS, at(0)));
             let shell = parents.first().is_some_and(|parent| *parent != INIT);
             assert_eq!(proven, shell.then_some(at(900)), "{chain:?}");
             assert_eq!(
-                role(peer, &ROOTS, &proofs, true, at(0)),
+                role(peer, RUNS, &proofs, true, at(0)),
                 want.map_or(Role::Operator, Role::InsideRun),
                 "{chain:?}"
             );
-            assert_eq!(role(peer, &ROOTS, &proofs, false, at(0)), Role::None, "{chain:?}");
+            assert_eq!(role(peer, RUNS, &proofs, false, at(0)), Role::None, "{chain:?}");
             // Inside a run nothing is proven.
             let mut inside = Proofs::default();
-            let refused = inside.operator(peer, &ROOTS, at(0)).is_none() && inside.shell(peer, &ROOTS, at(0)).is_none();
+            let refused = inside.operator(peer, RUNS, at(0)).is_none() && inside.shell(peer, RUNS, at(0)).is_none();
             assert_eq!(refused, want.is_some(), "{chain:?}");
         }
     }
@@ -313,9 +359,9 @@ mod tests {
         let parents = [p(40, 1), INIT];
         let peer = facts(p(50, 7), &parents);
         let other = Lineage { connection: 2, ..peer };
-        let of = |proofs: &Proofs, peer, now| role(peer, &ROOTS, proofs, true, at(now));
+        let of = |proofs: &Proofs, peer, now| role(peer, RUNS, proofs, true, at(now));
         let mut proofs = Proofs::default();
-        assert_eq!(proofs.operator(peer, &ROOTS, at(100)), Some(at(1_000)));
+        assert_eq!(proofs.operator(peer, RUNS, at(100)), Some(at(1_000)));
         // Not another connection of the same process, nor its child's.
         for (who, now, want) in [
             (peer, 100, Role::Operator),
@@ -335,7 +381,7 @@ mod tests {
         assert_eq!(of(&proofs, peer, 1_800), Role::Requester);
         assert_eq!(of(&proofs, other, 900), Role::Requester);
         for end in [|proofs: &mut Proofs| proofs.closed(1), Proofs::locked] {
-            proofs.operator(peer, &ROOTS, at(0));
+            proofs.operator(peer, RUNS, at(0));
             assert_eq!(of(&proofs, peer, 1), Role::Operator);
             end(&mut proofs);
             proofs.heard(1, at(1));
@@ -349,12 +395,12 @@ mod tests {
         let parents = [shell, terminal, INIT];
         let client = facts(p(50, 7), &parents);
         let mut proofs = Proofs::default();
-        assert_eq!(proofs.shell(client, &ROOTS, at(0)), Some(at(900)));
+        assert_eq!(proofs.shell(client, RUNS, at(0)), Some(at(900)));
         // What the keyring opens, and a proof on a connection, record no shell.
         let mut none = Proofs::default();
-        none.operator(Lineage { connection: 9, ..client }, &ROOTS, at(0));
+        none.operator(Lineage { connection: 9, ..client }, RUNS, at(0));
         let mut locked = Proofs::default();
-        locked.shell(client, &ROOTS, at(0));
+        locked.shell(client, RUNS, at(0));
         locked.locked();
         for (name, proofs, process, parents, now, want) in [
             ("a later client of it", &proofs, p(51, 8), vec![shell, terminal, INIT], 899, Role::Shell),
@@ -370,26 +416,40 @@ mod tests {
             ("opened by the keyring", &none, p(51, 8), vec![shell, terminal, INIT], 1, Role::Requester),
             ("locked since", &locked, p(51, 8), vec![shell, terminal, INIT], 1, Role::Requester),
         ] {
-            assert_eq!(role(facts(process, &parents), &ROOTS, proofs, true, at(now)), want, "{name}");
+            assert_eq!(role(facts(process, &parents), RUNS, proofs, true, at(now)), want, "{name}");
         }
         // Put beside its run as a child of the shell, it bears the mark of the run.
         for mark in [None, Some(Mark(8)), Some(Mark(0)), Some(Mark(10))] {
             let beside = Lineage { mark, ..facts(p(51, 8), &parents) };
-            assert_eq!(role(beside, &ROOTS, &proofs, true, at(1)), Role::Requester, "{mark:?}");
+            assert_eq!(role(beside, RUNS, &proofs, true, at(1)), Role::Requester, "{mark:?}");
         }
         for mark in [None, Some(Mark(0))] {
-            assert_eq!(Proofs::default().shell(Lineage { mark, ..client }, &ROOTS, at(0)), None, "{mark:?}");
+            assert_eq!(Proofs::default().shell(Lineage { mark, ..client }, RUNS, at(0)), None, "{mark:?}");
         }
+        // Somebody has lowered what the shell bears to what a run was given, before or after the person unlocked; or a run was
+        // given as much since.
+        for (mark, given) in [(8, 8), (7, 8), (1, 8), (9, 9), (9, u64::MAX), (0, 0)] {
+            let (peer, runs) = (Lineage { mark: Some(Mark(mark)), ..client }, Runs { mark: Some(Mark(given)), ..RUNS });
+            assert_eq!(Proofs::default().shell(peer, runs, at(0)), None, "{mark} where a run was given {given}");
+            let mut before = Proofs::default();
+            before.shell(peer, Runs { mark: None, ..RUNS }, at(0));
+            assert_eq!(role(peer, runs, &before, true, at(1)), Role::Requester, "{mark} where a run was given {given}");
+            assert_eq!(before.is_marked(peer, runs, at(1)), mark > 0);
+            assert!(!before.is_marked(peer, runs, at(900)));
+        }
+        assert!(!proofs.is_marked(client, RUNS, at(1)));
+        assert!(proofs.is_marked(Lineage { mark: Some(Mark(8)), ..client }, RUNS, at(1)));
+        assert_eq!((Mark(9).of_run(), Mark(0).of_run()), (Mark(8), Mark(0)));
         assert_eq!(proofs.until(Role::<char>::Shell, client), Some(at(900)));
         assert_eq!(proofs.until(Role::<char>::Requester, client), None);
         // The shell becomes a run itself (`exec keyward run`).
         let root = [Root { process: shell, run: 'c' }];
-        assert_eq!(role(client, &root, &proofs, true, at(1)), Role::InsideRun('c'));
+        assert_eq!(role(client, Runs { roots: &root, ..RUNS }, &proofs, true, at(1)), Role::InsideRun('c'));
         // Never PID 1, never inside a run, never a parent that is not known.
         for parents in [vec![INIT], vec![], vec![p(10, 5), INIT], vec![shell, p(20, 9), INIT]] {
             let mut proofs = Proofs::default();
-            assert_eq!(proofs.shell(facts(p(50, 7), &parents), &ROOTS, at(0)), None, "{parents:?}");
-            let found = role(facts(p(50, 7), &parents), &ROOTS, &proofs, true, at(0));
+            assert_eq!(proofs.shell(facts(p(50, 7), &parents), RUNS, at(0)), None, "{parents:?}");
+            let found = role(facts(p(50, 7), &parents), RUNS, &proofs, true, at(0));
             assert_ne!(found, Role::Shell, "{parents:?}");
         }
     }
@@ -401,12 +461,12 @@ mod tests {
             let parents = [p(1_000, n)];
             proofs.operator(
                 Lineage { process: p(5, 5), parents: &parents, mark: Some(Mark(9)), connection: n },
-                &ROOTS,
+                RUNS,
                 at(n),
             );
             proofs.shell(
                 Lineage { process: p(5, 5), parents: &parents, mark: Some(Mark(9)), connection: n },
-                &ROOTS,
+                RUNS,
                 at(n),
             );
         }

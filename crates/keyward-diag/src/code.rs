@@ -38,7 +38,7 @@ codes! {
     // The vault.
     VaultAbsent "vault.absent" 1 "there is no vault yet" "make one with `keyward setup`, which also moves in the credentials that it finds, or with `keyward init` alone"
     VaultExists "vault.exists" 1 "there is a vault already" "use it, or name another home with KEYWARD_HOME"
-    VaultLocked "vault.locked" 3 "the vault is locked" "run `keyward unlock`"
+    VaultLocked "vault.locked" 3 "the vault is locked" "run `keyward unlock`, or open Keyward from the tray"
     VaultWrongPassphrase "vault.wrong_passphrase" 1 "the passphrase does not open the vault" "try again; with a recovery key: `keyward unlock --recovery`"
     VaultWrongRecovery "vault.wrong_recovery" 1 "the recovery key does not open the vault" "check that it is the key shown for this vault; it begins with AGE-SECRET-KEY-1"
     VaultWeakPassphrase "vault.weak_passphrase" 1 "the passphrase is too weak" "use at least 12 characters, or four words that do not belong together"

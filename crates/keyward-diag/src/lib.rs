@@ -181,7 +181,7 @@ mod tests {
         let fault = Fault::new(Code::VaultLocked).cause("no use for 15 minutes");
         assert_eq!(
             fault.to_string(),
-            "error[vault.locked]: the vault is locked\n  cause: no use for 15 minutes\n  help:  run `keyward unlock`"
+            "error[vault.locked]: the vault is locked\n  cause: no use for 15 minutes\n  help:  run `keyward unlock`, or open Keyward from the tray"
         );
         let more = fault.cause("the screen was locked").to_string();
         assert!(more.contains("\n  cause: no use for 15 minutes\n       - the screen was locked\n  help:"), "{more}");
