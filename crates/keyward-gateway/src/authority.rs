@@ -1,7 +1,7 @@
 //! What the gateway asks of the broker: the only way in which the two know each other.
 
 use crate::routes::Route;
-use keyward_core::{Credential, Fence, Model, ProcessId, Usd};
+use keyward_core::{Attempt, Credential, Fence, ProcessId, Usd};
 pub use keyward_core::{Placement, Upstream};
 use keyward_diag::Fault;
 use sha2::{Digest, Sha256};
@@ -66,8 +66,8 @@ pub struct Admitted {
     pub upstream: Arc<Upstream>,
     /// How the credential is put on them.
     pub placement: Placement,
-    /// The profile's own limits, as `METHOD /path` patterns of the same form as those of a route; when not empty, nothing else
-    /// may be called, and what a route refuses may be named here.
+    /// The profile's own list, as `METHOD /path` patterns of the same form as those of a route, and what a route refuses may be
+    /// named here. When not empty, nothing else may be called, but what the route has and a person allows.
     pub only: Arc<[String]>,
     /// Connections of processes that are not in the tree of the run are let in, as those of containers are not.
     pub containers: bool,
@@ -173,12 +173,14 @@ pub trait Authority: Send + Sync + 'static {
     fn admit(&self, token: RunToken) -> impl Future<Output = Result<Admitted, Fault>> + Send;
 
     /// Lets a request of a lease with a fence through, and counts it. Waits where there is no room: for a moment, or for a
-    /// person who is asked, 120 s at most. `model` is there for a request that a model answers; then what is given is held
-    /// as long as its answer lasts, so that not too many of unknown cost are under way at once.
+    /// person who is asked, 120 s at most. What is given for one that a model answers is held as long as its answer lasts, so
+    /// that not too many of unknown cost are under way at once. A request that names several models, of a lease whose fence
+    /// does not count money, comes once with each of them; one that the profile's own list leaves out comes with that first,
+    /// whether its lease has a fence or not.
     ///
     /// # Errors
     /// `fence.reached` when nobody allowed more; those of [`Authority::admit`] when the lease ended meanwhile.
-    fn fence(&self, lease: Uuid, model: Option<Model<'_>>) -> impl Future<Output = Result<Slot, Fault>> + Send;
+    fn fence(&self, lease: Uuid, attempt: Attempt<'_>) -> impl Future<Output = Result<Slot, Fault>> + Send;
 
     /// The credential of a lease, good at this moment; `refused` is the edition that the upstream answered 401 to. One
     /// exchange serves all who ask.

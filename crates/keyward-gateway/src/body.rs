@@ -1,18 +1,22 @@
 //! Bodies on their way through: frame by frame, counted, never gathered.
 //!
-//! Called by `forward`. A body never changes what it carries, but for the trailers of a request, from which credentials are
-//! taken.
+//! Called by `forward`. A body never changes what it carries, but for trailers, from which credentials are taken both ways.
 
 use crate::Authority;
+use crate::echo::Echo;
 use crate::forward::{Cut, Use, is_credential};
+use crate::guard::Malformed;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use keyward_diag::{Code, Fault};
 use std::collections::VecDeque;
+use std::error::Error;
 use std::fmt;
+use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -28,6 +32,8 @@ pub(crate) enum Sending {
 #[derive(Default)]
 pub(crate) struct Passed {
     bytes: AtomicU64,
+    /// Why it came no further, where the client is to blame.
+    broke: OnceLock<Fault>,
     aside: Mutex<Option<Aside>>,
 }
 
@@ -43,19 +49,24 @@ impl Passed {
     /// Counts a body, and keeps a copy of its `length` bytes as they pass.
     pub(crate) fn keeping(length: u64, room: OwnedSemaphorePermit) -> Self {
         let aside = Aside { pieces: VecDeque::new(), missing: length, _room: room };
-        Self { bytes: AtomicU64::new(0), aside: Mutex::new(Some(aside)) }
+        Self { aside: Mutex::new(Some(aside)), ..Self::default() }
     }
 
     /// A body that is here whole.
     pub(crate) fn gathered(pieces: VecDeque<Bytes>, room: OwnedSemaphorePermit) -> Self {
         let bytes = pieces.iter().map(|piece| piece.len() as u64).sum();
         let aside = Aside { pieces, missing: 0, _room: room };
-        Self { bytes: AtomicU64::new(bytes), aside: Mutex::new(Some(aside)) }
+        Self { bytes: AtomicU64::new(bytes), aside: Mutex::new(Some(aside)), ..Self::default() }
     }
 
     /// Bytes that have left.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// What the client is told whose body came no further.
+    pub(crate) fn broke(&self) -> Option<&Fault> {
+        self.broke.get()
     }
 
     /// Ends the keeping, and gives the copy if it is whole.
@@ -66,6 +77,13 @@ impl Passed {
     fn aside(&self) -> MutexGuard<'_, Option<Aside>> {
         self.aside.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Why the body of a request breaks off: it is malformed, or the client went away.
+pub(crate) fn broken_off(error: &hyper::Error) -> Fault {
+    let held = error.source().and_then(|e| e.downcast_ref::<io::Error>()).and_then(io::Error::get_ref);
+    let malformed = held.and_then(|e| e.downcast_ref::<Malformed>());
+    Fault::new(Code::GatewayRequest).cause(malformed.map_or("its body breaks off", |malformed| malformed.0))
 }
 
 impl Body for Sending {
@@ -80,6 +98,9 @@ impl Body for Sending {
             Self::Pieces(pieces) => Poll::Ready(pieces.pop_front().map(|piece| Ok(Frame::data(piece)))),
             Self::Passing(body, passed) => {
                 let mut polled = Pin::new(body).poll_frame(context);
+                if let Poll::Ready(Some(Err(e))) = &polled {
+                    passed.broke.get_or_init(|| broken_off(e));
+                }
                 if let Poll::Ready(Some(Ok(frame))) = &mut polled {
                     if let Some(data) = frame.data_ref() {
                         passed.bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
@@ -124,6 +145,8 @@ pub(crate) enum Answer<A: Authority> {
         body: Incoming,
         /// The use that ends with it.
         r#use: Use<A>,
+        /// What is taken out of its trailers.
+        echo: Echo,
         /// Resolves when what is under way is to be cut.
         cut: Cut,
     },
@@ -156,14 +179,17 @@ impl<A: Authority> Body for Answer<A> {
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         match &mut *self {
             Self::Ours(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Passing { body, r#use, cut } => {
+            Self::Passing { body, r#use, echo, cut } => {
                 // Asked first each time, so that the task is woken by it even while the client takes nothing.
                 if cut.as_mut().poll(context).is_ready() {
                     return Poll::Ready(Some(Err(Broken::Cut)));
                 }
                 match Pin::new(&mut *body).poll_frame(context) {
                     Poll::Pending => Poll::Pending,
-                    Poll::Ready(Some(Ok(frame))) => {
+                    Poll::Ready(Some(Ok(mut frame))) => {
+                        if let Some(trailers) = frame.trailers_mut() {
+                            echo.clear(trailers);
+                        }
                         if let Some(data) = frame.data_ref() {
                             r#use.received(data);
                         }

@@ -1,10 +1,13 @@
 //! A request at the fence of its lease: which model it is for, what it may cost, and whether it goes on.
 //!
 //! Reads the body of a request only where the fence looks at models or money, and then whole, at most 32 MiB; the answer is
-//! read as it passes and never gathered. Never decides: the [`Authority`] does, and may have a person asked. Called by
-//! `forward`; a lease without a fence never comes here.
+//! read as it passes and never gathered. A request that names several models comes to its fence with each of them, and counts
+//! once for each; where money is counted it goes nowhere, since its answer does not say plainly what each of them used. Never
+//! decides: the [`Authority`] does, and may have a person asked. Called by `forward` for a lease with a fence, and for a call that
+//! the profile's own list leaves out.
 
 use crate::forward::whole;
+use crate::named;
 use crate::path::Target;
 use crate::routes::Cost;
 use crate::server::Gateway;
@@ -14,7 +17,7 @@ use bytes::Bytes;
 use hyper::Method;
 use hyper::body::Incoming;
 use hyper::header::HeaderMap;
-use keyward_core::{Fence, Model, Price, Prices, Usage, Usd, model_name};
+use keyward_core::{Attempt, Model, Price, Prices, Usage, Usd, model_name};
 use keyward_diag::{Code, Fault, plain};
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
@@ -42,7 +45,8 @@ pub(crate) enum Coming {
     Here(Bytes, OwnedSemaphorePermit),
 }
 
-/// Lets a request through the fence of its lease, however long that takes: a person may be asked.
+/// Lets a request through the fence of its lease, however long that takes: a person may be asked. `beyond` is the call, where
+/// the profile's own list leaves it out; nobody is asked about one that is refused for another reason anyway.
 ///
 /// # Errors
 /// `fence.reached`; `fence.uncounted` for what the fence cannot judge; `gateway.request_malformed` for a body that does not
@@ -50,15 +54,25 @@ pub(crate) enum Coming {
 pub(crate) async fn pass<A: Authority>(
     gateway: &Gateway<A>,
     admitted: &Admitted,
-    fence: &Fence,
+    beyond: Option<&str>,
     (method, target, headers): (&Method, &Target, &HeaderMap),
     body: Incoming,
 ) -> Result<(Coming, Option<Box<Meter>>), Fault> {
     let route = admitted.route;
-    let cost = if fence.counts() { route.cost(method.as_str(), target) } else { Cost::Free };
+    let fence = admitted.fence.as_deref();
+    let pass = |attempt| gateway.authority.fence(admitted.lease, attempt);
+    let cost = match fence {
+        Some(fence) if fence.counts() => route.cost(method.as_str(), target),
+        _ => Cost::Free,
+    };
     let of_path = match cost {
         Cost::Free => {
-            gateway.authority.fence(admitted.lease, None).await?;
+            if let Some(call) = beyond {
+                pass(Attempt::Call(call)).await?;
+            }
+            if fence.is_some() {
+                pass(Attempt::Request).await?;
+            }
             return Ok((Coming::Passing(body), None));
         }
         Cost::Unknown => {
@@ -66,41 +80,52 @@ pub(crate) async fn pass<A: Authority>(
         }
         Cost::Counted(model) => model,
     };
-    let (coming, asked) = if of_path.is_some() && fence.usd.is_none() {
-        (Coming::Passing(body), Asked::default())
-    } else {
-        let (pieces, room) = whole(&gateway.fenced, body).await?;
-        let bytes = match (pieces.len(), pieces.front()) {
-            (1, Some(piece)) => piece.clone(),
-            _ => Bytes::from(pieces.iter().flatten().copied().collect::<Vec<u8>>()),
-        };
-        let asked: Asked = serde_json::from_slice(&bytes)
-            .map_err(|e| malformed(format_args!("its body is not JSON that says plainly what it asks: {e}")))?;
-        (Coming::Here(bytes, room), asked)
+    let (pieces, room) = whole(&gateway.fenced, body).await?;
+    let bytes = match (pieces.len(), pieces.front()) {
+        (1, Some(piece)) => piece.clone(),
+        _ => Bytes::from(pieces.iter().flatten().copied().collect::<Vec<u8>>()),
     };
-    let sent = of_path.map(Cow::Borrowed).or(asked.model.as_deref().map(Cow::Borrowed));
-    let sent = sent.ok_or_else(|| malformed("its body names no model"))?;
-    if sent.len() > MODEL_MAX_BYTES {
+    let unclear = |e| malformed(format_args!("its body is not JSON that says plainly what it asks: {e}"));
+    let asked: Asked = serde_json::from_slice(&bytes).map_err(unclear)?;
+    let mut besides = named::models(&bytes).map_err(unclear)?;
+    let sent = match (of_path, asked.model.as_deref()) {
+        (Some(of_path), None) => of_path,
+        (Some(of_path), Some(of_body)) => {
+            if model_name(&route.name, of_path) != model_name(&route.name, of_body) {
+                besides.push(of_body.to_owned());
+            }
+            of_path
+        }
+        (None, of_body) => of_body.ok_or_else(|| malformed("its body names no model"))?,
+    };
+    if besides.iter().map(String::len).any(|length| length > MODEL_MAX_BYTES) || sent.len() > MODEL_MAX_BYTES {
         return Err(malformed(format_args!("the name of its model is longer than {MODEL_MAX_BYTES} bytes")));
     }
-    let model = Model { sent: &sent, name: model_name(&route.name, &sent) };
-    let price = match fence.usd {
+    let model = Model { sent, name: model_name(&route.name, sent) };
+    let price = match fence.and_then(|fence| fence.usd) {
         None => None,
         Some(_) => {
             asked.countable(target.path().ends_with("/completions"))?;
             usual_fields(headers)?;
+            if let Some(other) = besides.first() {
+                let other = plain(other, MODEL_MAX_BYTES);
+                return Err(uncounted(format_args!("it names the model `{other}` besides its own")));
+            }
             let price = Prices::built_in().and_then(|prices| prices.find(&route.name, model.name));
             Some(price.ok_or_else(|| {
-                uncounted(format_args!(
-                    "the list of prices does not have the model `{}`",
-                    plain(&sent, MODEL_MAX_BYTES)
-                ))
+                uncounted(format_args!("the list of prices does not have the model `{}`", plain(sent, MODEL_MAX_BYTES)))
             })?)
         }
     };
-    let slot = gateway.authority.fence(admitted.lease, Some(model)).await?;
+    if let Some(call) = beyond {
+        pass(Attempt::Call(call)).await?;
+    }
+    for other in besides.iter().filter(|other| *other != sent) {
+        pass(Attempt::Model(Model { sent: other, name: model_name(&route.name, other) })).await?;
+    }
+    let slot = pass(Attempt::Model(model)).await?;
     let most = asked.most.unwrap_or(UNLIMITED_TOKENS);
-    Ok((coming, price.map(|price| Box::new(Meter { price, most, reader: None, slot }))))
+    Ok((Coming::Here(bytes, room), price.map(|price| Box::new(Meter { price, most, reader: None, slot }))))
 }
 
 fn uncounted(why: impl fmt::Display) -> Fault {

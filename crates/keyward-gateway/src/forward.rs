@@ -4,16 +4,20 @@
 //! process that makes it, notes the use, and only then puts the real credential on. Bodies and trailers pass frame by frame.
 //! Header fields that belong to one connection are taken off both ways (RFC 9110 section 7.6.1), the client's own list of them
 //! before ours are put on. A redirect is passed on and never followed. `Set-Cookie` is not passed on: cookies of the client are
-//! taken off, and one of the upstream may be a credential by itself; neither is `Alt-Svc`, which leads past the gateway.
+//! taken off, and one of the upstream may be a credential by itself; neither is `Alt-Svc`, which leads past the gateway. What
+//! hands the credential back is taken out of the fields of an answer, and where the credential stands in the query, the page
+//! that comes with a redirect is not passed on, since it repeats the address.
 //!
 //! An answer 401 makes the authority get another credential, once. The request is sent a second time only when that is
 //! another one and the body can be repeated: it is empty, it was gathered for a signature, or its length was told, is at most
 //! 1 MiB, and it has come whole. All copies for that purpose together take 16 MiB at most; beyond that, and whenever the
 //! second answer is 401 too, the client gets the upstream's answer. Called by `server`.
 
-use crate::body::{Answer, Passed, Sending};
+use crate::body::{Answer, Passed, Sending, broken_off};
+use crate::echo::{Echo, in_query};
 use crate::fence::{self, Coming, Meter};
 use crate::path::Target;
+use crate::routes::Listed;
 use crate::server::{Called, Gateway, Peer};
 use crate::shape::Shape;
 use crate::{Admitted, Authority, Began, Caller, Denial, End, EndReason, Ended, Held, Placement, RunToken, google};
@@ -21,8 +25,8 @@ use bytes::Bytes;
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::header::{
-    ACCEPT_ENCODING, ALT_SVC, AUTHORIZATION, CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, SET_COOKIE,
-    TE,
+    ACCEPT_ENCODING, ALT_SVC, AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, HOST, HeaderMap, HeaderName,
+    HeaderValue, ORIGIN, SET_COOKIE, TE, TRAILER,
 };
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
@@ -50,6 +54,9 @@ const WHAT_MAX_BYTES: usize = 512;
 /// The flag that Anthropic wants beside tokens of OAuth.
 const OAUTH_FLAG: &str = "oauth-2025-04-20";
 const BETA: HeaderName = HeaderName::from_static("anthropic-beta");
+
+/// Calls of a profile that a refusal names.
+const CALLS_TOLD: usize = 8;
 
 /// Where the SDKs put their key, and so the run token.
 const TOKEN_HEADERS: [HeaderName; 4] = [
@@ -163,23 +170,26 @@ async fn pass<A: Authority>(
         _ => None,
     };
     let target = Target::parse(raw, admitted.route, own).map_err(denied)?;
-    if !admitted.route.allows(parts.method.as_str(), &target, &admitted.only) {
-        return Err(denied(Fault::new(Code::GatewayNotAllowed).cause(format_args!(
-            "{} {}",
-            parts.method,
-            target.path()
-        ))));
-    }
+    let beyond = match admitted.route.lists(parts.method.as_str(), &target, &admitted.only) {
+        Listed::Yes => None,
+        Listed::Beyond(call) => Some(call),
+        Listed::No => {
+            let fault = Fault::new(Code::GatewayNotAllowed).cause(format_args!("{} {}", parts.method, target.path()));
+            return Err(denied(fault.cause(passing(&admitted.only))));
+        }
+    };
     let (caller, program) = caller(gateway, peer, &admitted).await.map_err(|fault| denied(fault).closing())?;
 
     let mut cut = Box::pin(cut(admitted.ended.clone()));
-    let (body, meter) = match &admitted.fence {
-        None => (Coming::Passing(body), None),
-        Some(fence) => tokio::select! {
+    let (body, meter) = if admitted.fence.is_none() && beyond.is_none() {
+        (Coming::Passing(body), None)
+    } else {
+        let request = (&parts.method, &target, &parts.headers);
+        tokio::select! {
             biased;
             ended = &mut cut => return Err(failed(over(ended))),
-            passed = fence::pass(gateway, &admitted, fence, (&parts.method, &target, &parts.headers), body) => passed.map_err(denied)?,
-        },
+            passed = fence::pass(gateway, &admitted, beyond.as_deref(), request, body) => passed.map_err(denied)?,
+        }
     };
     let held = gateway.authority.credential(admitted.lease, None).await.map_err(failed)?;
     let upstream = admitted.upstream.clone();
@@ -233,18 +243,22 @@ async fn pass<A: Authority>(
         ended = &mut cut => Err(over(ended)),
         answer = exchange => answer,
     };
-    let answer = match answer {
+    let (answer, echo) = match answer {
         Ok(answer) => answer,
         Err(fault) => {
-            r#use.broken();
+            let malformed = fault.code == Code::GatewayRequest;
+            if !malformed {
+                r#use.broken();
+            }
             let reply = shape.answer(&fault);
             r#use.status = reply.status().as_u16();
-            return Ok(ours(reply, false));
+            return Ok(ours(reply, malformed));
         }
     };
     let (mut head, body) = answer.into_parts();
     head.version = Version::HTTP_11;
     head.extensions.clear();
+    echo.clear(&mut head.headers);
     r#use.status = head.status.as_u16();
     r#use.request_id = request_id(&head.headers);
     if let Some(meter) = &mut r#use.meter {
@@ -253,11 +267,30 @@ async fn pass<A: Authority>(
     take_connection_fields(&mut head.headers);
     head.headers.remove(SET_COOKIE);
     head.headers.remove(ALT_SVC);
+    if head.status.is_redirection() && matches!(outgoing.placement, Placement::Query(_)) {
+        r#use.whole();
+        for name in [CONTENT_ENCODING, CONTENT_LENGTH, TRAILER] {
+            head.headers.remove(name);
+        }
+        return Ok(Response::from_parts(head, Answer::Ours(None)));
+    }
     if body.is_end_stream() {
         r#use.whole();
     }
     peer.under_way(Some(r#use.ended.clone()));
-    Ok(Response::from_parts(head, Answer::Passing { body, r#use, cut }))
+    Ok(Response::from_parts(head, Answer::Passing { body, r#use, echo, cut }))
+}
+
+/// What would be let through, in words.
+fn passing(only: &[String]) -> String {
+    match only {
+        [] => "the list of this API, by which the profile goes, does not have it".to_owned(),
+        [first @ .., last] if only.len() <= CALLS_TOLD => {
+            let first: String = first.iter().map(|call| format!("{call}, ")).collect();
+            format!("the profile lets through: {first}{last}")
+        }
+        more => format!("the profile lets through {} other calls, such as {}", more.len(), more[0]),
+    }
 }
 
 /// The request comes from a program that calls the address it was given, and not from a web page.
@@ -288,7 +321,13 @@ fn run_token(headers: &HeaderMap) -> Result<RunToken, Fault> {
             found = Some(token);
         }
     }
-    found.ok_or_else(|| Fault::new(Code::GatewayToken).cause("it has none"))
+    found.ok_or_else(|| {
+        let fault = Fault::new(Code::GatewayToken);
+        match TOKEN_HEADERS.iter().find(|name| headers.contains_key(*name)) {
+            Some(name) => fault.cause(format_args!("what it sends in `{name}` is no run token")),
+            None => fault.cause("none was sent"),
+        }
+    })
 }
 
 /// What follows the scheme `Bearer` (RFC 6750 section 2.1), or `token`, which clients of GitHub write; of a signature of AWS
@@ -355,7 +394,7 @@ struct Outgoing {
     upstream: Arc<Upstream>,
 }
 
-/// Sends a request, a second time when it must and can be.
+/// Sends a request, a second time when it must and can be. Gives the answer, and by what it would hand the credential back.
 async fn exchange<A: Authority>(
     gateway: &Gateway<A>,
     lease: Uuid,
@@ -363,20 +402,23 @@ async fn exchange<A: Authority>(
     mut held: Held,
     mut body: Sending,
     passed: Option<&Passed>,
-) -> Result<Response<Incoming>, Fault> {
+) -> Result<(Response<Incoming>, Echo), Fault> {
     let mut refused_once = false;
     loop {
         let request = request(outgoing, &held.credential, body)?;
-        let answer = gateway.upstream.send(request, &outgoing.upstream).await?;
+        let echo = Echo::new(held.credential.clone(), &outgoing.placement, request.headers());
+        let answer = gateway.upstream.send(request, &outgoing.upstream).await;
+        // The API is not to blame for a body that did not come.
+        let answer = answer.map_err(|fault| passed.and_then(Passed::broke).cloned().unwrap_or(fault))?;
         // The copy goes as soon as the answer shows that it will not be needed.
         let copy = passed.map_or_else(|| Some(VecDeque::new()), Passed::take);
         if refused_once || !is_refused(&answer, &outgoing.placement) {
-            return Ok(answer);
+            return Ok((answer, echo));
         }
         let another = gateway.authority.credential(lease, Some(held.edition)).await?;
         match copy {
             Some(pieces) if another.edition != held.edition => body = Sending::Pieces(pieces),
-            _ => return Ok(answer),
+            _ => return Ok((answer, echo)),
         }
         held = another;
         refused_once = true;
@@ -417,10 +459,7 @@ fn request(outgoing: &Outgoing, credential: &Credential, body: Sending) -> Resul
         }
         Placement::Query(name) => {
             // EXPOSE: it goes into the query, where the API wants it.
-            let pair = credential.token.expose(|bytes| {
-                let value = Zeroizing::new(form_urlencoded::byte_serialize(bytes).collect::<String>());
-                Zeroizing::new(format!("{name}={}", value.replace('+', "%20")))
-            });
+            let pair = credential.token.expose(|bytes| Zeroizing::new(format!("{name}={}", &*in_query(bytes))));
             if !query.is_empty() {
                 query.push('&');
             }
@@ -634,13 +673,13 @@ fn share(room: &Arc<tokio::sync::Semaphore>, bytes: u64) -> Option<OwnedSemaphor
 /// Reads a body of at most `most` bytes whole.
 ///
 /// # Errors
-/// `gateway.body_too_large`; `gateway.request_malformed` when it breaks off.
+/// `gateway.body_too_large`; `gateway.request_malformed` when it is malformed or breaks off.
 pub(crate) async fn gather(body: Incoming, most: u64) -> Result<VecDeque<Bytes>, Fault> {
     let mut body = pin!(body);
     let mut pieces = VecDeque::new();
     let mut left = most;
     while let Some(frame) = poll_fn(|context| body.as_mut().poll_frame(context)).await {
-        let frame = frame.map_err(|_| Fault::new(Code::GatewayRequest).cause("its body breaks off"))?;
+        let frame = frame.map_err(|e| broken_off(&e))?;
         if let Ok(data) = frame.into_data() {
             left = left.checked_sub(data.len() as u64).ok_or_else(|| Fault::new(Code::GatewayBody))?;
             pieces.push_back(data);

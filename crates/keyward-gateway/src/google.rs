@@ -58,7 +58,8 @@ async fn token<A: Authority>(
     let form = gather(body, FORM_MAX_BYTES).await.map_err(early)?.into_iter().collect::<Vec<Bytes>>().concat();
     let mut fields = form_urlencoded::parse(&form);
     let sent = fields.find(|(name, _)| name == "subject_token").map_or(Cow::Borrowed(""), |(_, value)| value);
-    let token = RunToken::of(sent.as_bytes()).ok_or_else(|| early(Fault::new(Code::GatewayToken)))?;
+    let missing = if sent.is_empty() { "none was sent" } else { "what it sends in `subject_token` is no run token" };
+    let token = RunToken::of(sent.as_bytes()).ok_or_else(|| early(Fault::new(Code::GatewayToken).cause(missing)))?;
     gateway.authority.admit(token).await.map_err(|fault| (fault, Some(token)))?;
     Ok(sent.into_owned())
 }

@@ -10,6 +10,8 @@
 //! answer, nor avoid it: it follows from the place of the request on the connection, not from anything in it.
 
 use keyward_diag::{Code, Fault};
+use std::error::Error;
+use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -52,7 +54,7 @@ const NOT_TRAILERS: &[&str] = &[
     "x-goog-api-key",
 ];
 /// What makes some servers take a request for one with another method or path than those that were matched.
-const OVERRIDES: &[&str] =
+pub(crate) const OVERRIDES: &[&str] =
     &["x-http-method", "x-http-method-override", "x-method-override", "x-original-url", "x-rewrite-url"];
 
 /// A stream of which only well-formed requests can be read.
@@ -64,8 +66,9 @@ const OVERRIDES: &[&str] =
 /// several `Content-Length`, or one that is not 1 to 19 digits without a leading zero; any `Transfer-Encoding` but one
 /// `chunked`, in small letters; both of these; more than 64 KiB or 100 fields.
 ///
-/// In a chunked body, reading fails at: a size that is not 1 to 16 hex digits without a leading zero; a chunk extension; a line
-/// end that is not CRLF; a trailer section of more than 8 KiB or 32 fields, with a field that RFC 9110 section 6.5.1 does
+/// In a chunked body, reading fails with [`Malformed`] at: a size that is not 1 to 16 hex digits without a leading zero; a chunk
+/// extension, which RFC 9112 section 7.1.1 lets a recipient pass over, and in which requests have been hidden; a line end that
+/// is not CRLF; a trailer section of more than 8 KiB or 32 fields, with a field that RFC 9110 section 6.5.1 does
 /// not want there or that names another method or path, or not formed as those of a head.
 #[derive(Debug)]
 pub(crate) struct Guard<S> {
@@ -98,6 +101,18 @@ enum State {
     /// Nothing: a body was not well-formed.
     Failed(&'static str),
 }
+
+/// Why the body of a request is not well-formed, as reading it fails.
+#[derive(Debug)]
+pub(crate) struct Malformed(pub(crate) &'static str);
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl Error for Malformed {}
 
 /// What the guard found, for the service of the same connection.
 #[derive(Debug, Clone, Default)]
@@ -267,7 +282,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
                     this.drain(cx);
                     return Poll::Pending;
                 }
-                State::Failed(why) => return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, why))),
+                State::Failed(why) => {
+                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, Malformed(why))));
+                }
                 _ => {}
             }
             if this.held.is_empty() {
@@ -323,7 +340,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<S> {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.state == State::Refused {
+        if matches!(this.state, State::Refused | State::Failed(_)) {
             // A socket that is closed with bytes unread resets the connection, and the answer may be lost with it.
             this.drain(cx);
         }

@@ -6,10 +6,12 @@
 
 mod authority;
 mod body;
+mod echo;
 mod fence;
 mod forward;
 mod google;
 mod guard;
+mod named;
 mod path;
 mod routes;
 mod server;

@@ -4,6 +4,7 @@
 //! exactly that, made here and never taken from the client. So a path cannot mean one thing to a list of allowed calls and
 //! another to the API. This module does no I/O and keeps no credential; the service calls it for each request.
 
+use crate::guard::OVERRIDES;
 use crate::routes::{Colon, Route};
 use keyward_diag::{Code, Fault};
 
@@ -39,6 +40,13 @@ const CREDENTIALS: &[&str] = &[
     "x-api-key",
 ];
 
+/// Query parameters that make some servers take a request for one with another method, other headers or another body, in
+/// lower case, with and without `$`: those of Google's APIs (<https://cloud.google.com/apis/docs/system-parameters>) and of web
+/// frameworks. They are refused beside [`OVERRIDES`].
+const REPLACING: &[&str] = &["_method", "httpheaders", "httpmethod"];
+/// As [`REPLACING`], but with `$` alone, as Google writes them: without it these are ordinary names of many APIs.
+const REPLACING_WITH_SIGN: &[&str] = &["ct", "req"];
+
 /// A request target that was read.
 ///
 /// Path: `/` and segments, never empty but the last. Each segment is decoded once from percent-encoding (RFC 3986 section
@@ -57,13 +65,15 @@ impl Target {
     /// Refused in a path: `%` without two hex digits behind it; what is not UTF-8; control characters; `/` in a segment, but
     /// in one that begins `arn:` on a route that has such names; `\`; empty segments but the last; segments of nothing but
     /// dots and spaces, before a `;` too; what would decode a second time; the look-alikes of `.`, `/` and `\` in Unicode,
-    /// which some servers fold. In a query: `%` without two hex digits.
+    /// which some servers fold. In a query: `%` without two hex digits; parameters that name another method, header or body
+    /// than the request has.
     ///
     /// Query parameters that carry a credential are left out, and so is one named `own`, where the profile's credential will
     /// stand; names are compared decoded and without case.
     ///
     /// # Errors
-    /// [`Code::GatewayPath`], with what is refused; nothing of the target is quoted.
+    /// [`Code::GatewayPath`], with what is refused; nothing of the target is quoted. [`Code::GatewayRequest`] for a query that
+    /// names another method.
     pub(crate) fn parse(raw: &str, route: &Route, own: Option<&str>) -> Result<Self, Fault> {
         let refused = |why: &str| Fault::new(Code::GatewayPath).cause(why);
         let (path, query) = raw.split_once('?').map_or((raw, None), |(path, query)| (path, Some(query)));
@@ -80,7 +90,7 @@ impl Target {
             rest = further;
         }
         if let Some(query) = query {
-            target.query = kept_query(query, own).map_err(refused)?;
+            target.query = kept_query(query, own)?;
         }
         Ok(target)
     }
@@ -165,12 +175,24 @@ fn check(segment: &str, route: &Route) -> Result<(), &'static str> {
 }
 
 /// The query that is sent: without credentials, and with what may not stand in a query encoded.
-fn kept_query(raw: &str, own: Option<&str>) -> Result<Option<String>, &'static str> {
+fn kept_query(raw: &str, own: Option<&str>) -> Result<Option<String>, Fault> {
     let mut out = String::with_capacity(raw.len());
     for piece in raw.split('&') {
-        decode(piece)?;
+        decode(piece).map_err(|why| Fault::new(Code::GatewayPath).cause(why))?;
+        let mut kept = true;
         // Some servers take `;` for `&`.
-        if piece.split(';').any(|part| is_credential(part, own)) {
+        for part in piece.split(';') {
+            let Some(name) = parameter(part) else {
+                kept = false;
+                continue;
+            };
+            if replaces(&name) {
+                let why = "the query names another method, header or body than the request has";
+                return Err(Fault::new(Code::GatewayRequest).cause(why));
+            }
+            kept &= !is_credential(&name, own);
+        }
+        if !kept {
             continue;
         }
         if !out.is_empty() {
@@ -183,17 +205,37 @@ fn kept_query(raw: &str, own: Option<&str>) -> Result<Option<String>, &'static s
     Ok((!out.is_empty()).then_some(out))
 }
 
-/// Whether `name=value` hands over a credential: by its name, decoded, without case, and without a `[…]` at its end, which
-/// some servers read as a list.
-fn is_credential(part: &str, own: Option<&str>) -> bool {
-    let name = part.split('=').next().unwrap_or_default();
-    let Ok(name) = decode(name) else { return true };
-    let name = String::from_utf8_lossy(&name).replace('+', " ").to_ascii_lowercase();
-    let name = name.split('[').next().unwrap_or_default().trim();
+/// The name in `name=value` as servers compare it: decoded, in lower case, and without what some servers do not read: a `[…]`
+/// at its end, which makes a list of it, and what follows a NUL. `None` where it cannot be decoded.
+fn parameter(part: &str) -> Option<String> {
+    let name = decode(part.split('=').next().unwrap_or_default()).ok()?;
+    let mut name = String::from_utf8_lossy(&name).replace('+', " ").to_ascii_lowercase();
+    // PHP reads these as an underscore.
+    if name.trim_start().starts_with(['.', '[']) {
+        name = name.trim_start().replacen(['.', '['], "_", 1);
+    }
+    Some(name.split(['[', '\0']).next().unwrap_or_default().trim().to_owned())
+}
+
+/// Whether a parameter, named as [`parameter`] does, replaces a part of the request.
+fn replaces(name: &str) -> bool {
+    let bare = without_sign(name);
+    let signed = bare != name && REPLACING_WITH_SIGN.contains(&bare);
+    signed || REPLACING.contains(&bare) || OVERRIDES.contains(&bare)
+}
+
+/// Whether a parameter, named as [`parameter`] does, hands over a credential.
+fn is_credential(name: &str, own: Option<&str>) -> bool {
+    let name = without_sign(name);
     CREDENTIALS.contains(&name)
         || name.starts_with("x-amz-")
         || name.starts_with("x-goog-")
-        || own.is_some_and(|own| own.eq_ignore_ascii_case(name))
+        || own.is_some_and(|own| without_sign(own).eq_ignore_ascii_case(name))
+}
+
+/// A name without the `$` of Google's own parameters.
+fn without_sign(name: &str) -> &str {
+    name.trim_start_matches('$')
 }
 
 /// Undoes percent-encoding once.
@@ -388,6 +430,8 @@ mod tests {
             ("/a?key[]=x&key%5B0%5D=y&d=e", Some("d=e")),
             ("/a?+key=x&key+=x&%20key=x&d=e", Some("d=e")),
             ("/a?token", None),
+            ("/a?$key=x&%24access_token=y&d=e", Some("d=e")),
+            ("/a?key%00y=z&d=e", Some("d=e")),
             ("/a?pageToken=x&page_token=y&keyword=z&tokens=1", Some("pageToken=x&page_token=y&keyword=z&tokens=1")),
             ("/a?q=key=x", Some("q=key=x")),
             ("/a?q=a/b?c:d@e", Some("q=a/b?c:d@e")),
@@ -398,6 +442,55 @@ mod tests {
         }
         let own = Target::parse("/a?appid=x&AppId=y&b=c", route("generic"), Some("appid")).unwrap();
         assert_eq!(own.query(), Some("b=c"));
+    }
+
+    #[test]
+    fn a_query_that_names_another_method_header_or_body_is_refused() {
+        for query in [
+            "$httpMethod=DELETE",
+            "httpmethod=DELETE",
+            "%24http%4dethod=DELETE",
+            "$$httpMethod=DELETE",
+            "a=b&$httpHeaders=X-Goog-User-Project:%20p",
+            "$ct=application/json",
+            "%24CT=application/json",
+            "$req=%7B%7D",
+            "+$req[]=%7B%7D",
+            "_method=DELETE",
+            "_METHOD=delete",
+            "$_method=DELETE",
+            "_method[]=DELETE",
+            "%5Fmethod%5B0%5D=DELETE",
+            "+_method+=DELETE",
+            ".method=DELETE",
+            "[method=DELETE",
+            "%20.method=DELETE",
+            "_method%00x=DELETE",
+            "_method",
+            "a=b;_method=DELETE",
+            "key=x;_method=DELETE",
+            "X-HTTP-Method-Override=DELETE",
+            "x-http-method=DELETE",
+            "x-method-override=DELETE",
+            "X-Original-URL=/admin",
+        ] {
+            let fault = Target::parse(&format!("/x/1?{query}"), route("generic"), None).unwrap_err();
+            assert_eq!(fault.code, Code::GatewayRequest, "{query}");
+            assert!(
+                fault.causes[0].contains("another method") && !fault.to_string().contains("DELETE"),
+                "{query}: {fault}"
+            );
+        }
+        for query in [
+            "method=flickr.test",
+            "my_method=x",
+            "action=ct&request=1",
+            "ct=1&req=2&CT=3",
+            "q=_method=DELETE",
+            "alt=sse&$alt=json",
+        ] {
+            assert_eq!(read(&format!("/a?{query}"), "generic").unwrap().1.as_deref(), Some(query));
+        }
     }
 
     /// Decodes until nothing changes, as a careless server might.

@@ -43,6 +43,18 @@ pub struct Route {
     free: Vec<String>,
 }
 
+/// Whether a call may be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Listed {
+    /// It may.
+    Yes,
+    /// The profile's own list leaves it out and the list of the route has it, so a person may be asked: its method, and the
+    /// pattern of its path.
+    Beyond(String),
+    /// It may not, and nobody is asked.
+    No,
+}
+
 /// What a call is for a fence by model or money.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cost<'t> {
@@ -74,14 +86,27 @@ impl Route {
         ROUTES.iter().find(|route| route.name == name)
     }
 
-    /// Whether a method and path may be called: by the profile's own patterns when it has any, and then by nothing else; by
-    /// the list of the route otherwise. A pattern that does not parse allows nothing.
-    pub(crate) fn allows(&self, method: &str, target: &Target, only: &[String]) -> bool {
-        let patterns = if only.is_empty() { &self.allow } else { only };
+    /// Whether a method and path may be called: by the profile's own patterns when it has any, by the list of the route
+    /// otherwise. A pattern that does not parse allows nothing.
+    pub(crate) fn lists(&self, method: &str, target: &Target, only: &[String]) -> Listed {
+        if self.fits(if only.is_empty() { &self.allow } else { only }, method, target).is_some() {
+            return Listed::Yes;
+        }
+        if only.is_empty() {
+            return Listed::No;
+        }
+        self.fits(&self.allow, method, target).map_or(Listed::No, |pattern| {
+            let method = if pattern.method == "*" { method } else { pattern.method };
+            Listed::Beyond(format!("{method} {}", pattern.path))
+        })
+    }
+
+    /// The first of the patterns that a method and path are as.
+    fn fits<'p>(&self, patterns: &'p [String], method: &str, target: &Target) -> Option<Pattern<'p>> {
         // Whether a pattern can be meant is asked of the one that fits, and not of all before it at each request.
-        patterns.iter().any(|text| {
-            Pattern::split(text).is_some_and(|p| p.takes_method(method) && self.takes_path(p.path, target))
-                && Pattern::parse(text).is_ok()
+        patterns.iter().find_map(|text| {
+            let fits = |p: &Pattern<'_>| p.takes_method(method) && self.segments(p.path, target).is_some();
+            Pattern::split(text).filter(fits).and_then(|_| Pattern::parse(text).ok())
         })
     }
 
@@ -108,10 +133,6 @@ impl Route {
             None => Cost::Unknown,
             Some((pattern, segments)) => Cost::Counted(model(pattern, segments)),
         }
-    }
-
-    fn takes_path(&self, pattern: &str, target: &Target) -> bool {
-        self.segments(pattern, target).is_some()
     }
 
     /// The segments of a path that are those of a pattern: all, or those behind a prefix.
@@ -271,7 +292,7 @@ mod tests {
     fn allowed(name: &str, method: &str, path: &str, only: &[&str]) -> bool {
         let route = Route::find(name).unwrap();
         let only: Vec<String> = only.iter().map(|&text| text.to_owned()).collect();
-        Target::parse(path, route, None).is_ok_and(|target| route.allows(method, &target, &only))
+        Target::parse(path, route, None).is_ok_and(|target| route.lists(method, &target, &only) == Listed::Yes)
     }
 
     #[test]
@@ -296,6 +317,26 @@ mod tests {
                 assert!(listed || within || literal, "{}: {text} is not allowed anyway", route.name);
                 Pattern::parse(text).unwrap();
             }
+        }
+    }
+
+    #[test]
+    fn what_the_own_list_leaves_out_is_named_by_method_and_pattern() {
+        for (name, method, path, only, listed) in [
+            ("anthropic", "POST", "/v1/files", &["GET /v1/files"][..], Some("POST /v1/files")),
+            ("anthropic", "HEAD", "/v1/files/file_1", &["POST /v1/messages"], Some("GET /v1/files/{id}")),
+            ("openai", "POST", "/v1/responses", &["GET /models"], Some("POST /responses")),
+            ("openai", "DELETE", "/containers/a/b", &["GET /models"], Some("DELETE /containers/{rest...}")),
+            ("anthropic", "POST", "/v1/oauth/token", &["POST /v1/messages"], None),
+            ("anthropic", "POST", "/v1/oauth/token", &[], None),
+            ("generic", "GET", "/a", &["POST /a"], None),
+            ("anthropic", "PUT", "/v1/files", &["POST /v1/messages"], None),
+        ] {
+            let route = Route::find(name).unwrap();
+            let only: Vec<String> = only.iter().map(|&text| text.to_owned()).collect();
+            let target = Target::parse(path, route, None).unwrap();
+            let wanted = listed.map_or(Listed::No, |call| Listed::Beyond(call.to_owned()));
+            assert_eq!(route.lists(method, &target, &only), wanted, "{name} {method} {path}");
         }
     }
 

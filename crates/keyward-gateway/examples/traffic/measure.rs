@@ -1,8 +1,10 @@
 //! What is measured. Floors are taken in turn with the figures that they belong to, so that both see the same machine.
 
 use crate::Failure;
+use crate::api::nanoseconds;
 use crate::client::{Line, Place};
 use serde_json::{Value, json};
+use std::io::Write;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use tokio::time::sleep_until;
@@ -23,6 +25,7 @@ pub(crate) async fn measure(what: &[&str]) -> Result<Value, Failure> {
         ["steady", connections, per_second, seconds] => {
             steady(number(connections)?, number(per_second)?, number(seconds)?).await
         }
+        ["refused"] => refused().await,
         ["connect", bare, at_once, count] => connect(bare, number(at_once)?, number(count)?).await,
         _ => Err("no such measurement".into()),
     }
@@ -192,6 +195,24 @@ async fn steady(connections: u64, per_second: u64, seconds: u64) -> Result<Value
     Ok(json!({
         "made": made, "failed": failed, "per_second": per_second, "longest_ms": longest.as_secs_f64() * 1e3, "why": why,
     }))
+}
+
+/// Calls one after the other until one is refused: when that answer came, and how many were answered before. The first is told
+/// on standard error, so that whoever takes the credential back does it under calls.
+async fn refused() -> Result<Value, Failure> {
+    let mut line = Line::to(&Place::gateway()?).await?;
+    line.call().await?;
+    writeln!(std::io::stderr(), "calls")?;
+    let mut made = 1u64;
+    loop {
+        if let Err(e) = line.call().await {
+            let at = nanoseconds();
+            let why = e.to_string();
+            // A connection that broke is another failure, and no refusal.
+            return if why.contains("lease.revoked") { Ok(json!({"made": made, "at_ns": at})) } else { Err(e) };
+        }
+        made += 1;
+    }
 }
 
 /// Connections a second, each with one call, so many at a time: to the bare forwarder and to the gateway, in turns.

@@ -6,7 +6,7 @@ use crate::upstream::Connections;
 use crate::{
     Admitted, Authority, Began, Caller, Denial, End, EndReason, Ended, Held, Placement, Route, RunToken, Slot, Upstream,
 };
-use keyward_core::{Credential, Model, ProcessId};
+use keyward_core::{Attempt, Credential, Fence, ProcessId};
 use keyward_diag::{Code, Fault};
 use keyward_secret::SecretBytes;
 use std::collections::BTreeMap;
@@ -49,7 +49,7 @@ struct Fake {
     told: Mutex<Vec<Told>>,
     changed: watch::Sender<usize>,
     credential: Mutex<Option<Vec<u8>>>,
-    /// Models of the requests that came to the fence, as sent and as named.
+    /// What came to the fence: models as sent and as named, or a call and nothing.
     fenced: Mutex<Vec<Option<(String, String)>>>,
     /// What the fence answers, once it does.
     allows: watch::Sender<Option<Result<(), Fault>>>,
@@ -63,8 +63,12 @@ impl Authority for Fake {
         self.admitted.lock().unwrap().clone()
     }
 
-    async fn fence(&self, _lease: Uuid, model: Option<Model<'_>>) -> Result<Slot, Fault> {
-        self.fenced.lock().unwrap().push(model.map(|model| (model.sent.to_owned(), model.name.to_owned())));
+    async fn fence(&self, _lease: Uuid, attempt: Attempt<'_>) -> Result<Slot, Fault> {
+        self.fenced.lock().unwrap().push(match attempt {
+            Attempt::Request => None,
+            Attempt::Model(model) => Some((model.sent.to_owned(), model.name.to_owned())),
+            Attempt::Call(call) => Some((call.to_owned(), String::new())),
+        });
         let mut allows = self.allows.subscribe();
         let answer = allows.wait_for(Option::is_some).await.unwrap().clone();
         answer.unwrap().map(|()| None)

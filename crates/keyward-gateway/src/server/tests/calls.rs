@@ -83,6 +83,67 @@ async fn of_the_answer_all_goes_on_but_what_belongs_to_the_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_answer_does_not_hand_the_credential_back() {
+    let redirect = "HTTP/1.1 308 Permanent Redirect\r\nLocation: /b/dir/?a=1&key=secret-1\r\n\
+                    Content-Type: text/html\r\nContent-Length: 41\r\n\r\n<a href=\"/b/dir/?a=1&amp;key=secret-1\">.</a>";
+    let listed = "HTTP/1.1 200 OK\r\nLink: </b/dir?page=2&key=secret-1>; rel=\"next\"\r\nX-Url: /dir?key=secret-1\r\n\
+                  Content-Location: /dir?key=%73ecret-1\r\nRequest-Id: c2VjcmV0LTE=\r\nX-Two: secret-1\r\nX-Two: 2\r\n\
+                  Content-Length: 2\r\n\r\nok";
+    let said = "HTTP/1.1 403 Forbidden\r\nWWW-Authenticate: Bearer token=\"secret-1\"\r\nX-Two: 2\r\nContent-Length: 2\r\n\r\nno";
+    for (placement, told, fields, body) in [
+        (
+            Placement::Query("key".into()),
+            redirect,
+            &[("location", "/b/dir/?a=1&key=withheld"), ("content-type", "text/html"), ("content-length", "0")][..],
+            "",
+        ),
+        (
+            Placement::Query("key".into()),
+            listed,
+            &[("link", "</b/dir?page=2&key=withheld>; rel=\"next\""), ("x-two", "2"), ("content-length", "2")],
+            "ok",
+        ),
+        (Placement::Bearer, said, &[("x-two", "2"), ("content-length", "2")], "no"),
+    ] {
+        let (server, port) = Server::new().await;
+        let mut came = server.answering(told);
+        let bench = Bench::with(port, |admitted| admitted.placement = placement, Connections::new()).await;
+        let mut client = bench.client().await;
+        client.send(bench.request("GET /dir?a=1", &[], "")).await;
+        let answer = client.message().await.unwrap();
+        let mut got: Vec<_> = answer.fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        got.retain(|(name, _)| *name != "date");
+        let mut want = fields.to_vec();
+        got.sort_unstable();
+        want.sort_unstable();
+        assert_eq!((got, answer.text()), (want, body));
+        assert!(!format!("{answer:?}").contains("secret"), "{answer:?}");
+        let (_, end) = bench.fake.used().await;
+        assert_eq!((end.status, end.request_id, end.reason), (answer.status(), None, EndReason::Whole));
+        came.recv().await.unwrap();
+        // Where the address leads, by the gateway.
+        client.send(bench.request("GET /dir/?a=1&key=withheld", &[], "")).await;
+        client.message().await.unwrap();
+        let again = came.recv().await.unwrap().first;
+        assert!(!again.contains("withheld") && again.starts_with("GET /dir/?a=1"), "{again}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_that_names_another_method_goes_nowhere() {
+    let (server, port) = Server::new().await;
+    let mut came = server.answering(OK);
+    let only = |admitted: &mut Admitted| admitted.only = Arc::from(["POST /x/{id}".to_owned()]);
+    let bench = Bench::with(port, only, Connections::new()).await;
+    let line = "POST /x/1?$httpMethod=DELETE&$ct=text/plain&_method=DELETE";
+    let answer = bench.ask(line, &[], "").await;
+    assert_eq!((answer.status(), answer.field("x-keyward-code")), (400, Some("gateway.request_malformed")));
+    let denial = bench.fake.denied().await;
+    assert_eq!((denial.lease, denial.what.as_str()), (Some(Uuid::from_u128(9)), "POST /x/1"));
+    assert!(came.try_recv().is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_web_page_and_another_name_of_this_host_are_refused_before_anything_else() {
     for (host, field) in [
         ("localhost:PORT", "A: b"),
@@ -172,6 +233,22 @@ async fn refusals_speak_the_language_of_the_api_and_say_the_remedy() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_tells_a_key_that_is_no_token_from_none() {
+    let bench = Bench::new(1).await;
+    for (fields, words) in [
+        (&[][..], "none was sent"),
+        (&["x-api-key: sk-ant-s3cret"], "what it sends in `x-api-key` is no run token"),
+        (&["Authorization: Bearer s3cret"], "what it sends in `authorization` is no run token"),
+    ] {
+        let lines: String = fields.iter().map(|field| format!("{field}\r\n")).collect();
+        let request = format!("GET /a HTTP/1.1\r\nHost: 127.0.0.1:{}\r\n{lines}\r\n", bench.port);
+        let answer = bench.ask_raw(&request).await;
+        assert_eq!((answer.status(), answer.text().contains(words)), (401, true), "{answer:?}");
+        assert!(!answer.text().contains("s3cret"), "{answer:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn calls_that_are_not_on_the_list_go_nowhere() {
     for (line, status, code) in [
         ("POST /v1/models", 403, "gateway.not_allowed"),
@@ -182,6 +259,7 @@ async fn calls_that_are_not_on_the_list_go_nowhere() {
         let bench = Bench::with(1, only, Connections::new()).await;
         let answer = bench.ask(line, &[], "").await;
         assert_eq!((answer.status(), answer.field("x-keyward-code")), (status, Some(code)), "{line}");
+        assert_eq!(answer.text().contains("the profile lets through: GET /v1/models"), status == 403, "{answer:?}");
         assert_eq!(bench.fake.denied().await.lease, Some(Uuid::from_u128(9)));
     }
 }
@@ -337,6 +415,48 @@ async fn a_malformed_head_is_answered_and_ends_the_connection() {
     assert_eq!(client.rest().await, b"");
     assert_eq!(bench.fake.denied().await.fault.code, Code::GatewayRequest);
     assert!(came.try_recv().is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_malformed_body_is_the_fault_of_its_client() {
+    let models = Fence { models: vec!["claude-*".to_owned()], ..Fence::default() };
+    for fence in [None, Some(Arc::new(models))] {
+        for (body, why) in [
+            ("5;a=b\r\nhello\r\n0\r\n\r\n", "a chunk begins with anything but its size"),
+            ("5;\r\nhello\r\n0\r\n\r\n", "a chunk begins with anything but its size"),
+            ("5\r\nhello\r\n0;a=b\r\n\r\n", "a chunk begins with anything but its size"),
+            ("x\r\nhello\r\n0\r\n\r\n", "a chunk begins with anything but its size"),
+            ("-1\r\nhello\r\n0\r\n\r\n", "a chunk begins with anything but its size"),
+            ("05\r\nhello\r\n0\r\n\r\n", "the size of a chunk is not 1 to 16 hex digits"),
+            ("5\nhello\n0\n\n", "a chunk begins with anything but its size"),
+            ("4\r\nhello\r\n0\r\n\r\n", "a chunk does not end where its size says"),
+            ("5\r\nhello\r\n0\r\nHost: a\r\n\r\n", "a field in the trailer section belongs into the head"),
+            ("5\r\nhello\r\n0\r\na b: c\r\n\r\n", "the name of a field is not a token"),
+        ] {
+            let (server, port) = Server::new().await;
+            let _came = server.answering(OK);
+            let change = |admitted: &mut Admitted| {
+                admitted.route = Route::find("anthropic").unwrap();
+                admitted.only = Arc::from([]);
+                admitted.fence = fence.clone();
+            };
+            let bench = Bench::with(port, change, Connections::new()).await;
+            let mut client = bench.client().await;
+            // More follows, which is no part of it.
+            let body = format!("{body}{}", "x".repeat(30_000));
+            client.send(bench.request("POST /v1/messages", &["Transfer-Encoding: chunked"], &body)).await;
+            let answer = client.message().await.unwrap();
+            let code = answer.field("x-keyward-code");
+            assert_eq!((answer.status(), code), (400, Some("gateway.request_malformed")), "{body:.40}: {answer:?}");
+            assert!(answer.text().contains("invalid_request_error"), "in the API's own shape: {answer:?}");
+            assert!(answer.text().contains(why) && !answer.text().contains("127.0.0.1"), "{body:.40}: {answer:?}");
+            assert_eq!(client.rest().await, b"", "the connection ends");
+            if fence.is_none() {
+                let (_, end) = bench.fake.used().await;
+                assert_eq!((end.status, end.reason), (400, EndReason::Client), "{body:.40}");
+            }
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,7 @@
 //! Requests of leases with a fence: what it is asked, what waits, and what a call has cost.
 
 use super::*;
-use keyward_core::{Fence, Usd};
+use keyward_core::Usd;
 
 const HELLO: &str = r#"{"model":"claude-sonnet-4-6","messages":[]}"#;
 const SAID: &str = r#"{"type":"message","content":[{"text":"hi"}],"usage":{"input_tokens":1000,"output_tokens":100}}"#;
@@ -257,9 +257,63 @@ async fn a_model_of_the_path_is_the_one_that_is_sent() {
         let (server, port) = Server::new().await;
         let bench = bench(port, route, fence(&["x"], None)).await;
         let mut came = server.answering(answer("application/json", "{}"));
-        assert_eq!(post(&bench, path, r#"{"model":"another"}"#).await.status(), 200);
+        let body = format!(r#"{{"model":"{sent}"}}"#);
+        assert_eq!(post(&bench, path, &body).await.status(), 200);
         came.recv().await.unwrap();
         assert_eq!(asked(&bench), [Some((sent.to_owned(), name.to_owned()))], "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_model_that_a_request_names_comes_to_the_fence() {
+    let advised = r#"{"model":"claude-haiku-4-5","tools":[{"type":"advisor_20260301","model":"claude-opus-4-6"}]}"#;
+    let by_path = "/model/us.anthropic.claude-haiku-4-5-v1%3A0/invoke";
+    let vertex = "/v1/projects/p/locations/l/publishers/anthropic/models/claude-haiku-4-5:rawPredict";
+    for (route, path, body, besides, own) in [
+        ("anthropic", "/v1/messages", advised, "claude-opus-4-6", "claude-haiku-4-5"),
+        ("bedrock", by_path, r#"{"tools":[{"model":"us.anthropic.b"}]}"#, "b", "claude-haiku-4-5-v1:0"),
+        ("bedrock", by_path, r#"{"model":"anthropic.b"}"#, "b", "claude-haiku-4-5-v1:0"),
+        ("vertex", vertex, r#"{"tools":[{"model":"b@1"}]}"#, "b", "claude-haiku-4-5"),
+    ] {
+        let (server, port) = Server::new().await;
+        let (models, money) = (fence(&["claude-haiku-*"], None), fence(&[], Some(1_000_000)));
+        let with_models = bench(port, route, models).await;
+        let mut came = server.answering(answer("application/json", "{}"));
+        assert_eq!(post(&with_models, path, body).await.status(), 200, "{path} {body}");
+        assert_eq!(came.recv().await.unwrap().text(), body);
+        let names: Vec<String> = asked(&with_models).into_iter().map(|model| model.unwrap().1).collect();
+        assert_eq!(names, [besides, own], "{path} {body}");
+
+        let no = Fault::new(Code::FenceReached);
+        with_models.fake.allows.send_replace(Some(Err(no)));
+        let refused = post(&with_models, path, body).await;
+        assert!(refused.status() >= 400 && refused.text().contains("fence.reached"), "{refused:?}");
+        assert_eq!(asked(&with_models).len(), 3, "the first no is enough");
+
+        let with_money = bench(port, route, money).await;
+        let refused = post(&with_money, path, body).await;
+        assert!(
+            refused.text().contains("fence.uncounted") && refused.text().contains("besides its own"),
+            "{refused:?}"
+        );
+        assert!(asked(&with_money).is_empty() && came.try_recv().is_err(), "{path} {body}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_hides_a_model_goes_nowhere() {
+    let (_server, port) = Server::new().await;
+    let deep = format!(r#"{{"x":{}{}}}"#, "[".repeat(40), "]".repeat(40));
+    let many: Vec<String> = (0..9).map(|n| format!(r#"{{"model":"m{n}"}}"#)).collect();
+    let many = format!(r#"{{"tools":[{}]}}"#, many.join(","));
+    let long = format!(r#"{{"tools":[{{"model":"{}"}}]}}"#, "m".repeat(257));
+    for body in
+        [deep.as_str(), many.as_str(), long.as_str(), "no JSON", r#"{"tools":[]"#, r#"{"model":"a","Model":"b"}"#]
+    {
+        let bench = bench(port, "bedrock", fence(&["*"], None)).await;
+        let refused = post(&bench, "/model/us.anthropic.claude-haiku-4-5-v1%3A0/invoke", body).await;
+        assert!(refused.status() == 400 && refused.text().contains("gateway.request_malformed"), "{body}: {refused:?}");
+        assert!(asked(&bench).is_empty());
     }
 }
 
@@ -272,4 +326,92 @@ async fn requests_are_counted_without_looking_into_them() {
         assert_eq!(post(&bench, path, "no JSON").await.status(), 200);
     }
     assert_eq!(asked(&bench), [None, None]);
+}
+
+/// Of a lease whose profile names the count of tokens alone, with a fence or without.
+async fn narrow(port: u16, fence: Option<Arc<Fence>>) -> Bench {
+    let bench = bench(port, "anthropic", fence).await;
+    if let Ok(admitted) = &mut *bench.fake.admitted.lock().unwrap() {
+        admitted.only = Arc::from(["POST /v1/messages/count_tokens".to_owned()]);
+    }
+    bench
+}
+
+fn beyond(call: &str) -> Option<(String, String)> {
+    Some((call.to_owned(), String::new()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_the_profile_leaves_out_waits_and_goes_on_or_is_refused() {
+    let (server, port) = Server::new().await;
+    let bench = narrow(port, None).await;
+    let mut came = server.answering(answer("application/json", SAID));
+    assert_eq!(post(&bench, "/v1/messages/count_tokens", "{}").await.status(), 200);
+    assert!(came.recv().await.is_some() && asked(&bench).is_empty(), "what it names is not asked about");
+    bench.fake.allows.send_replace(None);
+    let fields = json_of(HELLO);
+    let mut client = bench.client().await;
+    client.send(bench.request("POST /v1/messages?beta=true", &[&fields[0], &fields[1]], HELLO)).await;
+    let comes = async {
+        while asked(&bench).is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(LONG, comes).await.unwrap();
+    assert!(came.try_recv().is_err());
+    bench.fake.allows.send_replace(Some(Ok(())));
+    assert_eq!(client.message().await.unwrap().status(), 200);
+    assert_eq!(came.recv().await.unwrap().text(), HELLO);
+    assert_eq!(bench.ask("GET /v1/models/claude-x", &[], "").await.status(), 200);
+    came.recv().await.unwrap();
+    let calls = [beyond("POST /v1/messages"), beyond("GET /v1/models/{id}")];
+    assert_eq!(asked(&bench), calls, "a method and the pattern of a path, and no request of a fence");
+
+    let fault = Fault::new(Code::FenceReached).cause("a person said no");
+    bench.fake.allows.send_replace(Some(Err(fault)));
+    let refused = post(&bench, "/v1/files", "x").await;
+    assert_eq!((refused.status(), refused.field("x-keyward-code")), (403, Some("fence.reached")));
+    assert!(refused.text().contains("permission_error") && refused.text().contains("a person said no"), "{refused:?}");
+    assert!(came.try_recv().is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_a_person_allows_comes_to_the_other_limits_too() {
+    let (server, port) = Server::new().await;
+    let bench = narrow(port, fence(&["claude-*"], None)).await;
+    let mut came = server.answering(answer("application/json", SAID));
+    assert_eq!(post(&bench, "/v1/messages", HELLO).await.status(), 200);
+    came.recv().await.unwrap();
+    let name = "claude-sonnet-4-6".to_owned();
+    assert_eq!(asked(&bench), [beyond("POST /v1/messages"), Some((name.clone(), name))]);
+    assert_eq!(bench.ask("GET /v1/models", &[], "").await.status(), 200);
+    assert_eq!(asked(&bench)[2..], [beyond("GET /v1/models"), None]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_asked_about_what_no_list_has_or_is_refused_anyway() {
+    let (_server, port) = Server::new().await;
+    let models = || fence(&["claude-*"], None);
+    for (route, fence, line, body, status, code) in [
+        ("anthropic", None, "POST /v1/oauth/token", "{}", 403, "gateway.not_allowed"),
+        ("anthropic", None, "GET /v1/organizations/api_keys", "", 403, "gateway.not_allowed"),
+        ("anthropic", None, "POST /v1/messages/x", "{}", 403, "gateway.not_allowed"),
+        ("anthropic", None, "DELETE /v1/messages", "", 403, "gateway.not_allowed"),
+        ("openai", None, "POST /v1/realtime/client_secrets", "{}", 403, "gateway.not_allowed"),
+        ("github", None, "POST /user/keys", "{}", 403, "gateway.not_allowed"),
+        ("generic", None, "GET /v1/models", "", 403, "gateway.not_allowed"),
+        ("anthropic", None, "POST /v1/x/%2e%2e/files", "{}", 400, "gateway.path_refused"),
+        ("anthropic", None, "POST /v1/files?_method=DELETE", "{}", 400, "gateway.request_malformed"),
+        ("anthropic", models(), "POST /v1/messages", "{}", 400, "gateway.request_malformed"),
+        ("anthropic", models(), "POST /v1/messages/batches", "{}", 403, "fence.uncounted"),
+    ] {
+        let bench = narrow(port, fence).await;
+        if let Ok(admitted) = &mut *bench.fake.admitted.lock().unwrap() {
+            admitted.route = Route::find(route).unwrap();
+        }
+        let refused = bench.ask(line, &[&format!("Content-Length: {}", body.len())], body).await;
+        assert_eq!((refused.status(), refused.field("x-keyward-code")), (status, Some(code)), "{line}: {refused:?}");
+        assert!(asked(&bench).is_empty(), "{line}");
+        assert_eq!(bench.fake.denied().await.lease, Some(Uuid::from_u128(9)), "it is in the log");
+    }
 }

@@ -120,6 +120,18 @@ async fn trailers_go_through_both_ways_without_credentials() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn trailers_of_an_answer_do_not_hand_the_credential_back() {
+    let (server, port) = Server::new().await;
+    let _came = server.answering(
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-End, X-Echo\r\n\r\n2\r\nok\r\n0\r\n\
+         X-Echo: key=%73ecret-1\r\nX-End: 2\r\n\r\n",
+    );
+    let bench = Bench::new(port).await;
+    let got = bench.ask("GET /a", &["TE: trailers"], "").await;
+    assert_eq!((got.text(), got.trailers.to_ascii_lowercase().as_str()), ("ok", "x-end: 2\r\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_upstream_hears_that_the_client_went_away() {
     // While it waits for the answer.
     let (server, port) = Server::new().await;
