@@ -113,6 +113,9 @@ pub struct ApprovalMsg {
     pub kind: ApprovalKind,
     /// Where it stands.
     pub state: ApprovalState,
+    /// The request that took its place: the same asker wanted the same in another form.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaced_by: Option<String>,
     /// SHA-256 in hex over everything a person decides by; an answer must carry it.
     pub digest: String,
     /// The question in one sentence.
@@ -224,6 +227,9 @@ pub struct GrantMsg {
     /// Script, where the program is an interpreter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub script: Option<String>,
+    /// App of the request, where it holds for an equal request alone; `?` where the broker has forgotten that request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub equal_to: Option<String>,
     /// Launcher, where the grant is for its starts alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub launcher: Option<String>,
@@ -239,7 +245,8 @@ pub struct GrantMsg {
     pub created_at: String,
     /// When it ends.
     pub until: String,
-    /// Deliveries that are left; absent for no limit.
+    /// Deliveries that are left; absent for no limit. 0 for one that is used up: it allows nothing, and is told until it would
+    /// have ended, the vault is locked or the broker stops.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uses_left: Option<u32>,
     /// Deliveries that it has allowed.

@@ -74,6 +74,9 @@ pub struct RunRequest {
     /// Wait for a person, at most 120 s, where nobody has granted it; otherwise the answer is `approval.needed` at once.
     #[serde(default)]
     pub wait: bool,
+    /// Nobody is at hand to type a passphrase: where one is needed and not given, a person is asked by a card.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unattended: bool,
     /// Proof of the person, for a profile that asks for it at each use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proof: Option<crate::Proof>,
@@ -130,6 +133,12 @@ pub struct PlanMsg {
     pub upstream: Option<String>,
     /// Longest life of the lease, in seconds.
     pub ttl_s: u64,
+    /// Limits that the gateway keeps for the lease, in words; empty without a fence.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fence: Vec<String>,
+    /// The profile asks for the passphrase at each use.
+    #[serde(default)]
+    pub confirm: bool,
 }
 
 /// A delivery that would work, and is not the one that was chosen.
@@ -341,6 +350,9 @@ pub struct TokenRequest {
     /// Wait for a person, as in [`RunRequest`].
     #[serde(default)]
     pub wait: bool,
+    /// As in [`RunRequest`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unattended: bool,
     /// Proof of the person, for a profile that asks for it at each use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proof: Option<crate::Proof>,

@@ -7,12 +7,12 @@
 use crate::broker::{Broker, State, entry, facts};
 use crate::card;
 use crate::grants::{EXTEND_AHEAD, added, make_id, moment, row};
-use crate::operator::{is_person, word};
+use crate::operator::{is_person, marked, word};
 use crate::peer::Peer;
 use crate::platform::{self, now};
 use crate::project::ProjectAsk;
 use crate::runs::RunId;
-use crate::want::{Want, Wanted};
+use crate::want::{Ground, Want, Wanted};
 use keyward_api::{ApprovalAnswerRequest, ApprovalMsg, ProcessMsg, WantedMsg};
 use keyward_core::audit::{Draft, Kind, Outcome, at_text};
 use keyward_core::{
@@ -21,7 +21,7 @@ use keyward_core::{
 };
 use keyward_crypto::make_array;
 use keyward_diag::{Code, Fault};
-use keyward_store::{Filter, Store, Write};
+use keyward_store::{Changes, Filter, Store, Write};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -51,7 +51,15 @@ pub(crate) struct Card {
     shown: ApprovalMsg,
     /// How often each profile of it was allowed and denied before.
     before: OnceLock<Vec<(u64, u64)>>,
+    /// The card that took its place.
+    replaced_by: OnceLock<ApprovalId>,
     plea: Plea,
+}
+
+impl Card {
+    fn new(shown: ApprovalMsg, plea: Plea) -> Self {
+        Self { shown, before: OnceLock::new(), replaced_by: OnceLock::new(), plea }
+    }
 }
 
 /// What a yes does.
@@ -120,7 +128,8 @@ impl Broker {
             if self.launched_by_operator(&state, want, now) {
                 return Ok(());
             }
-            let found = want.grants(self.delivering(&mut state)?, now);
+            self.delivering(&mut state)?;
+            let found = want.grounds(&state, now);
             if want.change().is_none() && found.iter().all(Option::is_some) {
                 return Ok(());
             }
@@ -133,7 +142,8 @@ impl Broker {
             let shown = self.card(&state, want, &missing, &seen)?;
             // What is to be looked at first is no part of what comes again.
             want.request = card::digest(&ApprovalMsg { file_change: None, ..shown.clone() }, &want.whole);
-            let found = want.grants(self.delivering(&mut state)?, now);
+            self.delivering(&mut state)?;
+            let found = want.grounds(&state, now);
             if want.change().is_none() && found.iter().all(Option::is_some) {
                 return Ok(());
             }
@@ -145,13 +155,15 @@ impl Broker {
             let (id, counting) = self.ask(&mut state, question, Some(peer), now).await?;
             state.attending.entry(id).or_default().askers.insert(peer.process(), !wait);
             if !wait {
+                let marked = marked(&state, peer, now.boot);
                 drop(state);
                 if let Some(counting) = counting {
                     // Whoever is told of the card reads all of it.
                     let _ = counting.await;
                 }
-                return Err(Fault::new(Code::ApprovalNeeded)
-                    .cause(format!("run `keyward approve {id}` in a terminal of yours")));
+                let fault = Fault::new(Code::ApprovalNeeded)
+                    .cause(format!("run `keyward approve {id}` in a terminal of yours"));
+                return Err(marked.into_iter().fold(fault, Fault::cause));
             }
             Self::attend(&mut state, id, asker, peer.connection())
         };
@@ -169,10 +181,12 @@ impl Broker {
         Ok(())
     }
 
-    /// Whether the operator has announced this very launch, which names neither a form nor a time. One of a profile that asks for the passphrase at each use is asked
-    /// about all the same.
+    /// Whether the operator has announced this very launch, which names neither a form nor a time, and has started the process
+    /// that asks. One of a profile that asks for the passphrase at each use is asked about all the same, and so is one that a
+    /// terminal server has started: anybody could have asked it to.
     pub(crate) fn launched_by_operator(&self, state: &State, want: &Want, now: Now) -> bool {
-        let announced = want.launcher.as_ref().is_some_and(|(launch, ..)| state.expected.is_granted(launch, now.boot));
+        let announced = |launch| state.expected.is_granted(launch, &want.parents, now.boot);
+        let announced = want.launcher.as_ref().is_some_and(|(launch, ..)| announced(launch));
         announced
             && want.outer.is_none()
             && want.usual
@@ -221,6 +235,7 @@ impl Broker {
             id: String::new(),
             kind: wire_kind(want.kind),
             state: keyward_api::ApprovalState::Open,
+            replaced_by: None,
             digest: String::new(),
             question: card::question(&want.app, &what, ttl, &want.project, outer.map(|run| run.app.as_str())),
             app: card::name(&want.app),
@@ -288,7 +303,7 @@ impl Broker {
             profiles: missing.to_vec(),
             digest: card::digest(&shown, &[&want.whole, text.as_bytes()].concat()),
             choices: shown.choices.iter().copied().map(core_decision).collect(),
-            body: Card { shown, before: OnceLock::new(), plea: Plea::Deliver(Box::new(wish)) },
+            body: Card::new(shown, Plea::Deliver(Box::new(wish))),
         })
     }
 
@@ -334,8 +349,11 @@ impl Broker {
                     state.recent_cards.push_back((kind, asker, now.boot));
                 }
                 let mut entries = vec![draft];
-                for id in replaced {
-                    entries.extend(self.withdrawn(state, id, "it was asked anew in another form", now));
+                for former in replaced {
+                    if let Some(former) = state.approvals.get(former) {
+                        let _ = former.question.body.replaced_by.set(id);
+                    }
+                    entries.extend(self.withdrawn(state, former, "it was asked anew in another form", now));
                 }
                 if let Err(fault) = self.recording(state)?.commit(self, Vec::new(), entries).await {
                     state.approvals.withdraw(id, now);
@@ -397,8 +415,9 @@ impl Broker {
             ApprovalState::Unanswered => Err(Fault::new(Code::ApprovalUnanswered)),
             ApprovalState::Open | ApprovalState::Withdrawn => {
                 self.unlocked(&mut *self.state_for_request().await?)?;
-                Err(Fault::new(Code::ApprovalOver)
-                    .cause("it was withdrawn: the same asker has asked for something else"))
+                Err(Fault::new(Code::ApprovalOver).cause(
+                    "it was withdrawn: a profile of it was changed, or the same asker has asked for something else",
+                ))
             }
         }
     }
@@ -470,6 +489,14 @@ impl Broker {
         self.note(state, entries).await;
     }
 
+    /// A profile is another one, or gone: what was asked for it before was another question. Gives what is to be recorded of it.
+    pub(crate) fn stop_asking_for(&self, state: &mut State, profile: &Name, why: &str, now: Now) -> Vec<Draft> {
+        let ids = state.approvals.withdraw_where(now, |question| {
+            matches!(question.kind, ApprovalKind::Run | ApprovalKind::Token) && question.profiles.contains(profile)
+        });
+        ids.into_iter().flat_map(|id| self.withdrawn(state, id, why, now)).collect()
+    }
+
     /// Records what has happened; what cannot be recorded is recorded later.
     async fn note(&self, state: &mut State, entries: Vec<Draft>) {
         if entries.is_empty() {
@@ -480,7 +507,7 @@ impl Broker {
             None => false,
         };
         if !recorded {
-            state.owed.extend(entries);
+            state.owe(Changes::record(entries));
         }
     }
 
@@ -544,7 +571,11 @@ impl Broker {
         self.end_unanswered(&mut state, now).await;
         // Looked at before the answer counts: a grant that is none by the rules would be in the vault for good.
         let grants = grants_of(&state, id, digest, decision, life, now)?;
-        let approval = state.approvals.answer(id, digest, decision, now).map_err(|refused| refused.fault())?;
+        let successor = state.approvals.get(id).and_then(|approval| approval.question.body.replaced_by.get().copied());
+        let approval = state.approvals.answer(id, digest, decision, now).map_err(|refused| {
+            let told = successor.map(|id| format!("another request took its place: `keyward approve {id}`"));
+            told.into_iter().fold(refused.fault(), Fault::cause)
+        })?;
         let (answer, outcome) = match decision {
             Decision::Deny => ("denied", Outcome::Refused),
             Decision::Once | Decision::Run | Decision::Project => ("allowed", Outcome::Ok),
@@ -656,6 +687,7 @@ impl Broker {
             id: String::new(),
             kind: wire_kind(kind),
             state: keyward_api::ApprovalState::Open,
+            replaced_by: None,
             digest: String::new(),
             question: String::new(),
             app: card::name(&run.app),
@@ -774,6 +806,15 @@ impl Wish {
     }
 }
 
+/// The apps of the requests that the broker remembers, by the digest of each.
+pub(crate) fn apps_asked(state: &State) -> BTreeMap<[u8; 32], String> {
+    let asked = state.approvals.iter().filter_map(|approval| match &approval.question.body {
+        Card { shown, plea: Plea::Deliver(wish), .. } => Some((wish.request, shown.app.clone())),
+        Card { .. } => None,
+    });
+    asked.collect()
+}
+
 /// The grants that an answer makes; none where it does not count.
 ///
 /// # Errors
@@ -838,10 +879,10 @@ fn asked_already(state: &State, question: &Question<RunId, Card>, process: Proce
     state.attending.get(&id)?.askers.contains_key(&process).then_some(id)
 }
 
-/// The profiles for which a person is asked: those without a grant, or all where only the project's file is new.
-fn missing(want: &Want, found: &[Option<GrantId>]) -> Vec<Name> {
+/// The profiles for which a person is asked: those that nothing allows, or all where only the project's file is new.
+fn missing(want: &Want, found: &[Option<Ground>]) -> Vec<Name> {
     let all = || want.deliveries.iter().map(|wanted| wanted.profile.name.clone());
-    let missing: Vec<Name> = all().zip(found).filter(|(_, grant)| grant.is_none()).map(|(name, _)| name).collect();
+    let missing: Vec<Name> = all().zip(found).filter(|(_, ground)| ground.is_none()).map(|(name, _)| name).collect();
     if missing.is_empty() { all().collect() } else { missing }
 }
 
@@ -863,7 +904,7 @@ fn of_run(
         profiles: vec![profile.clone()],
         digest: card::digest(&shown, &[]),
         choices: shown.choices.iter().copied().map(core_decision).collect(),
-        body: Card { shown, before: OnceLock::new(), plea },
+        body: Card::new(shown, plea),
     })
 }
 
@@ -935,6 +976,7 @@ fn message(approval: &Approval<RunId, Card>, now: Now) -> ApprovalMsg {
             ApprovalState::Withdrawn => Wire::Withdrawn,
         },
         digest: hex::encode(approval.question.digest),
+        replaced_by: card.replaced_by.get().map(ApprovalId::to_string),
         merged: approval.merged,
         // What is shown of it never changes: another request is another card.
         changed_at: asked_at.clone(),

@@ -6,7 +6,7 @@
 use crate::broker::{Broker, State};
 use crate::gate::{Answer, Have};
 use crate::platform::now;
-use keyward_core::Model;
+use keyward_core::Attempt;
 use keyward_diag::{Code, Fault};
 use keyward_gateway::{Admitted, Authority, Began, Denial, End, Held, RunToken, Slot};
 use std::sync::Arc;
@@ -37,8 +37,8 @@ impl Authority for Desk {
         }
     }
 
-    async fn fence(&self, lease: Uuid, model: Option<Model<'_>>) -> Result<Slot, Fault> {
-        self.0.pass_fence(lease, model).await
+    async fn fence(&self, lease: Uuid, attempt: Attempt<'_>) -> Result<Slot, Fault> {
+        self.0.pass_fence(lease, attempt).await
     }
 
     async fn credential(&self, lease: Uuid, refused: Option<u64>) -> Result<Held, Fault> {

@@ -19,7 +19,7 @@ use keyward_api::ExchangeMsg;
 use keyward_api::place::Places;
 use keyward_core::audit::{Draft, Kind, Outcome, PeerFacts};
 use keyward_core::{
-    ApprovalId, ApprovalKind, Approvals, Asker, Boot, Expected, Families, GrantId, Grants, KindSpec, Name, Now,
+    ApprovalId, ApprovalKind, Approvals, Asker, Boot, Expected, Families, GrantId, Grants, KindSpec, Mark, Name, Now,
     Profile, Proofs, Refusals, Tools, Tries, Wall,
 };
 use keyward_diag::{Code, Fault};
@@ -27,8 +27,8 @@ use keyward_secret::{Key32, SecretBytes};
 use keyward_store::{Changes, Item, Paths, Store, VaultLock, Write};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex as SyncMutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Mutex, MutexGuard, Notify, Semaphore, watch};
 
@@ -57,6 +57,8 @@ pub(crate) struct Broker {
     state: Mutex<State>,
     waiting: Semaphore,
     pub(crate) vault_lock: VaultLock,
+    /// Why the vault is locked, where it is; kept apart from the state, which not every refusal has at hand.
+    locked: SyncMutex<String>,
 }
 
 /// All that changes.
@@ -71,14 +73,16 @@ pub(crate) struct State {
     pub(crate) supplied: BTreeMap<String, SecretBytes>,
     /// Launches that were announced.
     pub(crate) expected: Expected,
-    /// Entries about what has happened and could not be recorded, to be recorded as soon as that works.
-    pub(crate) owed: Vec<Draft>,
+    /// What has happened and could not be recorded, to be recorded as soon as that works.
+    pub(crate) owed: Changes,
     pub(crate) refusals: Refusals,
     pub(crate) tries: Tries,
     /// The vault was opened since the broker started, so that all live runs are known.
     pub(crate) opened: bool,
     /// What persons have proven.
     pub(crate) proofs: Proofs,
+    /// The highest mark that a run of this boot was given.
+    pub(crate) mark: Option<Mark>,
     /// Requests that wait for a person, and the last that did.
     pub(crate) approvals: Approvals<RunId, Card>,
     /// Who waits for their answers.
@@ -160,6 +164,12 @@ impl State {
         }
     }
 
+    /// Keeps changes that hold although they could not be recorded.
+    pub(crate) fn owe(&mut self, changes: Changes) {
+        self.owed.writes.extend(changes.writes);
+        self.owed.entries.extend(changes.entries);
+    }
+
     /// Splits the state so that the open vault and the rest can be used side by side.
     pub(crate) fn parts(&mut self) -> (Option<&mut Open>, &mut BTreeMap<RunId, Run>, &mut BTreeMap<Name, Cached>) {
         let open = match &mut self.vault {
@@ -237,11 +247,12 @@ impl Broker {
                 exchanges: BTreeMap::new(),
                 supplied: BTreeMap::new(),
                 expected: Expected::default(),
-                owed: Vec::new(),
+                owed: Changes::default(),
                 refusals: Refusals::default(),
                 tries: Tries::default(),
                 opened: false,
                 proofs: Proofs::default(),
+                mark: None,
                 approvals: Approvals::default(),
                 attending: BTreeMap::new(),
                 recent_cards: VecDeque::new(),
@@ -252,6 +263,7 @@ impl Broker {
             }),
             waiting: Semaphore::new(WAITING),
             vault_lock,
+            locked: SyncMutex::new("it was not opened since the broker started".to_owned()),
         });
         if let Ok(deliveries) = broker.deliveries() {
             deliveries.sweep(|p| platform::pin(p).is_some());
@@ -286,20 +298,24 @@ impl Broker {
         self.paths.vault_exists()
     }
 
-    /// The fault of a vault that is not open.
+    /// Keeps why the vault is locked from here on, in words.
+    pub(crate) fn locked_by(&self, why: impl Into<String>) {
+        *self.locked.lock().unwrap_or_else(PoisonError::into_inner) = why.into();
+    }
+
+    /// The fault of a vault that is not open, with why it is not.
     pub(crate) fn closed(&self) -> Fault {
-        Fault::new(if self.vault_exists() { Code::VaultLocked } else { Code::VaultAbsent })
+        if !self.vault_exists() {
+            return Fault::new(Code::VaultAbsent);
+        }
+        Fault::new(Code::VaultLocked).cause(&*self.locked.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The open vault with its seal key there.
     pub(crate) fn unlocked<'s>(&self, state: &'s mut State) -> Result<&'s mut Open, Fault> {
-        let idle = state.config.auto_lock.as_secs() / 60;
         match &mut state.vault {
             Vault::Open(open) if open.seal.is_some() => Ok(open),
-            Vault::Open(_) => {
-                Err(Fault::new(Code::VaultLocked).cause(format!("no use for {idle} minutes, or a suspend")))
-            }
-            Vault::Locked => Err(self.closed()),
+            Vault::Open(_) | Vault::Locked => Err(self.closed()),
         }
     }
 

@@ -1,11 +1,12 @@
 //! `config.toml`: the few settings of the broker. Read once at its start, and written when a person changes a setting.
 
 use keyward_core::{parse_duration, render_duration};
-use keyward_diag::{Code, Fault};
+use keyward_diag::{Code, Fault, plain};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use toml::{Table, Value};
 
 /// Settings. A file that is absent means the defaults; one that is not understood stops the broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,11 +21,8 @@ impl Default for Config {
     }
 }
 
-#[derive(Default, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    auto_lock: Option<String>,
-}
+/// The only key of the file.
+const AUTO_LOCK: &str = "auto_lock";
 
 impl Config {
     /// Reads `config.toml` in `folder`: `auto_lock = "15m"`, one minute to one day.
@@ -41,17 +39,30 @@ impl Config {
     }
 
     fn parse_file(path: &Path, text: &str) -> Result<Self, Fault> {
-        Self::parse(text).map_err(|wrong| Fault::new(Code::ConfigInvalid).cause(format!("{}: {wrong}", path.display())))
+        Self::parse(text).map_err(|wrong| {
+            Fault::new(Code::ConfigInvalid).cause(format!("{}: {wrong}", path.display())).help(
+                "write `auto_lock = \"15m\"`, from 1m to 24h, or remove the file; it is read when the broker starts: \
+                 `keyward broker restart`",
+            )
+        })
     }
 
     fn parse(text: &str) -> Result<Self, String> {
-        let file: File = toml::from_str(text).map_err(|e| e.message().to_owned())?;
-        let auto_lock = match file.auto_lock {
+        let file: Table = toml::from_str(text).map_err(|e| {
+            let line = e.span().map_or(0, |at| text.get(..at.start).unwrap_or_default().matches('\n').count());
+            format!("line {} is not TOML: {}", line + 1, e.message())
+        })?;
+        if let Some(key) = file.keys().find(|key| *key != AUTO_LOCK) {
+            return Err(format!("{}`{}` is no setting; there is `{AUTO_LOCK}`", at(text, key), plain(key, 40)));
+        }
+        let wrong = |why: String| format!("{}{why}", at(text, AUTO_LOCK));
+        let auto_lock = match file.get(AUTO_LOCK) {
             None => Self::default().auto_lock,
-            Some(text) => parse_duration(&text).map_err(|e| format!("auto_lock: {e}"))?,
+            Some(Value::String(text)) => parse_duration(text).map_err(|e| wrong(format!("`{AUTO_LOCK}`: {e}")))?,
+            Some(_) => return Err(wrong(format!("`{AUTO_LOCK}` is not text such as \"15m\""))),
         };
         let config = Self { auto_lock };
-        config.check()?;
+        config.check().map_err(wrong)?;
         Ok(config)
     }
 
@@ -112,6 +123,15 @@ impl Config {
         // What was written in a form that nobody expects is written anew.
         if Self::parse(&text).as_ref() == Ok(self) { text } else { setting + "\n" }
     }
+}
+
+/// Where a key stands: `line 3: `, or nothing where that cannot be told.
+fn at(text: &str, key: &str) -> String {
+    let is_it = |line: &str| {
+        let name = line.trim_start().trim_start_matches(['[', '"', '\'']);
+        name.strip_prefix(key).is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_'))
+    };
+    text.lines().position(is_it).map_or_else(String::new, |line| format!("line {}: ", line + 1))
 }
 
 /// Settings that are written and not in place yet. Removed when they are dropped before that.
@@ -194,9 +214,20 @@ mod tests {
     fn the_file_is_read_and_nonsense_is_refused() {
         assert_eq!(Config::parse(""), Ok(Config::default()));
         assert_eq!(Config::parse("auto_lock = \"2h\"").map(|c| c.auto_lock), Ok(Duration::from_secs(7200)));
-        for text in ["auto_lock = \"5s\"", "auto_lock = 5", "autolock = \"5m\"", "auto_lock = \"30h\"", "auto_lock"] {
+        for (text, words) in [
+            ("auto_lock = \"5s\"", "line 1: auto_lock is between 1m and 24h"),
+            ("# mine\n\n auto_lock = 5", "line 3: `auto_lock` is not text such as \"15m\""),
+            ("auto_lock = \"5m\"\nautolock = \"5m\"", "line 2: `autolock` is no setting; there is `auto_lock`"),
+            ("auto_lock = \"soon\"", "line 1: `auto_lock`: `soon` is not a duration"),
+            ("auto_lock = \"30h\"", "line 1: auto_lock is between"),
+            ("[lock]\nauto = 1", "line 1: `lock` is no setting"),
+            ("\"a\\u001bb\" = 1", "`a\\u{1b}b` is no setting"),
+            ("# mine\nauto_lock", "line 2 is not TOML: "),
+        ] {
             let fault = Config::parse_file(Path::new("/c/config.toml"), text).unwrap_err();
-            assert!(fault.code == Code::ConfigInvalid && fault.causes[0].starts_with("/c/config.toml: "), "{fault}");
+            let cause = fault.causes[0].strip_prefix("/c/config.toml: ").unwrap_or_default();
+            assert!(fault.code == Code::ConfigInvalid && cause.starts_with(words), "{fault}");
+            assert!(fault.help.contains("auto_lock = \"15m\"") && fault.help.contains("broker restart"), "{fault}");
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::approve::{BURST, BURST_OF_ONE};
 use crate::broker::{Broker, State};
 use crate::gate::Holder;
 use crate::platform::now;
-use keyward_core::{Boot, Counted, Fence, Fenced, Limit, Model, Name, Passing, Prices, Profile, model_name};
+use keyward_core::{Attempt, Boot, Counted, Fence, Fenced, Limit, Name, Passing, Prices, Profile, model_name};
 use keyward_diag::{Code, Fault};
 use keyward_gateway::{Pattern, Route, Slot};
 use std::collections::{BTreeMap, VecDeque};
@@ -87,8 +87,8 @@ impl Kept {
     ///
     /// # Errors
     /// [`Code::FenceReached`] when a person said no a moment ago, too much waits for one, or one was asked too often.
-    pub(crate) fn step(&mut self, model: Option<Model<'_>>, now: Boot) -> Result<Step, Fault> {
-        let limit = match self.fenced.pass(model, now) {
+    pub(crate) fn step(&mut self, attempt: Attempt<'_>, now: Boot) -> Result<Step, Fault> {
+        let limit = match self.fenced.pass(attempt, now) {
             Passing::Through => return Ok(Step::Through),
             Passing::Wait(time) => return Ok(Step::Wait(time)),
             Passing::Ask(limit) => limit,
@@ -146,15 +146,15 @@ impl Broker {
     ///
     /// # Errors
     /// [`Code::FenceReached`] when nobody allowed more; those of the gate when the lease is over.
-    pub(crate) async fn pass_fence(self: &Arc<Self>, lease: Uuid, model: Option<Model<'_>>) -> Result<Slot, Fault> {
+    pub(crate) async fn pass_fence(self: &Arc<Self>, lease: Uuid, attempt: Attempt<'_>) -> Result<Slot, Fault> {
         loop {
             // Held while it is decided, so that what was spent is known but for so many; not while it waits.
-            let slots = self.gate.slots(lease).filter(|_| model.is_some());
+            let slots = self.gate.slots(lease).filter(|_| matches!(attempt, Attempt::Model(_)));
             let slot = match slots {
                 Some(slots) => Some(slots.acquire_owned().await.map_err(|e| Fault::new(Code::Internal).cause(e))?),
                 None => None,
             };
-            let (step, holder) = self.gate.fence(lease, model, now())?;
+            let (step, holder) = self.gate.fence(lease, attempt, now())?;
             let mut answer = match step {
                 Step::Through => return Ok(slot),
                 Step::Wait(time) => {
@@ -200,7 +200,7 @@ fn reached(told: &str, why: Fault) -> Fault {
         Code::ApprovalDenied | Code::ApprovalUnanswered | Code::ApprovalFlood | Code::ApprovalOver => {
             let fault = Fault::new(Code::FenceReached).cause(told).cause(why.message);
             fault.help(
-                "ask a person to allow more, or to change [fence] in the profile; it is not asked again for a minute",
+                "ask a person to allow more, or to change [fence] or [gateway] only in the profile; it is not asked again for a minute",
             )
         }
         _ => why,
@@ -217,7 +217,9 @@ pub(crate) fn check_token(state: &State, name: &Name) -> Result<(), Fault> {
         None => Ok(()),
         Some(_) => Err(Fault::new(Code::DeliveryImpossible)
             .cause(format!("`{name}` has a fence, which the gateway alone keeps"))
-            .help(format!("run the program with `keyward run -p {name}`, so that its calls go through the gateway"))),
+            .help(format!(
+                "run the program with `keyward run -p {name} -- CMD`, so that its calls go through the gateway"
+            ))),
     }
 }
 
@@ -257,7 +259,7 @@ pub(crate) fn check(profile: &Profile) -> Result<(), Fault> {
 mod tests {
     #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
     use super::*;
-    use keyward_core::Families;
+    use keyward_core::{Families, Model};
 
     fn fence(requests: u64) -> Fence {
         Fence { requests_per_minute: None, requests: Some(requests), models: Vec::new(), usd: None }
@@ -270,37 +272,37 @@ mod tests {
     #[tokio::test]
     async fn all_who_wait_at_a_limit_wait_for_one_answer() {
         let mut kept = Kept::new(fence(1), Counted::default());
-        assert!(matches!(kept.step(None, at(0)), Ok(Step::Through)));
-        let Ok(Step::Ask(question, mut first)) = kept.step(None, at(0)) else { panic!("nobody is asked") };
+        assert!(matches!(kept.step(Attempt::Request, at(0)), Ok(Step::Through)));
+        let Ok(Step::Ask(question, mut first)) = kept.step(Attempt::Request, at(0)) else { panic!("nobody is asked") };
         assert_eq!(question.text[0], "1 requests so far; the limit is 1. Allow 1 more?");
-        let Ok(Step::Join(mut second)) = kept.step(None, at(1)) else { panic!("it is asked twice") };
+        let Ok(Step::Join(mut second)) = kept.step(Attempt::Request, at(1)) else { panic!("it is asked twice") };
         kept.answered(&question.limit, Some(Ok(())), at(2));
         for answer in [&mut first, &mut second] {
             assert_eq!(*answer.wait_for(Option::is_some).await.unwrap(), Some(Ok(())));
         }
-        assert!(matches!(kept.step(None, at(2)), Ok(Step::Through)), "a portion of one");
-        assert!(matches!(kept.step(None, at(2)), Ok(Step::Ask(..))));
+        assert!(matches!(kept.step(Attempt::Request, at(2)), Ok(Step::Through)), "a portion of one");
+        assert!(matches!(kept.step(Attempt::Request, at(2)), Ok(Step::Ask(..))));
     }
 
     #[test]
     fn a_no_counts_for_a_minute_and_for_its_limit_alone() {
         let mut kept = Kept::new(Fence { models: vec!["a".to_owned()], ..fence(1) }, Counted::default());
-        let model = |name| Some(Model { sent: name, name });
-        assert!(matches!(kept.step(None, at(0)), Ok(Step::Through)));
-        let Ok(Step::Ask(question, _answer)) = kept.step(None, at(0)) else { panic!("nobody is asked") };
+        let model = |name| Attempt::Model(Model { sent: name, name });
+        assert!(matches!(kept.step(Attempt::Request, at(0)), Ok(Step::Through)));
+        let Ok(Step::Ask(question, _answer)) = kept.step(Attempt::Request, at(0)) else { panic!("nobody is asked") };
         let no = reached(&question.told, Fault::new(Code::ApprovalDenied));
         assert_eq!((no.code, no.causes.len()), (Code::FenceReached, 2));
         kept.answered(&question.limit, Some(Err(no)), at(10));
-        assert_eq!(kept.step(None, at(69)).err().unwrap().code, Code::FenceReached);
+        assert_eq!(kept.step(Attempt::Request, at(69)).err().unwrap().code, Code::FenceReached);
         assert!(matches!(kept.step(model("b"), at(69)), Ok(Step::Ask(..))), "another limit");
-        assert!(matches!(kept.step(None, at(70)), Ok(Step::Ask(..))));
+        assert!(matches!(kept.step(Attempt::Request, at(70)), Ok(Step::Ask(..))));
     }
 
     #[test]
     fn who_asks_under_many_names_waits_for_few_answers() {
         let mut kept = Kept::new(Fence { models: vec!["a".to_owned()], ..fence(9) }, Counted::default());
         let names: Vec<String> = (0..100).map(|n| format!("m{n}")).collect();
-        let asked = names.iter().map(|name| kept.step(Some(Model { sent: name, name }), at(0)));
+        let asked = names.iter().map(|name| kept.step(Attempt::Model(Model { sent: name, name }), at(0)));
         let asked: Vec<_> = asked.collect();
         assert_eq!(asked.iter().filter(|step| matches!(step, Ok(Step::Ask(..)))).count(), ASKED_MAX);
         assert_eq!(asked.iter().filter(|step| step.is_err()).count(), 100 - ASKED_MAX);
@@ -315,13 +317,13 @@ mod tests {
     fn who_hangs_up_is_asked_about_six_times_in_twelve_seconds() {
         let mut kept = Kept::new(fence(1), Counted { requests: 1, ..Counted::default() });
         for _ in 0..BURST_OF_ONE {
-            let Ok(Step::Ask(question, answer)) = kept.step(None, at(0)) else { panic!("nobody is asked") };
+            let Ok(Step::Ask(question, answer)) = kept.step(Attempt::Request, at(0)) else { panic!("nobody is asked") };
             drop(answer);
             kept.answered(&question.limit, None, at(0));
         }
-        let refused = kept.step(None, at(11)).err().unwrap();
+        let refused = kept.step(Attempt::Request, at(11)).err().unwrap();
         assert_eq!((refused.code, refused.causes.len()), (Code::FenceReached, 2));
-        assert!(matches!(kept.step(None, at(12)), Ok(Step::Ask(..))));
+        assert!(matches!(kept.step(Attempt::Request, at(12)), Ok(Step::Ask(..))));
     }
 
     #[test]
@@ -329,24 +331,24 @@ mod tests {
         let mut kept = Kept::new(fence(1), Counted { requests: 1, ..Counted::default() });
         let mut answers = Vec::new();
         for _ in 0..WAITING_MAX {
-            match kept.step(None, at(0)) {
+            match kept.step(Attempt::Request, at(0)) {
                 Ok(Step::Ask(_, answer) | Step::Join(answer)) => answers.push(answer),
                 _ => panic!("{} wait", answers.len()),
             }
         }
-        assert_eq!(kept.step(None, at(0)).err().unwrap().code, Code::FenceReached);
+        assert_eq!(kept.step(Attempt::Request, at(0)).err().unwrap().code, Code::FenceReached);
         answers.pop();
-        assert!(matches!(kept.step(None, at(0)), Ok(Step::Join(_))));
+        assert!(matches!(kept.step(Attempt::Request, at(0)), Ok(Step::Join(_))));
     }
 
     #[test]
     fn nobody_who_waits_leaves_no_question_behind() {
         let mut kept = Kept::new(fence(1), Counted { requests: 1, ..Counted::default() });
-        let Ok(Step::Ask(question, answer)) = kept.step(None, at(0)) else { panic!("nobody is asked") };
+        let Ok(Step::Ask(question, answer)) = kept.step(Attempt::Request, at(0)) else { panic!("nobody is asked") };
         drop(answer);
         assert_eq!(question.said.receiver_count(), 0);
         kept.answered(&question.limit, None, at(0));
-        assert!(matches!(kept.step(None, at(0)), Ok(Step::Ask(..))));
+        assert!(matches!(kept.step(Attempt::Request, at(0)), Ok(Step::Ask(..))));
     }
 
     #[test]

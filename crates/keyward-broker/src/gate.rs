@@ -11,7 +11,7 @@ use crate::fence::{Kept, Step};
 use crate::runs::RunId;
 use keyward_core::audit::{Draft, Kind, Outcome, PeerFacts, at_text};
 use keyward_core::{
-    Boot, Counted, Credential, Fence, Freshness, Limit, Model, Name, Now, ProcessId, Schedule, Target, Wall,
+    Attempt, Boot, Counted, Credential, Fence, Freshness, Limit, Name, Now, ProcessId, Schedule, Target, Wall,
 };
 use keyward_diag::{Code, Fault, plain};
 use keyward_gateway::{Admitted, Began, Caller, Denial, End, EndReason, Ended, Held, Route, RunToken, Upstream};
@@ -115,7 +115,7 @@ struct Door {
     root: ProcessId,
     until: Boot,
     aim: Aim,
-    /// Where it stands within its fence.
+    /// Where it stands within its fence; there without one, once it came to a call that the profile's own list leaves out.
     fence: Option<Kept>,
     standing: Standing,
     ended: watch::Sender<Option<Ended>>,
@@ -362,7 +362,12 @@ impl Gate {
         let aim = Aim::of(target)?;
         if let Some(door) = self.inner().doors.get_mut(&lease) {
             match (&mut door.fence, fence) {
-                (Some(kept), Some(fence)) => kept.fenced.change(fence),
+                (Some(kept), Some(fence)) if door.aim.fence.is_some() => {
+                    kept.fenced.change(fence);
+                    if door.aim.only != aim.only {
+                        kept.fenced.change_calls();
+                    }
+                }
                 (kept, fence) => {
                     let counted = Counted { requests: door.uses, ..Counted::default() };
                     *kept = fence.map(|fence| Kept::new(fence, counted));
@@ -415,8 +420,10 @@ impl Gate {
         let door = inner.tokens.get(&Key(token.0)).and_then(|lease| inner.doors.get(lease));
         let Some(door) = door else {
             // Which runs there are is known once the vault was opened.
-            let code = if inner.log.is_some() { Code::GatewayToken } else { Code::VaultLocked };
-            return Err(Fault::new(code));
+            return Err(match inner.log {
+                Some(_) => Fault::new(Code::GatewayToken).cause("the run token that it sends belongs to no run"),
+                None => Fault::new(Code::VaultLocked),
+            });
         };
         door.live(now.boot)?;
         inner.recording()?;
@@ -495,14 +502,17 @@ impl Gate {
     ///
     /// # Errors
     /// As [`Gate::admit`]; [`Code::FenceReached`] when more was refused a moment ago.
-    pub(crate) fn fence(&self, lease: Uuid, model: Option<Model<'_>>, now: Now) -> Result<(Step, Arc<Holder>), Fault> {
+    pub(crate) fn fence(&self, lease: Uuid, attempt: Attempt<'_>, now: Now) -> Result<(Step, Arc<Holder>), Fault> {
         let mut inner = self.inner();
         let inner = &mut *inner;
         let door = inner.doors.get_mut(&lease).ok_or(Fault::new(Code::GatewayToken))?;
         door.live(now.boot)?;
         let holder = Arc::clone(&door.holder);
+        if door.fence.is_none() && matches!(attempt, Attempt::Call(_)) {
+            door.fence = Some(Kept::new(Fence::default(), Counted::default()));
+        }
         let Some(kept) = &mut door.fence else { return Ok((Step::Through, holder)) };
-        let step = kept.step(model, now.boot)?;
+        let step = kept.step(attempt, now.boot)?;
         if let Step::Ask(question, _) = &step {
             let draft = holder.draft(now.wall, Kind::FenceReached);
             inner.reached.push(draft.detail("fence", question.limit.word()).detail("told", question.told.as_str()));
@@ -690,7 +700,7 @@ impl Door {
     /// Adds what is told of its calls; an event about them comes once in a while.
     fn tell(&mut self, now: Now, batch: &mut Batch) {
         let holder = &self.holder;
-        let counted = self.fence.as_ref().map(|kept| kept.fenced.counted());
+        let counted = self.fence.as_ref().filter(|_| self.aim.fence.is_some()).map(|kept| kept.fenced.counted());
         let (run, lease) = (holder.run, holder.lease);
         batch.counts.push(Count { run, lease, uses: self.uses, last_use: self.last_use, counted });
         if self.told.is_none_or(|told| now.boot.since(told) >= PAUSE) {
@@ -810,8 +820,8 @@ impl Noted {
 mod tests {
     #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
     use super::*;
-    use keyward_core::Placement;
     use keyward_core::audit::{BODY_MAX_BYTES, body};
+    use keyward_core::{Model, Placement};
     use keyward_crypto::{KdfParams, SlotFile, VaultKey};
     use keyward_secret::{Passphrase, SecretBytes};
     use keyward_store::{Paths, VaultLock};
@@ -914,7 +924,8 @@ mod tests {
         let stranger = make_token().unwrap().1;
         assert_eq!(code(gate.admit(stranger, at(0))), Code::VaultLocked, "no run is known yet");
         gate.log(Some(log));
-        assert_eq!(code(gate.admit(stranger, at(0))), Code::GatewayToken);
+        let unknown = gate.admit(stranger, at(0)).err().unwrap();
+        assert!(unknown.code == Code::GatewayToken && unknown.causes[0].contains("belongs to no run"), "{unknown}");
         let (first, token) = open(&gate, 1);
         let (_, second) = open(&gate, 2);
         assert!(matches!(gate.admit(token, at(0)), Ok(Answer::Look(run)) if run == RunId(RUN)));
@@ -1104,9 +1115,9 @@ mod tests {
         gate.log(Some(log));
         let (lease, _) = open(&gate, 1);
         let call = began(lease, Caller::Unknown, "/v1/messages");
-        assert!(matches!(gate.fence(lease, None, at(0)), Ok((Step::Through, _))), "it has none");
+        assert!(matches!(gate.fence(lease, Attempt::Request, at(0)), Ok((Step::Through, _))), "it has none");
         let number = gate.began(&call, at(0)).unwrap();
-        let model = Some(Model { sent: "m", name: "m" });
+        let model = Attempt::Model(Model { sent: "m", name: "m" });
         let fence = |usd: u64| Fence {
             requests_per_minute: None,
             requests: None,
@@ -1137,6 +1148,39 @@ mod tests {
         assert!(matches!(gate.fence(lease, model, at(500)), Ok((Step::Through, _))));
         gate.end(lease, Ended::Revoked);
         assert_eq!(code(gate.fence(lease, model, at(500)).map(drop)), Code::LeaseRevoked);
+    }
+
+    #[tokio::test]
+    async fn a_call_that_the_list_leaves_out_waits_without_a_fence_too_until_the_list_is_another() {
+        let (log, _folder) = log("calls").await;
+        let gate = Gate::new(1);
+        gate.log(Some(log));
+        let (lease, _) = open(&gate, 1);
+        let call = Attempt::Call("POST /v1/files");
+        let allow = |ms| {
+            let Ok((Step::Ask(question, _answer), _)) = gate.fence(lease, call, at(ms)) else {
+                panic!("nobody is asked")
+            };
+            assert_eq!(question.told, "POST /v1/files, which the profile's list leaves out");
+            gate.answered(lease, &question.limit, Some(Ok(())), at(ms));
+            assert!(matches!(gate.fence(lease, call, at(ms)), Ok((Step::Through, _))));
+        };
+        allow(0);
+        let entries = gate.take(at(100)).entries;
+        let detail = &entries[0].detail;
+        assert_eq!((entries.len(), &detail["fence"], detail["told"].is_string()), (1, &json!("only"), true));
+        gate.began(&began(lease, Caller::Unknown, "/v1/files"), at(200)).unwrap();
+        assert_eq!(gate.take(at(300)).counts[0].counted, None, "it has no fence");
+        let fence = Fence { requests: Some(9), ..Fence::default() };
+        let other = Target { only: vec!["GET /v1/models".to_owned()], ..target() };
+        gate.turn(lease, Target { fence: Some(fence.clone()), ..target() }).unwrap();
+        allow(400);
+        gate.turn(lease, Target { fence: Some(fence.clone()), ..target() }).unwrap();
+        assert!(matches!(gate.fence(lease, call, at(500)), Ok((Step::Through, _))), "the same list");
+        gate.turn(lease, Target { fence: Some(fence), ..other.clone() }).unwrap();
+        allow(600);
+        gate.turn(lease, other).unwrap();
+        allow(700);
     }
 
     #[tokio::test]

@@ -3,18 +3,19 @@
 //! Which grant a request goes by is `keyward_core::Grants`' to find. Here grants are stored and removed in the commit that
 //! records it, so that neither exists without the other. A lease that was made under a grant ends no later than the grant.
 
+use crate::approve::apps_asked;
 use crate::broker::{Broker, Open, State, entry, entry_of};
 use crate::launchers::{StoredLauncher, looked};
 use crate::operator::word;
 use crate::peer::Peer;
 use crate::platform::{self, now};
 use crate::program;
-use crate::runs::{RunId, wire_mode};
+use crate::runs::{HeldLease, RunId, wire_mode};
 use keyward_api::{GrantMsg, GrantPutRequest, GrantSpan, Proof};
 use keyward_core::audit::{Draft, Kind};
 use keyward_core::{
-    AppScope, DeliveryMode, FileState, Grant, GrantId, Moment, Name, Now, Program, Role, Span, Term, Wall, interpreter,
-    launcher_key, reloaded,
+    AppScope, DeliveryMode, FileState, Grant, GrantId, Moment, Name, Now, Program, Role, Span, Term, Tools, Wall,
+    deliverable, interpreter, launcher_key, reloaded,
 };
 use keyward_crypto::make_array;
 use keyward_diag::{Code, Fault};
@@ -218,7 +219,8 @@ pub(crate) fn added(grant: &Grant<RunId>, now: Now, peer: &Peer) -> Draft {
 
 /// What removes grants, with the entries that say why. The vault changes once this is committed; then [`forget`] follows.
 pub(crate) fn ended(open: &Open, ids: &[GrantId], kind: Kind, why: &str, now: Now) -> Changes {
-    let grants: Vec<_> = ids.iter().filter_map(|id| open.grants.get(*id)).collect();
+    let used_up = |id: GrantId| open.grants.used_up(now.boot).find(move |grant| grant.id == id);
+    let grants: Vec<_> = ids.iter().filter_map(|id| open.grants.get(*id).or_else(|| used_up(*id))).collect();
     Changes {
         writes: grants.iter().map(|grant| Write::RemoveGrant(grant.id.0)).collect(),
         entries: grants.iter().map(|grant| described(entry(kind, now), grant).detail("why", why)).collect(),
@@ -317,13 +319,19 @@ impl Broker {
         }
     }
 
-    /// All grants that hold, those that end first first.
+    /// All grants that hold, and those that are used up, those that end first first.
     pub(crate) async fn grants(&self) -> Result<Vec<GrantMsg>, Fault> {
         let mut state = self.state_for_request().await?;
+        let asked = apps_asked(&state);
         let (now, open) = (now(), &*self.unlocked(&mut state)?);
-        let mut grants: Vec<_> = open.grants.iter().filter(|grant| now.boot < grant.until()).collect();
+        let held = open.grants.iter().filter(|grant| now.boot < grant.until());
+        let mut grants: Vec<_> = held.chain(open.grants.used_up(now.boot)).collect();
         grants.sort_by_key(|grant| (grant.until(), grant.id));
-        Ok(grants.into_iter().map(|grant| message(open, grant, now)).collect())
+        let told = |grant: &Grant<RunId>| {
+            let app = |request| asked.get(&request).cloned().unwrap_or_else(|| "?".to_owned());
+            GrantMsg { equal_to: grant.request.map(app), ..message(open, grant, now) }
+        };
+        Ok(grants.into_iter().map(told).collect())
     }
 
     /// Makes a grant ahead of its request.
@@ -333,13 +341,17 @@ impl Broker {
         role: Role<RunId>,
         mut request: GrantPutRequest,
     ) -> Result<GrantMsg, Fault> {
-        let by = self.person(role, request.proof.take()).await?;
+        let proof = request.proof.take();
         let scope = self.scope(&request).await?;
+        let id = make_id()?;
+        // What is wrong with it is told before anybody is asked for the passphrase.
+        grant(self.unlocked(&mut *self.state_for_request().await?)?, &self.tools, &request, scope.clone(), id, now())?;
+        let by = self.person(role, proof).await?;
         let mut state = self.state_for_request().await?;
         let now = now();
         let open = self.unlocked(&mut state)?;
-        let grant = grant(open, &request, scope, make_id()?, now)?;
-        self.put_grant(open, grant, Kind::GrantAdded, (peer, role, by), now).await
+        let grant = grant(open, &self.tools, &request, scope, id, now)?;
+        self.put_grant(open, grant, Kind::GrantAdded, (peer, role, by), Vec::new(), now).await
     }
 
     /// Replaces a grant; what was allowed before it stays counted. What runs hold under it ends no later than it does.
@@ -350,27 +362,44 @@ impl Broker {
         id: &str,
         mut request: GrantPutRequest,
     ) -> Result<GrantMsg, Fault> {
-        let by = self.person(role, request.proof.take()).await?;
+        let proof = request.proof.take();
         let scope = self.scope(&request).await?;
+        let id = {
+            let mut state = self.state_for_request().await?;
+            let open = self.unlocked(&mut state)?;
+            let id = editable(open, id)?.id;
+            grant(open, &self.tools, &request, scope.clone(), id, now())?;
+            id
+        };
+        let by = self.person(role, proof).await?;
         let mut state = self.state_for_request().await?;
         let now = now();
         let open = self.unlocked(&mut state)?;
-        let id = known(open, id)?;
-        let former = open.grants.get(id).cloned().ok_or(Fault::new(Code::GrantUnknown))?;
-        if former.span != Span::Standing {
-            let cause = "it was given for one request or one run, and can be revoked only";
-            return Err(Fault::new(Code::GrantInvalid).cause(cause));
-        }
-        let grant = grant(open, &request, scope, id, now)?;
+        let grant = grant(open, &self.tools, &request, scope, id, now)?;
+        let former = editable(open, &id.to_string())?;
         let grant =
             Grant { created: former.created, allowed: former.allowed, last_allowed: former.last_allowed, ..grant };
         let until = grant.until();
-        let message = self.put_grant(open, grant, Kind::GrantChanged, (peer, role, by), now).await?;
-        for held in state.runs.values_mut().flat_map(|run| &mut run.leases).filter(|held| held.grant == Some(id)) {
-            held.lease.until = held.lease.until.min(until);
+        let (Some(open), runs, _) = state.parts() else { return Err(self.closed()) };
+        let (mut before, mut rows) = (Vec::new(), Vec::new());
+        for (run_id, run) in runs.iter_mut() {
+            let longer = |held: &&mut HeldLease| held.grant == Some(id) && until < held.lease.until;
+            let held = run.leases.iter_mut().enumerate().filter(|(_, held)| longer(held));
+            let shortened: Vec<_> =
+                held.map(|(n, held)| (*run_id, n, std::mem::replace(&mut held.lease.until, until))).collect();
+            rows.extend((!shortened.is_empty()).then(|| run.row()));
+            before.extend(shortened);
+        }
+        let changed = self.put_grant(open, grant, Kind::GrantChanged, (peer, role, by), rows, now).await;
+        if changed.is_err() {
+            // What was not recorded did not happen.
+            for (run, n, until) in before {
+                let held = runs.get_mut(&run).and_then(|run| run.leases.get_mut(n));
+                held.into_iter().for_each(|held| held.lease.until = until);
+            }
         }
         self.wake.notify_one();
-        Ok(message)
+        changed
     }
 
     /// What a person names as the app and the project of a grant, looked at.
@@ -383,19 +412,21 @@ impl Broker {
         Ok(Scope { launcher, ..scope })
     }
 
+    /// Puts a grant in place in one commit with further changes.
     async fn put_grant(
         &self,
         open: &mut Open,
         grant: Grant<RunId>,
         kind: Kind,
         (peer, role, by): (&Peer, Role<RunId>, &str),
+        mut more: Vec<Write>,
         now: Now,
     ) -> Result<GrantMsg, Fault> {
         let id = grant.id;
         let draft = described(entry_of(kind, now, peer), &grant).detail("by", by).detail("role", word(role));
-        let write = row(&grant);
+        more.push(row(&grant));
         let former = open.grants.insert(grant).map_err(|e| Fault::new(Code::GrantInvalid).cause(e))?;
-        if let Err(fault) = open.commit(self, vec![write], vec![draft]).await {
+        if let Err(fault) = open.commit(self, more, vec![draft]).await {
             // What was not recorded did not happen.
             open.grants.remove(id);
             if let Some(former) = former {
@@ -417,7 +448,7 @@ impl Broker {
             Some(open) => open,
             None => return Err(self.closed()),
         };
-        let ids = [known(open, id)?];
+        let ids = [known(open, id, now)?];
         self.revoke_grants(&mut state, &ids, peer, now, Changes::default()).await
     }
 
@@ -438,9 +469,12 @@ impl Broker {
         more.entries.extend(changes.entries.into_iter().map(|draft| draft.peer(crate::broker::facts(peer))));
         // They open nothing from here on, whether or not the log can take it.
         forget(open, ids);
-        self.revoke_leases(state, &held, Some(peer), now, more).await?;
+        let revoked = self.revoke_leases(state, &held, Some(peer), now, more.clone()).await;
+        if revoked.is_err() {
+            state.owe(more);
+        }
         self.wake.notify_one();
-        Ok(())
+        revoked.map(drop)
     }
 
     /// Removes the grants whose time is over, and asks about those for a run that end soon.
@@ -451,10 +485,11 @@ impl Broker {
         if !over.is_empty() {
             let writes = over.iter().map(|grant| Write::RemoveGrant(grant.id.0)).collect();
             let entries: Vec<_> = over.iter().map(|grant| described(entry(Kind::GrantExpired, now), grant)).collect();
-            if let Err(e) = open.commit(self, writes, entries.clone()).await {
-                // They hold no more all the same, and their rows are void by themselves.
+            let over = Changes { writes, entries };
+            if let Err(e) = open.commit(self, over.writes.clone(), over.entries.clone()).await {
+                // They hold no more all the same.
                 tracing::error!(code = %e.code, "expired grants could not be recorded");
-                state.owed.extend(entries);
+                state.owe(over);
             }
         }
         // However it ended, nobody is asked about it again.
@@ -465,6 +500,7 @@ impl Broker {
 }
 
 /// What a person names as the app and the project of a grant, looked at.
+#[derive(Clone)]
 struct Scope {
     program: Option<Program>,
     launcher: Option<(StoredLauncher, FileState)>,
@@ -510,7 +546,14 @@ async fn scope(request: &GrantPutRequest) -> Result<Scope, Fault> {
     .await
 }
 
-fn grant(open: &Open, request: &GrantPutRequest, scope: Scope, id: GrantId, now: Now) -> Result<Grant<RunId>, Fault> {
+fn grant(
+    open: &Open,
+    tools: &Tools,
+    request: &GrantPutRequest,
+    scope: Scope,
+    id: GrantId,
+    now: Now,
+) -> Result<Grant<RunId>, Fault> {
     let invalid = |cause: String| Fault::new(Code::GrantInvalid).cause(cause);
     let profile = Name::parse(&request.profile).map_err(|e| e.fault())?;
     let stored = open.profiles.get(&profile);
@@ -519,6 +562,13 @@ fn grant(open: &Open, request: &GrantPutRequest, scope: Scope, id: GrantId, now:
     if stored.profile.confirm {
         return Err(invalid(format!("`{profile}` asks for the passphrase at each use")));
     }
+    let weakest = request.weakest.map_or(DeliveryMode::Env, crate::runs::core_mode);
+    let program = match (&scope.program, &scope.launcher) {
+        (Some(program), _) => program.path.as_str(),
+        (None, Some((launcher, _))) => launcher.written_program(),
+        (None, None) => "",
+    };
+    deliverable(&stored.profile, tools, program, weakest)?;
     let app = match (scope.program, scope.launcher) {
         (Some(program), _) => AppScope::Program(program),
         (None, Some((read, file))) => {
@@ -543,7 +593,7 @@ fn grant(open: &Open, request: &GrantPutRequest, scope: Scope, id: GrantId, now:
         app,
         project: scope.project,
         profile,
-        weakest: request.weakest.map_or(DeliveryMode::Env, crate::runs::core_mode),
+        weakest,
         term: Term::new(from, life).map_err(invalid)?,
         uses_left: request.uses,
         run: None,
@@ -554,9 +604,21 @@ fn grant(open: &Open, request: &GrantPutRequest, scope: Scope, id: GrantId, now:
     })
 }
 
-/// The id of a grant that there is.
-fn known(open: &Open, id: &str) -> Result<GrantId, Fault> {
-    let found = GrantId::parse(id).filter(|id| open.grants.get(*id).is_some());
+/// A grant that can be changed.
+fn editable(open: &Open, id: &str) -> Result<Grant<RunId>, Fault> {
+    let found = GrantId::parse(id).and_then(|id| open.grants.get(id)).cloned();
+    let grant = found.ok_or_else(|| Fault::new(Code::GrantUnknown).cause("none that is not used up has this id"))?;
+    if grant.span != Span::Standing {
+        let cause = "it was given for one request or one run, and can be revoked only";
+        return Err(Fault::new(Code::GrantInvalid).cause(cause));
+    }
+    Ok(grant)
+}
+
+/// The id of a grant that there is, or that is used up: runs may hold something under it.
+fn known(open: &Open, id: &str, now: Now) -> Result<GrantId, Fault> {
+    let used_up = |id| open.grants.used_up(now.boot).any(|grant| grant.id == id);
+    let found = GrantId::parse(id).filter(|id| open.grants.get(*id).is_some() || used_up(*id));
     found.ok_or(Fault::new(Code::GrantUnknown))
 }
 
@@ -580,6 +642,7 @@ fn message(open: &Open, grant: &Grant<RunId>, now: Now) -> GrantMsg {
         profile: grant.profile.to_string(),
         program,
         script: script.flatten(),
+        equal_to: None,
         launcher,
         project: grant.project.clone(),
         run: grant.run.map(|run| run.to_string()),

@@ -86,6 +86,11 @@ impl StoredLauncher {
         &self.launcher.name
     }
 
+    /// Its program as it was written, by path or by name.
+    pub(crate) fn written_program(&self) -> &str {
+        self.launcher.command.first().map_or("", String::as_str)
+    }
+
     /// Whether it names its program by a path.
     fn named_by_path(&self) -> bool {
         self.launcher.command.first().is_some_and(|program| program.contains('/'))
@@ -255,7 +260,7 @@ impl Broker {
         let launch = Launch { launcher: stored.id, program, folder };
         let mut state = self.state_for_request().await?;
         let at = now();
-        let by = Announcer { pid: peer.process().pid, operator };
+        let by = Announcer { process: peer.process(), operator };
         let until = state.expected.announce(launch, by, at.boot);
         let until = until.ok_or_else(|| Fault::new(Code::Busy).cause("too many launches are waited for"))?;
         Ok(LaunchExpectAnswer { until: at.wall_at(until).to_rfc3339() })

@@ -10,12 +10,15 @@ use crate::platform::{self, now};
 use crate::runs::RunId;
 use keyward_api::{MeAnswer, OperatorAnswer, Proof, RoleMsg};
 use keyward_core::audit::Kind;
-use keyward_core::{Lineage, Now, Role, Root, role};
+use keyward_core::{Boot, Lineage, Now, Role, Root, Runs, role};
 use keyward_diag::{Code, Fault};
 
 /// The command line, as the kernel names its processes. What unlocks under another name was not started from a shell: the
 /// parent of the desktop is the session, which starts everything else.
 const COMMAND_LINE: &str = "keyward";
+/// What a person is told whose terminal cannot be told from a run.
+const MARKED: &str =
+    "this terminal bears the mark of a run, so what is started here is asked about; open another one and unlock there";
 
 /// The facts by which the role of a peer is decided.
 ///
@@ -30,13 +33,24 @@ fn roots(state: &State) -> Vec<Root<RunId>> {
     live.map(|run| Root { process: run.process, run: run.id }).collect()
 }
 
+/// The runs, as far as roles depend on them.
+fn runs<'a>(state: &State, roots: &'a [Root<RunId>]) -> Runs<'a, RunId> {
+    Runs { roots, mark: state.mark }
+}
+
+/// The words for a person whose request is asked about for nothing but what its terminal bears.
+pub(crate) fn marked(state: &State, peer: &Peer, now: Boot) -> Option<&'static str> {
+    let peer = facts(peer).ok()?;
+    state.proofs.is_marked(peer, runs(state, &[]), now).then_some(MARKED)
+}
+
 impl Broker {
     /// The role of a peer now.
     ///
     /// # Errors
     /// [`Code::PeerRefused`] when its facts cannot be read.
     pub(crate) fn role(&self, state: &State, peer: &Peer) -> Result<Role<RunId>, Fault> {
-        Ok(role(facts(peer)?, &roots(state), &state.proofs, state.opened, now().boot))
+        Ok(role(facts(peer)?, runs(state, &roots(state)), &state.proofs, state.opened, now().boot))
     }
 
     /// What the caller may do.
@@ -72,32 +86,30 @@ impl Broker {
     /// moment until which it is an operator's.
     fn proven(&self, state: &mut State, peer: &Peer, now: Now) -> Result<String, Fault> {
         let roots = roots(state);
-        let until = state.proofs.operator(facts(peer)?, &roots, now.boot);
+        let runs = runs(state, &roots);
+        let until = state.proofs.operator(facts(peer)?, runs, now.boot);
         // It may have come to lie in a run since its request came.
         let until = until.ok_or_else(|| Fault::new(Code::PolicyDenied).cause("the request comes from inside a run"))?;
+        self.connections.proven(peer.connection());
         Ok(now.wall_at(until).to_rfc3339())
     }
 
     /// As [`Broker::proven`], by a client that has opened or made the vault: the shell that it was started from may run and
-    /// take without being asked, for a while. Gives nothing inside a run.
-    pub(crate) fn unlocked_by(&self, state: &mut State, peer: &Peer, now: Now) {
+    /// take without being asked, for a while. Gives nothing inside a run. Gives what the person is to be told of it.
+    pub(crate) fn unlocked_by(&self, state: &mut State, peer: &Peer, now: Now) -> Option<String> {
         // Deriving the key took its time.
         let peer = &peer.refresh();
-        if self.proven(state, peer, now).is_err() {
-            return;
-        }
+        self.proven(state, peer, now).ok()?;
         let command_line = platform::task_name(peer.process()).is_some_and(|name| name == COMMAND_LINE);
         // A shell starts its commands in its own session. A terminal emulator, a service manager and the like start each in one of
         // its own, and start whatever anybody asks them for.
         let started_by = peer.parents().ok().and_then(|parents| parents.first().copied());
         let from_shell = started_by.is_some_and(|parent| platform::in_session_of_parent(peer.process(), parent));
-        if let Ok(facts) = facts(peer)
-            && command_line
-            && from_shell
-        {
-            let roots = roots(state);
-            state.proofs.shell(facts, &roots, now.boot);
-        }
+        let facts = facts(peer).ok().filter(|_| command_line && from_shell)?;
+        let roots = roots(state);
+        let runs = runs(state, &roots);
+        state.proofs.shell(facts, runs, now.boot);
+        facts.mark.is_some_and(|mark| runs.may_bear(mark)).then(|| MARKED.to_owned())
     }
 }
 

@@ -17,9 +17,9 @@ const PATH_MAX_BYTES: usize = 2048;
 pub(crate) struct Program {
     /// Its name as the user knows it: the last part of its path.
     pub(crate) app: String,
-    /// Device and inode of the file that the process will have open as its executable; for a script those of its
+    /// The file that the process will have open as its executable, with the time of its last change; for a script that of its
     /// interpreter. `None` when the file is a script whose interpreter cannot be told.
-    pub(crate) executable: Option<(u64, u64)>,
+    pub(crate) executable: Option<FileState>,
     /// Device and inode of the file itself.
     pub(crate) file: (u64, u64),
     /// As `file`, with the time of its last change.
@@ -97,9 +97,9 @@ fn look_at(path: &str, file: &File, data: &Metadata, head: &[u8], allow_privileg
     }
     let app = absolute.file_name().map_or_else(|| path.to_owned(), |n| n.to_string_lossy().into_owned());
     let executable = match (&interpreter, head.starts_with(b"#!")) {
-        (Some((_, data)), _) => Some((data.dev(), data.ino())),
+        (Some((_, data)), _) => Some(state(data)),
         (None, true) => None,
-        (None, false) => Some((data.dev(), data.ino())),
+        (None, false) => Some(state(data)),
     };
     Ok(Program { app, executable, file: (data.dev(), data.ino()), state: state(data) })
 }
@@ -169,7 +169,7 @@ mod tests {
         std::fs::write(path("script"), "#!/bin/sh -e\n").unwrap();
         let sh = std::fs::metadata("/bin/sh").unwrap();
         let script = look(&path("script"), false).unwrap();
-        assert_eq!((script.app.as_str(), script.executable), ("script", Some((sh.dev(), sh.ino()))));
+        assert_eq!((script.app.as_str(), script.executable), ("script", Some(state(&sh))));
         std::fs::write(path("envscript"), "#!/usr/bin/env python3\n").unwrap();
         assert_eq!(look(&path("envscript"), false).unwrap().executable, None);
         assert_eq!(look(&path("absent"), false).unwrap_err().code, Code::RunNotFound);

@@ -25,6 +25,10 @@ use zeroize::Zeroizing;
 
 /// Kind of the items that hold secrets.
 const SECRET: &str = "secret";
+/// Most secrets of a vault.
+const SECRETS_MAX: usize = 1_000;
+/// Most profiles of a vault.
+const PROFILES_MAX: usize = 500;
 
 impl Broker {
     /// Reads the profiles of the vault.
@@ -99,6 +103,9 @@ impl Broker {
         }
         if former.is_some() && !is_person(role) {
             return Err(not_a_person("to replace a secret"));
+        }
+        if former.is_none() && open.secrets.len() >= SECRETS_MAX {
+            return Err(Fault::new(Code::SecretInvalid).cause(format!("there are {SECRETS_MAX} secrets already")));
         }
         let info = match former {
             Some(info) => ItemInfo { generation: info.generation + 1, updated_us: at.wall.0, ..info },
@@ -225,6 +232,9 @@ impl Broker {
         if open.profiles.contains_key(&name) {
             return Err(Fault::new(Code::ProfileExists).cause(format!("there is a profile `{name}`")));
         }
+        if open.profiles.len() >= PROFILES_MAX {
+            return Err(Fault::new(Code::ProfileInvalid).cause(format!("there are {PROFILES_MAX} profiles already")));
+        }
         check_secrets(open, &profile)?;
         let id = make_array().map_err(|e| Fault::new(Code::Internal).cause(e))?;
         let stored = StoredProfile { id, profile, created: at.wall, updated: at.wall };
@@ -248,6 +258,13 @@ impl Broker {
         }
         let profile = self.parse(name.clone(), &request.toml).map_err(|e| e.fault())?;
         fence::check(&profile)?;
+        {
+            // What is wrong with it is told before anybody is asked for the passphrase.
+            let mut state = self.state_for_request().await?;
+            let open = self.unlocked(&mut state)?;
+            open.profiles.get(&name).ok_or_else(|| no_profile(&name))?;
+            check_secrets(open, &profile)?;
+        }
         let proof = request.proof.ok_or(Fault::new(Code::PassphraseNeeded))?;
         self.prove(proof).await?;
         let profile = self.completed(profile).await?;
@@ -262,16 +279,23 @@ impl Broker {
         let place = |p: &Profile| (p.kind.kind, p.endpoint().map(str::to_owned), upstream(p));
         // What a run holds is valid at the former place, and its variables name that one.
         let moved = place(&profile) != place(&former.profile);
+        // What a person allowed was the profile as it stood then.
+        let why = match (moved, profile.grants_as(&former.profile)) {
+            (true, _) => Some("the profile goes elsewhere"),
+            (false, false) => Some("the profile was changed in what it opens or how it is handed over"),
+            (false, true) => None,
+        };
         let stored = StoredProfile { profile: profile.clone(), updated: at.wall, ..former };
         let draft =
             entry_of(Kind::ProfileChanged, at, peer).profile(name.as_str()).detail("issuer", stored.profile.kind.kind);
         let taken = if moved { Self::leases_of(&state, &name) } else { Vec::new() };
         let open = self.unlocked(&mut state)?;
-        let grants = if moved { open.grants.of_profile(&name) } else { Vec::new() };
-        let mut changes = ended(open, &grants, Kind::GrantRevoked, "the profile goes elsewhere", at);
+        let grants = why.map_or_else(Vec::new, |_| open.grants.of_profile(&name));
+        let mut changes = ended(open, &grants, Kind::GrantRevoked, why.unwrap_or_default(), at);
         changes.writes.push(row(&stored));
         changes.entries.push(draft);
         forget(open, &grants);
+        changes.entries.extend(why.into_iter().flat_map(|why| self.stop_asking_for(&mut state, &name, why, at)));
         self.revoke_leases(&mut state, &taken, Some(peer), at, changes).await?;
         self.unlocked(&mut state)?.profiles.insert(name.clone(), stored);
         self.turn_leases(&state, &profile)?;
@@ -306,6 +330,7 @@ impl Broker {
         changes.writes.push(Write::RemoveProfile(stored.id));
         changes.entries.push(draft);
         forget(open, &grants);
+        changes.entries.extend(self.stop_asking_for(&mut state, &name, "the profile was removed", at));
         self.revoke_leases(&mut state, &taken, Some(peer), at, changes).await?;
         let open = self.unlocked(&mut state)?;
         open.profiles.remove(&name);

@@ -13,7 +13,7 @@ use keyward_core::{
 use keyward_crypto::ItemRef;
 use keyward_diag::{Code, Fault, plain};
 use keyward_secret::SecretBytes;
-use keyward_store::{StoreError, Write};
+use keyward_store::{Changes, StoreError, Write};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
@@ -561,7 +561,7 @@ impl Broker {
             None => false,
         };
         if !recorded {
-            state.owed.push(draft);
+            state.owe(Changes::record(vec![draft]));
         }
     }
 
@@ -663,7 +663,7 @@ impl Broker {
         let patience = state.config.auto_lock;
         let idle = |open: &Open| open.seal.is_some() && now.boot >= open.last_action.after(patience);
         if state.open().is_some_and(|open| idle(open)) {
-            self.auto_lock(&mut state, "no action of the person").await;
+            self.auto_lock(&mut state, &format!("no use for {} min (auto-lock)", patience.as_secs() / 60)).await;
         }
         self.flush_refusals(&mut state, now).await;
         self.record_owed(&mut state).await;
@@ -791,9 +791,12 @@ impl Broker {
             && let Err(e) = open.commit(self, writes, entries.clone()).await
         {
             tracing::error!(code = %e.code, "expired leases could not be recorded");
-            state.owed.extend(entries);
+            state.owe(Changes::record(entries));
         }
         self.end_at_issuers(state, &over, false);
+        if !over.is_empty() {
+            self.end_nested(state, now).await;
+        }
     }
 }
 

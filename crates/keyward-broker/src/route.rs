@@ -9,7 +9,7 @@ use crate::runs::RunId;
 use crate::server::{Answer, Handler, Request};
 use bytes::Bytes;
 use keyward_api::{RouteId, find, part_text};
-use keyward_core::{Act, May, Role, may};
+use keyward_core::{Act, May, Role, launcher_key, may};
 use keyward_diag::{Code, Fault};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -86,7 +86,13 @@ impl Broker {
             }
             (role, recalled(&state, peer))
         };
-        self.allow(role, route.id)?;
+        if let Err(fault) = self.allow(role, route.id) {
+            // What is not there needs nobody who may remove it.
+            return Err(match self.removable(role, route.id, part).await {
+                Err(missing) if missing.code != Code::VaultLocked => missing,
+                Ok(()) | Err(_) => fault,
+            });
+        }
         match route.id {
             RouteId::Status => json(&self.status().await),
             RouteId::Me => json(&self.me(&peer, role).await?),
@@ -164,6 +170,30 @@ impl Broker {
                 let cause = "the request comes from inside a run, which gets only what the run was given";
                 Err(Fault::new(Code::PolicyDenied).cause(cause))
             }
+        }
+    }
+
+    /// Whether there is what a route would remove, for a role that may see it.
+    ///
+    /// # Errors
+    /// As the route itself has them for what is not there.
+    async fn removable(&self, role: Role<RunId>, route: RouteId, part: &str) -> Result<(), Fault> {
+        if may(&role, act(route)) != May::Proof {
+            return Ok(());
+        }
+        match route {
+            RouteId::ProfileRemove => self.profile(part).await.map(drop),
+            RouteId::SecretRemove => {
+                let unknown = || Fault::new(Code::SecretUnknown).cause("no secret has this name");
+                self.secrets().await?.iter().find(|secret| secret.name == part).map(drop).ok_or_else(unknown)
+            }
+            RouteId::LauncherRemove => {
+                let key = launcher_key(&text(part)?);
+                let unknown = || Fault::new(Code::LauncherUnknown).cause("no launcher has this name");
+                let launchers = self.launchers().await?;
+                launchers.iter().find(|found| launcher_key(&found.name) == key).map(drop).ok_or_else(unknown)
+            }
+            _ => Ok(()),
         }
     }
 

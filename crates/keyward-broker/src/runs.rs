@@ -12,16 +12,16 @@ use crate::platform::{self, Exit, Watch, now};
 use crate::program;
 use crate::renew::{Cached, in_files};
 use crate::vault::live_rows;
-use crate::want::{self, Want, want_run, want_token};
+use crate::want::{self, Ground, Want, want_run, want_token};
 use keyward_api::{
     DeliveredMsg, LeaseMsg, LostRun, OutlookMsg, PlanMsg, Proof, RevokeAnswer, RevokeRequest, RunAnswer, RunMsg,
     RunRequest, SetVariable, TokenAnswer, TokenRequest, UnsetVariable, WeakerMsg,
 };
 use keyward_core::audit::{Draft, Kind, Outcome};
 use keyward_core::{
-    Announcer, Asking, Boot, Counted, Credential, DeliveryMode, Form, Grant, GrantId, Keys, Lease, LeaseEnd,
-    LeaseState, Mark, Name, Now, Plan, PlannedDelivery, ProcessId, Profile, Prospects, Role, Schedule, Wall, Wanted,
-    Way, google_adc, interpreter, outlook, plan,
+    Announcer, Asking, Boot, Counted, Credential, DeliveryMode, FileId, FileState, Form, Grant, GrantId, Keys, Lease,
+    LeaseEnd, LeaseState, Mark, Name, Now, Plan, PlannedDelivery, ProcessId, Profile, Prospects, Role, Schedule, Wall,
+    Wanted, Way, google_adc, interpreter, outlook, plan,
 };
 use keyward_diag::{Code, Fault};
 use keyward_gateway::RunToken;
@@ -48,6 +48,11 @@ const PATH_MAX_BYTES: usize = 2048;
 const GATHER: Duration = Duration::from_millis(50);
 /// Live runs.
 const RUNS_MAX: usize = 1000;
+/// Those of them that hold what a run around them holds, which no person was asked about.
+const NESTED_MAX: usize = 500;
+
+/// Where the vault keeps the highest mark of the runs.
+const MARK: &str = "runs.mark";
 
 /// Id of a run (UUIDv7, RFC 9562).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -82,12 +87,14 @@ pub(crate) struct Run {
     pub(crate) process: ProcessId,
     pub(crate) app: String,
     pub(crate) app_verified: bool,
-    /// Device and inode that the process must have as its executable after exec.
-    executable: Option<(u64, u64)>,
+    /// The file that the process must have as its executable after exec.
+    executable: Option<FileId>,
+    /// When that file was changed last. `None` where a row does not say it.
+    executable_changed: Option<i64>,
     /// Those of the program that asked, which the process still is before exec. Not kept over a crash.
-    asked_by: Option<(u64, u64)>,
-    /// What the process bore when it asked; its program must bear less. Not kept over a crash.
-    borne: Option<Mark>,
+    asked_by: Option<FileState>,
+    /// What its program bears at most. `None` where a row does not say it.
+    mark: Option<Mark>,
     pub(crate) project: String,
     /// Launcher that it was started from.
     launcher: Option<String>,
@@ -126,6 +133,8 @@ pub(crate) struct HeldLease {
     pub(crate) failure: Option<Fault>,
     /// Grant under which it was made: it ends no later than that.
     pub(crate) grant: Option<GrantId>,
+    /// Lease of the run around under which it was made: it ends with that.
+    under: Option<LeaseId>,
 }
 
 /// A lease at the gateway.
@@ -159,7 +168,11 @@ struct RunRow {
     boot: String,
     app: String,
     app_verified: bool,
-    executable: Option<(u64, u64)>,
+    executable: Option<FileId>,
+    #[serde(default)]
+    executable_changed: Option<i64>,
+    #[serde(default)]
+    mark: Option<u64>,
     /// The start of the program is in the log.
     start_recorded: bool,
     project: String,
@@ -192,6 +205,8 @@ struct LeaseRow {
     gateway: Option<GatewayRow>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     grant: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    under: Option<Uuid>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -205,6 +220,18 @@ struct GatewayRow {
     adc: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     counted: Option<Counted>,
+}
+
+/// The highest mark that a run was given in a boot: kept by itself, since processes of a run outlive its row.
+#[derive(Serialize, Deserialize)]
+struct MarkRow {
+    boot: String,
+    mark: u64,
+}
+
+fn mark_row(mark: Mark) -> Write {
+    let row = MarkRow { boot: platform::boot_id().unwrap_or_default(), mark: mark.0 };
+    Write::PutMeta(MARK.to_owned(), serde_json::to_vec(&row).unwrap_or_default())
 }
 
 fn micros(at: Boot) -> u64 {
@@ -248,6 +275,7 @@ impl Run {
                 counted: gated.counted,
             }),
             grant: held.grant.map(|grant| grant.to_string()),
+            under: held.under.map(LeaseId::uuid),
         });
         let row = RunRow {
             pid: self.process.pid,
@@ -256,6 +284,8 @@ impl Run {
             app: self.app.clone(),
             app_verified: self.app_verified,
             executable: self.executable,
+            executable_changed: self.executable_changed,
+            mark: self.mark.map(|mark| mark.0),
             // What waits is written together with this row.
             start_recorded: self.exec_seen,
             project: self.project.clone(),
@@ -295,7 +325,8 @@ impl Run {
             };
             let profile = Name::parse(&l.profile).ok()?;
             let (variables, grant) = (l.variables, l.grant.as_deref().and_then(GrantId::parse));
-            Some(HeldLease { id: LeaseId(l.id), profile, lease, variables, form, gateway, failure: None, grant })
+            let (id, under) = (LeaseId(l.id), l.under.map(LeaseId));
+            Some(HeldLease { id, profile, lease, variables, form, gateway, failure: None, grant, under })
         });
         let run = Self {
             id: RunId(Uuid::from_bytes(row.id)),
@@ -303,8 +334,9 @@ impl Run {
             app: body.app,
             app_verified: body.app_verified,
             executable: body.executable,
+            executable_changed: body.executable_changed,
             asked_by: None,
-            borne: None,
+            mark: body.mark.map(Mark),
             connection: 0,
             project: body.project,
             launcher: body.launcher,
@@ -323,6 +355,13 @@ impl Run {
     /// Launcher that it was started from.
     pub(crate) fn launcher(&self) -> Option<&str> {
         self.launcher.as_deref()
+    }
+
+    /// Whether the program that was seen is the one that was decided for, and nobody has written to its file since.
+    fn becomes(&self, seen: Option<FileState>) -> bool {
+        seen.is_some_and(|(device, inode, changed)| {
+            self.executable == Some((device, inode)) && self.executable_changed.is_none_or(|known| known == changed)
+        })
     }
 
     /// The places of the leases that hold something.
@@ -441,7 +480,13 @@ fn remains(held: &HeldLease) -> Option<String> {
         (DeliveryMode::Env, Some(_)) => {
             Some(format!("`{name}` stays in the environment of the process until it ends by itself"))
         }
-        (DeliveryMode::File | DeliveryMode::Gateway, _) => None,
+        (DeliveryMode::File, None) => {
+            Some(format!("what was read of `{name}` from its file before stays good and does not end by itself"))
+        }
+        (DeliveryMode::File, Some(_)) => {
+            Some(format!("what was read of `{name}` from its file before stays good until it ends by itself"))
+        }
+        (DeliveryMode::Gateway, _) => None,
     }
 }
 
@@ -544,7 +589,8 @@ impl Broker {
         if request.dry_run {
             return Ok(told(&planned));
         }
-        let right = if is_person(role) {
+        let unattended = request.unattended && proof.is_none() && planned.deliveries.iter().any(|d| d.profile.confirm);
+        let right = if is_person(role) && !unattended {
             self.confirmed(planned.deliveries.iter().map(|d| &d.profile), proof).await?;
             Right::Person(word(role))
         } else {
@@ -597,6 +643,8 @@ impl Broker {
         if !peer.is_alive() {
             return Err(Fault::new(Code::RunGone).cause("the process has ended"));
         }
+        let bears = peer.mark().ok_or_else(|| Fault::new(Code::PeerRefused).cause("its limits cannot be read"))?;
+        let mark = bears.of_run();
         if state.runs.values().any(|r| r.process == peer.process() && r.ended.is_none()) {
             return Err(Fault::new(Code::PolicyDenied).cause("the process is the root of a run already"));
         }
@@ -621,17 +669,27 @@ impl Broker {
             }
         }
         let launched = found.as_ref().map(|f| self.delivering(&mut state)?.launched(f, now.wall)).transpose()?;
-        let (by, grants) = self.by_right(&mut state, right, now)?;
-        let expected = found.as_ref().and_then(|f| state.expected.take(&f.launch, now.boot));
+        let (by, grounds) = self.by_right(&mut state, right, now)?;
+        let nested = |run: &&Run| run.ended.is_none() && run.leases.iter().any(|held| held.under.is_some());
+        if grounds.iter().any(|ground| ground.grant().is_none())
+            && state.runs.values().filter(nested).count() >= NESTED_MAX
+        {
+            return Err(Fault::new(Code::Busy).cause(format!("there are {NESTED_MAX} live runs inside of runs")));
+        }
+        let grants: Vec<GrantId> = grounds.iter().filter_map(|ground| ground.grant()).collect();
+        let parents = peer.parents()?;
+        let expected = found.as_ref().and_then(|f| state.expected.take(&f.launch, parents, now.boot));
+        let known = state.mark;
         let open = self.delivering(&mut state)?;
         let mut run = Run {
             id: RunId(Uuid::now_v7()),
             process: peer.process(),
             app: found.as_ref().map_or_else(|| program.app.clone(), |f| f.name.clone()),
             app_verified: false,
-            executable: program.executable,
+            executable: program.executable.map(|(device, inode, _)| (device, inode)),
+            executable_changed: program.executable.map(|(.., changed)| changed),
             asked_by: platform::executable(peer.process().pid),
-            borne: peer.mark(),
+            mark: Some(mark),
             connection: peer.connection(),
             project: request.command.project.clone(),
             launcher: found.as_ref().map(|f| f.name.clone()),
@@ -653,8 +711,13 @@ impl Broker {
         }
         let mut tokens = Vec::with_capacity(obtained.len());
         for (n, (delivery, (_, schedule))) in planned.deliveries.iter().zip(&obtained).enumerate() {
-            let grant = grants.get(n).and_then(|id| open.grants.get(*id));
-            let ttl = grant.map_or(delivery.ttl, |grant| grant.lease_life(delivery.ttl, now.boot));
+            let ground = grounds.get(n).copied();
+            let grant = ground.and_then(Ground::grant).and_then(|id| open.grants.get(id));
+            let (ttl, under) = match (ground, grant) {
+                (Some(Ground::Held(id, last)), _) => (delivery.ttl.min(last.since(now.boot)), Some(id)),
+                (_, Some(grant)) => (grant.lease_life(delivery.ttl, now.boot), None),
+                (_, None) => (delivery.ttl, None),
+            };
             let made = match delivery.hand_over.mode {
                 DeliveryMode::Gateway => Some(gate::make_token()?),
                 DeliveryMode::Env | DeliveryMode::File => None,
@@ -676,14 +739,18 @@ impl Broker {
                 }),
                 failure: None,
                 grant: grant.map(|grant| grant.id),
+                under,
             });
         }
         let digest = hex::encode(open.store.args_digest(&request.command.args));
-        let entries = start_entries(&run, planned, request, &digest, (peer, by, expected), now);
+        let outer = if let Right::Granted(want) = right { want.outer } else { None };
+        let entries = start_entries(&run, planned, request, &digest, (peer, by, expected, outer), now);
         let mut writes: Vec<Write> =
             [run.row()].into_iter().chain(launched.as_ref().map(StoredLauncher::row)).collect();
         let taken = take(open, &grants, Some(run.id), now);
         writes.extend(taken.after.iter().map(row));
+        let higher = known.is_none_or(|known| known < mark);
+        writes.extend(higher.then(|| mark_row(mark)));
         keyward_store::fault("deliver.before");
         if let Err(fault) = open.record_delivery(self, writes, entries).await {
             taken.undo(open);
@@ -716,18 +783,20 @@ impl Broker {
         }
         answer.run = Some(run.id.to_string());
         self.connections.close_all_of(peer.process().pid, Some(peer.connection()));
+        self.connections.run_began(peer.process());
         self.events.publish("run", &json!({"run": run.id.to_string(), "state": "starting"}));
         self.watch(run.id, pidfd);
+        state.mark = state.mark.max(run.mark);
         state.runs.insert(run.id, run);
         self.wake.notify_one();
         Ok(answer)
     }
 
-    /// By what right a delivery is made at this moment: the word for it, and the grants that it takes, one for each.
+    /// By what right a delivery is made at this moment: the word for it, and what allows each of it where that was asked.
     ///
     /// # Errors
-    /// [`Code::ApprovalNeeded`] when a grant that was found is not there any more.
-    fn by_right(&self, state: &mut State, right: &Right, now: Now) -> Result<(&'static str, Vec<GrantId>), Fault> {
+    /// [`Code::ApprovalNeeded`] when what was found is not there any more.
+    fn by_right(&self, state: &mut State, right: &Right, now: Now) -> Result<(&'static str, Vec<Ground>), Fault> {
         let want = match right {
             Right::Person(by) => return Ok((by, Vec::new())),
             Right::Granted(want) => want,
@@ -735,8 +804,11 @@ impl Broker {
         if self.launched_by_operator(state, want, now) {
             return Ok(("launch", Vec::new()));
         }
-        let grants = want.grants(self.delivering(state)?, now).into_iter().collect::<Option<Vec<_>>>();
-        Ok(("grant", grants.ok_or(Fault::new(Code::ApprovalNeeded))?))
+        self.delivering(state)?;
+        let grounds = want.grounds(state, now).into_iter().collect::<Option<Vec<_>>>();
+        let grounds = grounds.ok_or(Fault::new(Code::ApprovalNeeded))?;
+        let by = if grounds.iter().any(|ground| ground.grant().is_some()) { "grant" } else { "run" };
+        Ok((by, grounds))
     }
 
     /// Tells watching clients that grants were used.
@@ -917,11 +989,12 @@ impl Broker {
     }
 
     /// The process has ended: what it held is taken back at once; how it ended is learnt later.
-    async fn run_over(&self, id: RunId) {
+    async fn run_over(self: &Arc<Self>, id: RunId) {
         let mut state = self.state().await;
         let now = now();
         let Some(run) = state.runs.get_mut(&id) else { return };
         run.ended = Some(Ended { exit: None, at: now, settled: false });
+        self.connections.run_over(run.process);
         if !run.exec_seen && !run.aborted {
             // It ended before anybody could look.
             note_start(run, platform::executable(run.process.pid), true, now);
@@ -931,6 +1004,33 @@ impl Broker {
         run.pending.extend(entries);
         self.remove_files(run);
         self.stop_asking(&mut state, id, now).await;
+        self.end_nested(&mut state, now).await;
+    }
+
+    /// Takes back what was delivered inside of runs and is over with them.
+    pub(crate) async fn end_nested(self: &Arc<Self>, state: &mut State, now: Now) {
+        // As with any other revocation, what was taken back and could not be recorded is owed.
+        if !Self::nested_over(state).is_empty()
+            && let Err(e) = self.revoke_leases(state, &[], None, now, Changes::default()).await
+        {
+            tracing::error!(code = %e.code, "what ended with a run around it could not be recorded");
+        }
+    }
+
+    /// The live leases whose lease in the run around is over, or whose grant is for a run around that is.
+    fn nested_over(state: &State) -> Vec<(RunId, Vec<usize>)> {
+        let live = || state.runs.values().filter(|run| run.ended.is_none());
+        let is_live = |id| live().any(|run| run.leases.iter().any(|held| held.id == id && held.lease.is_live()));
+        let around = |id| state.vault.opened()?.grants.get(id)?.run;
+        let over = |run: &Run, held: &HeldLease| {
+            let gone = |outer| outer != run.id && !live().any(|run| run.id == outer);
+            held.under.is_some_and(|id| !is_live(id)) || held.grant.and_then(around).is_some_and(gone)
+        };
+        let held = |run: &Run| -> Vec<usize> {
+            run.live().into_iter().filter(|n| run.leases.get(*n).is_some_and(|held| over(run, held))).collect()
+        };
+        let found = live().map(|run| (run.id, held(run)));
+        found.filter(|(_, held)| !held.is_empty()).collect()
     }
 
     /// Records what waits about a run.
@@ -988,7 +1088,7 @@ impl Broker {
 
     /// Whether something waits to be recorded.
     pub(crate) fn owes(state: &State) -> bool {
-        !state.owed.is_empty() || state.runs.values().any(|r| r.ended.is_some_and(|e| e.settled))
+        !state.owed.entries.is_empty() || state.runs.values().any(|r| r.ended.is_some_and(|e| e.settled))
     }
 
     async fn unwatched(&self, id: RunId) {
@@ -1015,6 +1115,7 @@ impl Broker {
         let Some(run) = state.runs.get_mut(&id) else { return };
         let seen = platform::executable(run.process.pid);
         self.begin(run, seen, same, now);
+        self.end_nested(&mut state, now).await;
     }
 
     /// The gateway was called by a run whose program was not looked at yet: a first call may come before the end of the
@@ -1026,18 +1127,19 @@ impl Broker {
         let Some(run) = state.runs.get_mut(&id).filter(|r| !r.exec_seen && r.ended.is_none()) else { return };
         let seen = platform::executable(run.process.pid);
         // Before exec it still is the program that asked.
-        if seen.is_some() && seen == run.asked_by && seen != run.executable {
+        if seen.is_some() && seen == run.asked_by && !run.becomes(seen) {
             return;
         }
         self.begin(run, seen, same, now);
+        self.end_nested(&mut state, now).await;
     }
 
     /// The process of a run has become the program `seen`. Where that is another one than was decided for, `same` says that
     /// it runs another script, or a client of its own did not mark it as a run, what it holds is taken back: at the gateway before it was ever good, of files and variables
     /// what was not read before.
-    fn begin(self: &Arc<Self>, run: &mut Run, seen: Option<(u64, u64)>, same: bool, now: Now) {
+    fn begin(self: &Arc<Self>, run: &mut Run, seen: Option<FileState>, same: bool, now: Now) {
         let bears = platform::mark(run.process.pid);
-        let same = same && run.borne.zip(bears).is_none_or(|(before, bears)| bears < before || before.0 == 0);
+        let same = same && run.mark.zip(bears).is_none_or(|(most, bears)| bears <= most);
         note_start(run, seen, same, now);
         self.let_through(run, seen, same, now);
         self.events.publish("run", &json!({"run": run.id.to_string(), "state": "started"}));
@@ -1046,7 +1148,7 @@ impl Broker {
 
     /// Lets calls of a run through the gateway, or takes back what it holds there when its program is another one, or cannot
     /// be read. A script whose interpreter is found at run time is no other one.
-    fn let_through(&self, run: &mut Run, seen: Option<(u64, u64)>, same: bool, now: Now) {
+    fn let_through(&self, run: &mut Run, seen: Option<FileState>, same: bool, now: Now) {
         if run.app_verified || (seen.is_some() && same && run.executable.is_none()) {
             self.gate.begin(run.id, run.app_verified);
             return;
@@ -1073,7 +1175,7 @@ impl Broker {
 
     /// The caller could not become its program: what it holds is taken back. The process stays the root of its run until it
     /// ends, since it may have kept what it was given.
-    pub(crate) async fn run_abort(&self, peer: &Peer, id: &str) -> Result<(), Fault> {
+    pub(crate) async fn run_abort(self: &Arc<Self>, peer: &Peer, id: &str) -> Result<(), Fault> {
         let mut state = self.state().await;
         let now = now();
         let (open, runs, _) = state.parts();
@@ -1090,6 +1192,7 @@ impl Broker {
             open.commit(self, vec![run.row()], run.pending.clone()).await?;
             run.pending.clear();
         }
+        self.end_nested(&mut state, now).await;
         Ok(())
     }
 
@@ -1111,7 +1214,7 @@ impl Broker {
         role: Role<RunId>,
         request: TokenRequest,
     ) -> Result<TokenAnswer, Fault> {
-        let TokenRequest { profile, refresh, wait, proof, reason, assertions } = request;
+        let TokenRequest { profile, refresh, wait, unattended, proof, reason, assertions } = request;
         let name = Name::parse(&profile).map_err(|e| e.fault())?;
         if reason.as_ref().is_some_and(|reason| reason.len() > 500) {
             return Err(Fault::new(Code::RequestInvalid).cause("the reason is longer than 500 bytes"));
@@ -1139,7 +1242,7 @@ impl Broker {
         };
         let mut right = if held {
             Right::Person("run")
-        } else if is_person(role) {
+        } else if is_person(role) && !(unattended && proof.is_none() && profile.confirm) {
             self.confirmed(std::iter::once(&profile), proof).await?;
             Right::Person(word(role))
         } else {
@@ -1182,7 +1285,8 @@ impl Broker {
         {
             return Err(Fault::new(Code::PolicyDenied).cause(format!("the run does not hold `{name}` any longer")));
         }
-        let (by, grants) = self.by_right(&mut state, right, now)?;
+        let (by, grounds) = self.by_right(&mut state, right, now)?;
+        let grants: Vec<GrantId> = grounds.into_iter().filter_map(Ground::grant).collect();
         let mut draft = entry_of(Kind::TokenDelivered, now, peer).profile(name.as_str()).detail("by", by);
         draft = match (run.and_then(|id| state.runs.get(&id)), right) {
             (Some(run), _) => {
@@ -1299,9 +1403,12 @@ impl Broker {
             // They open nothing from here on, whether or not the log can take it.
             forget(open, &ids);
         }
-        let answer = self.revoke_leases(&mut state, &chosen, Some(peer), now, more).await?;
+        let answer = self.revoke_leases(&mut state, &chosen, Some(peer), now, more.clone()).await;
+        if answer.is_err() {
+            state.owe(more);
+        }
         self.wake.notify_one();
-        Ok(answer)
+        answer
     }
 
     /// The live leases of a profile.
@@ -1336,22 +1443,32 @@ impl Broker {
         now: Now,
         more: Changes,
     ) -> Result<RevokeAnswer, Fault> {
-        let (_, runs, _) = state.parts();
         let mut answer = RevokeAnswer { leases: 0, runs: Vec::new() };
         let (mut entries, mut writes, mut profiles) = (Vec::new(), Vec::new(), BTreeSet::new());
-        for (id, held) in chosen {
-            let Some(run) = runs.get_mut(id) else { continue };
-            answer.runs.push(run.lost(held));
-            profiles.extend(held.iter().filter_map(|n| run.leases.get(*n)).map(|held| held.profile.clone()));
-            for n in held {
-                let draft = self.take_back(run, *n, LeaseEnd::Revoked, now);
-                entries.push(match peer {
-                    Some(peer) => draft.peer(facts(peer)),
-                    None => draft,
-                });
-                answer.leases += 1;
+        let (mut chosen, mut nested) = (chosen.to_vec(), false);
+        loop {
+            let (_, runs, _) = state.parts();
+            for (id, held) in &chosen {
+                let Some(run) = runs.get_mut(id) else { continue };
+                answer.runs.push(run.lost(held));
+                profiles.extend(held.iter().filter_map(|n| run.leases.get(*n)).map(|held| held.profile.clone()));
+                for n in held {
+                    let draft = self.take_back(run, *n, LeaseEnd::Revoked, now);
+                    let draft = if nested { draft.detail("why", "the run around holds it no longer") } else { draft };
+                    entries.push(match peer {
+                        Some(peer) => draft.peer(facts(peer)),
+                        None => draft,
+                    });
+                    answer.leases += 1;
+                }
+                writes.push(run.row());
             }
-            writes.push(run.row());
+            // With what a run holds goes what runs inside of it hold by that.
+            chosen = Self::nested_over(state);
+            nested = true;
+            if chosen.is_empty() {
+                break;
+            }
         }
         let taken = entries.clone();
         entries.extend(more.entries);
@@ -1362,7 +1479,7 @@ impl Broker {
             && let Err(e) = open.commit(self, writes, entries).await
         {
             // What was taken back stays so.
-            state.owed.extend(taken);
+            state.owe(Changes::record(taken));
             return Err(e);
         }
         Ok(answer)
@@ -1370,10 +1487,11 @@ impl Broker {
 
     /// Records what happened before and could not be recorded then.
     pub(crate) async fn record_owed(&self, state: &mut State) {
-        let (writes, owed) = (live_rows(state), state.owed.clone());
-        let Some(open) = state.open().filter(|_| !owed.is_empty()) else { return };
-        match open.commit(self, writes, owed).await {
-            Ok(()) => state.owed.clear(),
+        let Changes { mut writes, entries } = state.owed.clone();
+        writes.extend(live_rows(state));
+        let Some(open) = state.open().filter(|_| !entries.is_empty()) else { return };
+        match open.commit(self, writes, entries).await {
+            Ok(()) => state.owed = Changes::default(),
             Err(e) => tracing::error!(code = %e.code, "what happened before could still not be recorded"),
         }
     }
@@ -1402,6 +1520,15 @@ impl Broker {
         entries
     }
 
+    /// Takes up the highest mark of the runs of this boot; gives what the vault does not know of it.
+    pub(crate) async fn resume_mark(&self, state: &mut State, open: &Open) -> Result<Option<Write>, Fault> {
+        let kept = open.store.meta(MARK).await.map_err(|e| e.fault())?.unwrap_or_default();
+        let kept: Option<MarkRow> = serde_json::from_slice(&kept).ok();
+        let kept = kept.filter(|row| row.boot == platform::boot_id().unwrap_or_default()).map(|row| Mark(row.mark));
+        state.mark = state.mark.max(kept);
+        Ok(state.mark.filter(|mark| Some(*mark) != kept).map(mark_row))
+    }
+
     /// Takes up the runs of the table after the vault was opened: pins those that live, records the end of the others.
     /// Gives how many live, what could not be watched, and what is to be recorded.
     pub(crate) async fn resume_runs(self: &Arc<Self>, state: &mut State) -> Result<(u32, Vec<String>), Fault> {
@@ -1427,12 +1554,17 @@ impl Broker {
             match (boot == this_boot).then(|| platform::pin(run.process)).flatten() {
                 Some(pidfd) => {
                     resumed += 1;
+                    for held in run.leases.iter_mut().filter(|held| held.lease.is_live()) {
+                        let granted = held.grant.and_then(|id| open.grants.get(id));
+                        held.lease.until = granted.map_or(held.lease.until, |g| held.lease.until.min(g.until()));
+                    }
                     entries.extend(self.reopen(&open.profiles, &mut run, now));
                     if !run.exec_seen {
                         let seen = platform::executable(run.process.pid);
                         self.begin(&mut run, seen, true, now);
                     }
                     writes.push(run.row());
+                    self.connections.run_began(run.process);
                     pinned.push((run.id, pidfd));
                     state.runs.insert(run.id, run);
                 }
@@ -1459,6 +1591,7 @@ impl Broker {
             open.commit(self, writes, entries).await?;
             forget(open, &gone);
         }
+        self.end_nested(state, now).await;
         self.record_ended(state).await;
         Ok((resumed, warnings))
     }
@@ -1473,15 +1606,18 @@ fn runs_its_script(state: &State, id: RunId) -> bool {
 }
 
 /// Sees which program the process has become, and notes the entry of it.
-fn note_start(run: &mut Run, seen: Option<(u64, u64)>, same: bool, now: Now) {
+fn note_start(run: &mut Run, seen: Option<FileState>, same: bool, now: Now) {
     run.exec_seen = true;
-    run.app_verified = seen.is_some() && seen == run.executable && same;
+    run.app_verified = run.becomes(seen) && same;
     let mut draft = run.draft(Kind::RunStarted, now).detail("pid", run.process.pid);
     if !run.app_verified {
         let why = match (seen, run.executable) {
             (None, _) => "the program could not be read after exec",
             (Some(_), _) if !same => "the process runs another script than the one it named",
             (_, None) => "a script whose interpreter is found at run time",
+            (Some((device, inode, _)), Some(file)) if file == (device, inode) => {
+                "the file of the program was written to after it was looked at"
+            }
             (Some(_), Some(_)) => "the process runs another program than the one it named",
         };
         draft = draft.detail("unverified", why);
@@ -1635,6 +1771,8 @@ fn answer(planned: &Plan) -> RunAnswer {
         weaker: d.weaker.map(|mode| WeakerMsg { delivery: wire_mode(mode), gives_away: mode.gives_away().to_owned() }),
         upstream: d.upstream().map(|upstream| format!("{}:{}", upstream.host, upstream.port)),
         ttl_s: d.ttl.as_secs(),
+        fence: d.profile.fence().map(|fence| fence.words()).unwrap_or_default(),
+        confirm: d.profile.confirm,
     });
     let unset = planned.unset.iter().map(|u| UnsetVariable {
         name: u.variable.clone(),
@@ -1663,13 +1801,13 @@ fn credential_text(credential: &Credential) -> Result<SecretText, Fault> {
 }
 
 /// The entries that must be durable before anything leaves: the request, the decision, each lease and each delivery.
-/// `by` says by what right, and `expected` who announced the launch.
+/// `by` says by what right, `expected` who announced the launch, and `outer` from inside of which run it was asked.
 fn start_entries(
     run: &Run,
     planned: &Plan,
     request: &RunRequest,
     digest: &str,
-    (peer, by, expected): (&Peer, &str, Option<Announcer>),
+    (peer, by, expected, outer): (&Peer, &str, Option<Announcer>, Option<RunId>),
     now: Now,
 ) -> Vec<Draft> {
     let names: Vec<&str> = run.leases.iter().map(|l| l.profile.as_str()).collect();
@@ -1688,10 +1826,13 @@ fn start_entries(
         asked = asked.detail("launcher", launcher.as_str());
     }
     if let Some(by) = expected {
-        asked = asked.detail("expected", true).detail("expected_by", by.pid);
+        asked = asked.detail("expected", true).detail("expected_by", by.process.pid);
     }
     let grants: Vec<String> = run.leases.iter().filter_map(|held| held.grant).map(|grant| grant.to_string()).collect();
     let mut decided = run.draft(Kind::RunDecided, now).detail("profiles", names).detail("by", by);
+    if let Some(outer) = outer {
+        decided = decided.detail("outer_run", outer.to_string());
+    }
     if let Some(first) = grants.first() {
         decided = decided.grant(first.clone()).detail("grants", grants.clone());
     }

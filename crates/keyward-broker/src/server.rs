@@ -19,14 +19,15 @@ use hyper::service::service_fn;
 use hyper::{Method, Request as HttpRequest, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use keyward_api::{API_VERSION, BODY_MAX_BYTES, VERSION_HEADER};
+use keyward_core::ProcessId;
 use keyward_diag::{Code, Fault};
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -126,14 +127,22 @@ pub struct Connections(Arc<Mutex<Table>>);
 struct Table {
     last: u64,
     open: HashMap<u64, Open>,
+    /// The roots of live runs.
+    roots: HashSet<ProcessId>,
 }
 
 #[derive(Debug)]
 struct Open {
-    pid: u32,
+    peer: Peer,
     close: Arc<Notify>,
-    /// A request other than a stream is under way.
-    busy: Arc<AtomicBool>,
+    /// A whole request other than a stream is under way.
+    busy: bool,
+    /// When it was accepted, or answered last.
+    since: Instant,
+    /// A person has proven the passphrase on it.
+    proven: bool,
+    /// Whose it is, once that was needed.
+    asker: Option<ProcessId>,
 }
 
 impl Connections {
@@ -146,9 +155,26 @@ impl Connections {
     /// the connection on which it asked for that.
     pub fn close_all_of(&self, pid: u32, keep: Option<u64>) {
         for (connection, open) in &self.table().open {
-            if open.pid == pid && Some(*connection) != keep {
+            if open.peer.process().pid == pid && Some(*connection) != keep {
                 open.close.notify_one();
             }
+        }
+    }
+
+    /// Counts the connections of all processes below this one together from here on: it is the root of a run.
+    pub fn run_began(&self, root: ProcessId) {
+        self.table().roots.insert(root);
+    }
+
+    /// Counts what is left below this process by itself again: its run is over.
+    pub fn run_over(&self, root: ProcessId) {
+        self.table().roots.remove(&root);
+    }
+
+    /// Keeps a connection on which a person has proven the passphrase as long as any other one can make room.
+    pub fn proven(&self, connection: u64) {
+        if let Some(open) = self.table().open.get_mut(&connection) {
+            open.proven = true;
         }
     }
 
@@ -162,35 +188,79 @@ impl Connections {
         table.last
     }
 
-    /// Closes every connection but one: after a lock nothing that was answered stays in a buffer.
+    /// Closes every connection but one, which proves nothing any more: after a lock nothing that was answered stays in a
+    /// buffer.
     pub fn close_all_but(&self, keep: Option<u64>) {
-        for (connection, open) in &self.table().open {
+        for (connection, open) in &mut self.table().open {
+            open.proven = false;
             if Some(*connection) != keep {
                 open.close.notify_one();
             }
         }
     }
 
-    /// Enters a connection, or not when its process has too many. When there are too many in all, the oldest one without a
-    /// request under way makes room: processes that only hold connections cannot keep a person from locking.
+    /// A whole request has come on a connection, or was answered.
+    fn busy(&self, connection: u64, busy: bool) {
+        if let Some(open) = self.table().open.get_mut(&connection) {
+            open.busy = busy;
+            open.since = if busy { open.since } else { Instant::now() };
+        }
+    }
+
+    /// Enters a connection, or not when its process has too many. When there are too many in all, another one makes room:
+    /// processes that hold connections, or never finish a request, cannot keep a person from locking.
     fn enter(&self, peer: &Peer) -> Option<Entered> {
         let mut table = self.table();
-        let of_process = table.open.values().filter(|o| o.pid == peer.process().pid).count();
+        let of_process = table.open.values().filter(|o| o.peer.process().pid == peer.process().pid).count();
         if of_process >= PER_PROCESS_MAX {
             return None;
         }
         if table.open.len() >= CONNECTIONS_MAX {
-            let idle =
-                table.open.iter().filter(|(_, o)| !o.busy.load(Ordering::Relaxed)).map(|(connection, _)| *connection);
-            let oldest = idle.min()?;
-            let oldest = table.open.remove(&oldest)?;
-            oldest.close.notify_one();
+            let first = table.first_to_go(peer)?;
+            let gone = table.open.remove(&first)?;
+            gone.close.notify_one();
         }
-        let (close, busy) = (Arc::new(Notify::new()), Arc::new(AtomicBool::new(false)));
-        let open = Open { pid: peer.process().pid, close: Arc::clone(&close), busy: Arc::clone(&busy) };
+        let close = Arc::new(Notify::new());
+        let open = Open {
+            peer: peer.clone(),
+            close: Arc::clone(&close),
+            busy: false,
+            since: Instant::now(),
+            proven: false,
+            asker: None,
+        };
         table.open.insert(peer.connection(), open);
-        Some(Entered { connections: self.clone(), connection: peer.connection(), close, busy })
+        Some(Entered { connections: self.clone(), connection: peer.connection(), close })
     }
+}
+
+impl Table {
+    /// The connection that makes room for a newcomer: of those without a whole request under way one of the asker that has
+    /// most, and of these the one that was answered, or accepted, the longest time ago. One that is in use, or that a person
+    /// has proven the passphrase on, goes after all others, and only for an asker that has fewer.
+    fn first_to_go(&mut self, newcomer: &Peer) -> Option<u64> {
+        let Self { open, roots, .. } = self;
+        let mut held: HashMap<ProcessId, usize> = HashMap::new();
+        for open in open.values_mut() {
+            let asker = *open.asker.get_or_insert_with(|| asker(&open.peer, roots));
+            *held.entry(asker).or_default() += 1;
+        }
+        let has = |asker: Option<ProcessId>| asker.and_then(|asker| held.get(&asker)).copied().unwrap_or_default();
+        let own = has(Some(asker(newcomer, roots)));
+        let can_go = |open: &&Open| !(open.busy || open.proven) || has(open.asker) > own;
+        let rank = |open: &Open| (open.proven, open.busy, Reverse(has(open.asker)), open.since);
+        let others = open.iter().filter(|(_, open)| can_go(open));
+        others.min_by_key(|(connection, open)| (rank(open), **connection)).map(|(connection, _)| *connection)
+    }
+}
+
+/// Whose connection it is: of the outermost run that the peer lies in, else of the process that has started it.
+fn asker(peer: &Peer, roots: &HashSet<ProcessId>) -> ProcessId {
+    let peer = peer.refresh();
+    let parents = peer.parents().unwrap_or_default();
+    let outermost = parents.iter().rev().chain([&peer.process()]).find(|process| roots.contains(process)).copied();
+    let started_by = parents.first().filter(|parent| parent.pid > 1).copied();
+    outermost.or(started_by).unwrap_or_else(|| peer.process())
 }
 
 /// Leaves the table on drop.
@@ -198,7 +268,6 @@ struct Entered {
     connections: Connections,
     connection: u64,
     close: Arc<Notify>,
-    busy: Arc<AtomicBool>,
 }
 
 impl Drop for Entered {
@@ -298,12 +367,20 @@ async fn connection<H: Handler>(
     let service = service_fn(|request: HttpRequest<Incoming>| {
         phase.set(None);
         let fresh = Arc::new(peer.refresh());
-        *asked.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&fresh));
-        let (handler, phase, busy) = (Arc::clone(&handler), phase.clone(), Arc::clone(&entered.busy));
-        busy.store(true, Ordering::Relaxed);
+        let (handler, phase, connections) = (Arc::clone(&handler), phase.clone(), connections.clone());
+        let asked = Arc::clone(&asked);
         async move {
-            let answer = answer(request, fresh, &*handler).await;
-            busy.store(false, Ordering::Relaxed);
+            let answer = match read(request, fresh).await {
+                Ok(request) => {
+                    // What never ends was never asked: its end is no work for anybody.
+                    *asked.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&request.peer));
+                    connections.busy(number, true);
+                    let answer = timeout(ANSWER_TIME, handler.handle(request)).await;
+                    answer.unwrap_or_else(|_| Fault::new(Code::Busy).cause("no answer in time").into())
+                }
+                Err(fault) => fault.into(),
+            };
+            connections.busy(number, false);
             if !matches!(answer, Answer::Stream { .. }) {
                 phase.set(Some(IDLE_TIME));
             }
@@ -368,26 +445,20 @@ fn refuse_busy(socket: &OwnedFd) {
     let _ = rustix::net::send(socket, &text, flags);
 }
 
-async fn answer<H: Handler>(request: HttpRequest<Incoming>, peer: Arc<Peer>, handler: &H) -> Answer {
+/// Reads a request to its end.
+async fn read(request: HttpRequest<Incoming>, peer: Arc<Peer>) -> Result<Request, Fault> {
     let (head, body) = request.into_parts();
     if let Some(version) = head.headers.get(VERSION_HEADER)
         && version.as_bytes() != API_VERSION.to_string().as_bytes()
     {
         let cause = format!("the client and the broker ({API_VERSION}) speak different versions of the LocalAPI");
-        return Fault::new(Code::BrokerVersion).cause(cause).into();
+        return Err(Fault::new(Code::BrokerVersion).cause(cause));
     }
-    let body = match timeout(BODY_TIME, collect(body)).await {
-        Ok(Ok(body)) => body,
-        Ok(Err(fault)) => return fault.into(),
-        Err(_) => return Fault::new(Code::RequestInvalid).cause("the body took too long").into(),
-    };
+    let late = |_| Fault::new(Code::RequestInvalid).cause("the body took too long");
+    let body = timeout(BODY_TIME, collect(body)).await.map_err(late)??;
     let path = head.uri.path_and_query().map_or_else(String::new, ToString::to_string);
     let last_event_id = head.headers.get("last-event-id").and_then(|v| v.to_str().ok()).map(str::to_owned);
-    let request = Request { peer, method: head.method, path, last_event_id, body };
-    match timeout(ANSWER_TIME, handler.handle(request)).await {
-        Ok(answer) => answer,
-        Err(_) => Fault::new(Code::Busy).cause("no answer in time").into(),
-    }
+    Ok(Request { peer, method: head.method, path, last_event_id, body })
 }
 
 async fn collect(mut body: Incoming) -> Result<Zeroizing<Vec<u8>>, Fault> {

@@ -11,7 +11,7 @@ use keyward_api::{
     VaultState, VaultStatus,
 };
 use keyward_core::audit::{Kind, Outcome, at_text};
-use keyward_core::{Expected, Grants, Name, ProcessId, Wall};
+use keyward_core::{Expected, GrantId, Grants, Name, ProcessId, Wall};
 use keyward_crypto::{KdfParams, SlotFile, VaultKey, calibrate, make_array};
 use keyward_diag::{Code, Fault};
 use keyward_secret::{Passphrase, SecretText};
@@ -144,18 +144,17 @@ impl Broker {
             open.commit(self, Vec::new(), vec![draft]).await?;
             open.seal = Some(key.derive_seal());
             open.last_action = at.boot;
-            if by != "keyring" {
-                self.unlocked_by(&mut state, peer, at);
-            }
+            let marked = if by == "keyring" { None } else { self.unlocked_by(&mut state, peer, at) };
             self.publish_vault("unlocked");
             self.wake.notify_one();
-            return Ok(UnlockAnswer { resumed_runs: live(&state), warnings: warnings(state.open()) });
+            let warnings = warnings(state.open()).into_iter().chain(marked).collect();
+            return Ok(UnlockAnswer { resumed_runs: live(&state), warnings });
         }
         let (store, health) = Store::open(&self.vault_lock, &slots, &key).await.map_err(|e| e.fault())?;
         let mut answer = self.opened(&mut state, store, &key, Some((peer, by))).await?;
         // All live runs are known by this time, so one of them gets nothing from it.
         if by != "keyring" {
-            self.unlocked_by(&mut state, peer, at);
+            answer.warnings.extend(self.unlocked_by(&mut state, peer, at));
         }
         if let Health::Sound { past_anchor: 1.. } = health {
             answer
@@ -193,7 +192,14 @@ impl Broker {
         self.load_launchers(&mut open).await?;
         self.load_secrets(&mut open).await?;
         let (mut writes, lost) = self.load_grants(&mut open, at).await?;
-        let mut entries = state.owed.clone();
+        writes.extend(self.resume_mark(state, &open).await?);
+        for write in &state.owed.writes {
+            if let Write::RemoveGrant(id) = write {
+                open.grants.remove(GrantId(*id));
+            }
+            writes.push(write.clone());
+        }
+        let mut entries = state.owed.entries.clone();
         entries.extend(lost);
         if !state.opened {
             let started = match by {
@@ -220,7 +226,7 @@ impl Broker {
             writes.extend(live_rows(state));
             open.commit(self, writes, entries).await?;
         }
-        state.owed.clear();
+        state.owed = Changes::default();
         self.forget_wrong_proofs();
         self.gate.log(Some(Arc::clone(&open.store)));
         state.vault = Vault::Open(Box::new(open));
@@ -265,6 +271,7 @@ impl Broker {
             });
         }
         let at = now();
+        self.locked_by("it was locked by hand");
         self.flush_refusals(state, at).await;
         self.write_uses(state).await;
         let held = state.runs.values().filter(|r| holds(r)).map(|run| (run.id, run.live()));
@@ -279,7 +286,7 @@ impl Broker {
         let answer = self.revoke_leases(state, &held, peer, at, Changes::record(entries.clone())).await;
         if answer.is_err() {
             // It happens all the same, so it is recorded later.
-            state.owed.extend(entries);
+            state.owe(Changes::record(entries));
         }
         self.settle_uses(state).await;
         if let Some(open) = state.open() {
@@ -306,6 +313,7 @@ impl Broker {
     /// Ends the person's rights and wipes the seal key. Live leases go on, with the database open to record them.
     pub(crate) async fn auto_lock(&self, state: &mut State, why: &str) {
         let at = now();
+        self.locked_by(why);
         let mut entries = vec![entry(Kind::VaultAutoLocked, at).detail("why", why)];
         entries.extend(self.end_rights(state, at));
         let (Some(open), runs, cache) = state.parts() else { return };
@@ -317,7 +325,7 @@ impl Broker {
         let runs_live = runs.values().any(|r| r.ended.is_none());
         if let Err(e) = recorded {
             tracing::error!(code = %e.code, "the auto-lock could not be recorded");
-            state.owed.extend(entries);
+            state.owe(Changes::record(entries));
         }
         if !runs_live {
             self.close_vault(state).await;
@@ -653,7 +661,7 @@ impl Broker {
         let (store, _) = Store::open(&self.vault_lock, &slots, &key).await.map_err(|e: StoreError| e.fault())?;
         let mut answer = self.opened(&mut state, store, &key, Some((peer, "restore"))).await?;
         if runs_known {
-            self.unlocked_by(&mut state, peer, now());
+            answer.warnings.extend(self.unlocked_by(&mut state, peer, now()));
         }
         if let Some(old) = restored.moved_to {
             answer.warnings.push(format!("the vault that was there lies in {}", old.display()));
@@ -685,7 +693,7 @@ async fn backups(store: &Store) -> Result<Vec<String>, Fault> {
 
 /// The live runs as changes of the vault, for entries that tell of them late.
 pub(crate) fn live_rows(state: &State) -> Vec<Write> {
-    match state.owed.is_empty() {
+    match state.owed.entries.is_empty() {
         true => Vec::new(),
         false => state.runs.values().filter(|run| run.ended.is_none()).map(Run::row).collect(),
     }

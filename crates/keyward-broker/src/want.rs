@@ -3,7 +3,7 @@
 //! Read from the kernel where it tells them, and from the file of the program. What only the requester says is kept apart.
 //! Decides nothing. Called by `runs`, outside of the state's lock.
 
-use crate::broker::Open;
+use crate::broker::State;
 use crate::card;
 use crate::grants::moment;
 use crate::launchers::{Found, looked};
@@ -11,9 +11,11 @@ use crate::peer::{Executable, Peer};
 use crate::platform;
 use crate::program;
 use crate::project::ProjectAsk;
-use crate::runs::RunId;
+use crate::runs::{LeaseId, RunId};
 use keyward_api::RunRequest;
-use keyward_core::{ApprovalKind, Ask, DeliveryMode, GrantId, Launch, Now, Plan, ProcessId, Profile, Program, Role};
+use keyward_core::{
+    ApprovalKind, Ask, Boot, DeliveryMode, GrantId, Launch, Now, Plan, ProcessId, Profile, Program, Role,
+};
 use keyward_diag::{Code, Fault};
 use sha2::{Digest, Sha256};
 use std::os::unix::fs::MetadataExt;
@@ -26,6 +28,22 @@ pub(crate) struct Wanted {
     pub(crate) profile: Profile,
     pub(crate) mode: DeliveryMode,
     pub(crate) ttl: Duration,
+}
+
+/// By what a delivery is allowed without asking a person.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ground {
+    /// A live grant.
+    Grant(GrantId),
+    /// The run around the asking process holds as much: its lease, and when that is over.
+    Held(LeaseId, Boot),
+}
+
+impl Ground {
+    /// The grant.
+    pub(crate) fn grant(self) -> Option<GrantId> {
+        if let Self::Grant(id) = self { Some(id) } else { None }
+    }
 }
 
 /// A request for deliveries by a peer that needs a grant.
@@ -45,6 +63,8 @@ pub(crate) struct Want {
     pub(crate) in_project: bool,
     /// Run from inside of which it is asked.
     pub(crate) outer: Option<RunId>,
+    /// The chain of parents of the asking process, nearest first.
+    pub(crate) parents: Vec<ProcessId>,
     /// Command line, escaped.
     pub(crate) command: Option<String>,
     pub(crate) reason: Option<String>,
@@ -60,9 +80,31 @@ pub(crate) struct Want {
 }
 
 impl Want {
+    /// What allows each delivery, in their order. What the run around holds counts on no grant.
+    pub(crate) fn grounds(&self, state: &State, now: Now) -> Vec<Option<Ground>> {
+        let granted = self.grants(state, now);
+        let grounds = self.deliveries.iter().zip(granted);
+        grounds.map(|(wanted, grant)| self.held(state, wanted, now).or(grant.map(Ground::Grant))).collect()
+    }
+
+    /// The lease of the run around that covers a delivery. Not where each use takes the passphrase, and not behind a fence,
+    /// which counts the calls of each lease by itself.
+    fn held(&self, state: &State, wanted: &Wanted, now: Now) -> Option<Ground> {
+        let profile = &wanted.profile;
+        let run = state.runs.get(&self.outer?).filter(|run| run.ended.is_none())?;
+        if self.kind != ApprovalKind::Run || profile.confirm || profile.fence().is_some() {
+            return None;
+        }
+        let covers = run.leases.iter().filter(|held| held.profile == profile.name);
+        let covers = covers.filter(|held| held.lease.covers(wanted.mode, now.boot));
+        covers.map(|held| (held.lease.last(), held.id)).max().map(|(last, id)| Ground::Held(id, last))
+    }
+
     /// The live grant of each delivery, in their order.
-    pub(crate) fn grants(&self, open: &Open, now: Now) -> Vec<Option<GrantId>> {
-        let Some(moment) = moment(now) else { return vec![None; self.deliveries.len()] };
+    fn grants(&self, state: &State, now: Now) -> Vec<Option<GrantId>> {
+        let (Some(moment), Some(open)) = (moment(now), state.vault.opened()) else {
+            return vec![None; self.deliveries.len()];
+        };
         // The program that asks for a token is not the one that gets it, so a grant for a program is none for a token.
         let nothing = Program { path: String::new(), file: None, script: None };
         let program = if self.kind == ApprovalKind::Token { &nothing } else { &self.program };
@@ -140,6 +182,7 @@ pub(crate) async fn want_run(
         project: command.project.clone(),
         in_project: peer.cwd().is_some_and(|cwd| cwd.starts_with(&command.project)),
         outer: outer(role),
+        parents: peer.parents()?.to_vec(),
         command: Some(card::command(&command.path, &command.args)),
         reason: request.reason.clone(),
         deliveries: deliveries.collect(),
@@ -173,6 +216,7 @@ pub(crate) async fn want_token(
         in_project: !project.is_empty(),
         project,
         outer: outer(role),
+        parents: peer.parents()?.to_vec(),
         command: None,
         reason,
         deliveries: vec![wanted],

@@ -19,6 +19,8 @@ const ASK: &str = "KEYWARD_TEST_ASK";
 /// The program and the arguments that it becomes then, as a list; it ends where there is none.
 const EXEC: &str = "KEYWARD_TEST_EXEC";
 const SOCKET: &str = "KEYWARD_TEST_SOCKET";
+/// A file that it writes to before it becomes that program, where there is one.
+const WRITE: &str = "KEYWARD_TEST_WRITE";
 
 /// A home with a broker, which ends with it.
 struct Home {
@@ -214,6 +216,9 @@ fn asks_for_another_test() {
         std::io::stdout().write_all(format!("\nanswer: {status} {answer}\n").as_bytes()).unwrap();
     }
     let exec: Vec<String> = serde_json::from_str(&std::env::var(EXEC).unwrap()).unwrap();
+    if let Ok(file) = std::env::var(WRITE) {
+        std::fs::OpenOptions::new().append(true).open(file).unwrap().write_all(b"x").unwrap();
+    }
     if let Some((program, args)) = exec.split_first() {
         // As the command line does: what a run bears, no child of the shell's own has.
         let limit = getrlimit(Resource::Locks).maximum.unwrap_or(u64::MAX) - 1;
@@ -378,7 +383,11 @@ fn a_hundred_at_once_get_seven_uses() {
     assert_eq!((given, asked), (7, 93));
     let delivered = operator.ok("GET", "/v1/audit?kind=token.delivered", &Value::Null);
     assert_eq!(delivered["entries"].as_array().unwrap().len(), 7);
-    assert_eq!(operator.ok("GET", "/v1/grants", &Value::Null), json!([]));
+    let told = operator.ok("GET", "/v1/grants", &Value::Null);
+    assert_eq!(
+        (told[0]["allowed"].as_u64(), told[0]["uses_left"].as_u64(), told[1].is_null()),
+        (Some(7), Some(0), true)
+    );
     let verified = operator.ok("GET", "/v1/audit/verify", &Value::Null);
     assert_eq!(verified["ok"], true);
 }
@@ -518,6 +527,28 @@ fn a_program_that_is_another_one_loses_what_it_was_given() {
         child.kill().unwrap();
         child.wait().unwrap();
     }
+    // Nor is a file that was written to in its place, after it was looked at.
+    let own = home.folder.join("own");
+    std::fs::copy("/bin/sleep", &own).unwrap();
+    let own = own.display().to_string();
+    operator.ok("POST", "/v1/grants", &json!({"profile": "p", "program": own, "weakest": "env"}));
+    for (write, want) in [(false, (true, "live")), (true, (false, "revoked"))] {
+        let body =
+            json!({"profiles": ["p"], "variables": [], "command": {"path": own, "args": ["60"], "project": "/"}});
+        let exe = std::env::current_exe().unwrap();
+        let mut asks = child_of(&exe, &home.socket(), &json!([["POST", "/v1/runs", body]]), &[&own, "60"]);
+        if write {
+            asks.env(WRITE, &own);
+        }
+        let mut child = asks.spawn().unwrap();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        let (status, answer) = next(&mut out);
+        assert_eq!(status, 200, "{answer}");
+        let (verified, state) = begun(&mut operator, answer["run"].as_str().unwrap());
+        assert_eq!((verified, state.as_str()), want, "written to: {write}");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
     // Another script, and none at all, are not what was granted.
     let body = |args: Value| json!({"profiles": ["p"], "variables": [], "command": {"path": "/bin/sh", "args": args, "project": "/"}});
     for args in [json!([other]), json!(["-c", "true"]), json!([])] {
@@ -642,6 +673,34 @@ fn those_who_wait_for_one_asker_leave_room_for_others() {
     for child in waiting.into_iter().chain([other]) {
         assert_eq!(said(child).1["code"], "approval.denied");
     }
+}
+
+#[test]
+fn a_requester_adds_no_more_than_there_is_room_for() {
+    let (home, mut operator) = Home::with_vault();
+    let mut other = home.connect();
+    let toml = "[issuer]\nkind = \"static\"\nsecret = \"secret:p\"\n[delivery]\nenv = { T = \"token\" }\n";
+    let add = |n: usize| json!({"name": format!("p{n}"), "toml": toml});
+    // The operator's own is one of each.
+    for n in 1..1_000 {
+        other.ok("PUT", &format!("/v1/secrets/s{n}"), &json!({"secret": "x"}));
+        if n < 500 {
+            other.ok("POST", "/v1/profiles", &add(n));
+        }
+    }
+    let (_, full) = other.ask("PUT", "/v1/secrets/more", &json!({"secret": "x"}));
+    assert_eq!(
+        (&full["code"], &full["causes"][0]),
+        (&json!("secret.invalid"), &json!("there are 1000 secrets already"))
+    );
+    let (_, full) = other.ask("POST", "/v1/profiles", &add(500));
+    assert_eq!(
+        (&full["code"], &full["causes"][0]),
+        (&json!("profile.invalid"), &json!("there are 500 profiles already"))
+    );
+    operator.ok("PUT", "/v1/secrets/p", &json!({"secret": "another"}));
+    operator.ok("DELETE", "/v1/secrets/s1", &Value::Null);
+    other.ok("PUT", "/v1/secrets/more", &json!({"secret": "x"}));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Linux: pidfds, `/proc` and `SCM_CREDENTIALS`. Needs kernel 6.5 (`SO_PEERPIDFD`); exit codes need 6.15.
 #![expect(unsafe_code, reason = "socket options, ancillary data and the pidfd ioctl have no safe interface that fits")]
 
-use keyward_core::{Boot, Mark, Now, ProcessId, Wall};
+use keyward_core::{Boot, FileState, Mark, Now, ProcessId, Wall};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::Timespec;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -375,13 +375,14 @@ pub fn boot_id() -> io::Result<String> {
     Ok(BOOT_ID.get_or_init(|| id).clone())
 }
 
-/// Device and inode of the program that a process runs; `None` when it cannot be told. Asks no file system, which may not
-/// answer: the kernel knows both of a program that runs.
-pub fn executable(pid: u32) -> Option<(u64, u64)> {
+/// The file of the program that a process runs, with the time of its last change; `None` when it cannot be told. Asks no
+/// file system, which may not answer: the kernel knows it of a program that runs.
+pub fn executable(pid: u32) -> Option<FileState> {
     use rustix::fs::{AtFlags, CWD, StatxFlags, makedev, statx};
     let path = format!("/proc/{pid}/exe");
-    let found = statx(CWD, path, AtFlags::STATX_DONT_SYNC, StatxFlags::INO).ok()?;
-    Some((makedev(found.stx_dev_major, found.stx_dev_minor), found.stx_ino))
+    let found = statx(CWD, path, AtFlags::STATX_DONT_SYNC, StatxFlags::INO | StatxFlags::CTIME).ok()?;
+    let changed = found.stx_ctime.tv_sec.saturating_mul(1_000_000_000).saturating_add(found.stx_ctime.tv_nsec.into());
+    Some((makedev(found.stx_dev_major, found.stx_dev_minor), found.stx_ino, changed))
 }
 
 /// Path of the program that a process runs; `None` when it cannot be told, and for a process that has ended.
