@@ -31,6 +31,9 @@ pub(crate) trait Asks: Serialize {
     /// Whether the broker holds it until a person answers.
     fn wait(&mut self) -> &mut bool;
 
+    /// Whether a person is asked by a card where a passphrase is needed.
+    fn unattended(&mut self) -> &mut bool;
+
     /// Proof of the person at the terminal.
     fn proof(&mut self) -> &mut Option<Proof>;
 
@@ -51,6 +54,10 @@ impl Asks for RunRequest {
         &mut self.wait
     }
 
+    fn unattended(&mut self) -> &mut bool {
+        &mut self.unattended
+    }
+
     fn proof(&mut self) -> &mut Option<Proof> {
         &mut self.proof
     }
@@ -69,6 +76,10 @@ impl Asks for TokenRequest {
 
     fn wait(&mut self) -> &mut bool {
         &mut self.wait
+    }
+
+    fn unattended(&mut self) -> &mut bool {
+        &mut self.unattended
     }
 
     fn proof(&mut self) -> &mut Option<Proof> {
@@ -105,6 +116,7 @@ pub(crate) fn ask<R: Asks, T: DeserializeOwned>(
                 *request.proof() = Some(input::ask_passphrase(broker.places())?);
                 typed += 1;
             }
+            Code::PassphraseNeeded if !*request.unattended() => *request.unattended() = true,
             Code::VaultWrongPassphrase if request.proof().is_some() && typed < input::ATTEMPTS => {
                 out::say(&format!("{}; try again", fault.message));
                 *request.proof() = Some(input::ask_passphrase(broker.places())?);

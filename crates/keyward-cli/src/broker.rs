@@ -5,14 +5,22 @@
 
 use crate::args::Context;
 use crate::{input, out, process};
-use keyward_api::place::Places;
-use keyward_api::{MeAnswer, ProfileMsg, RoleMsg, SuppliedAssertion, UnlockAnswer, UnlockRequest};
+use keyward_api::place::{BROKER_PROGRAM, Places};
+use keyward_api::{MeAnswer, ProfileMsg, Proof, RoleMsg, SuppliedAssertion, UnlockAnswer, UnlockRequest};
 use keyward_client::{Client, Method, Start};
 use keyward_diag::{Code, Fault, plain};
 use keyward_secret::SecretText;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt;
+use std::time::Duration;
+
+/// How often a broker is looked for again that holds the vault and does not answer.
+const PATIENCE: u32 = 20;
+
+/// From one look to the next.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// A connection to the broker of this user and home.
 pub(crate) struct Broker<'c> {
@@ -35,13 +43,24 @@ impl<'c> Broker<'c> {
     /// Connects if a broker runs.
     ///
     /// # Errors
-    /// Those of [`Places::current`] and [`Client::connect`], except that there is none.
+    /// Those of [`Places::current`] and [`Client::connect`], except that there is none; [`Code::BrokerUnreachable`] for one that
+    /// holds this vault and has its socket elsewhere.
     pub(crate) fn if_running(context: &'c Context) -> Result<Option<Self>, Fault> {
         let places = Places::current()?;
-        match Client::connect(&places, Start::Never) {
-            Ok(client) => Ok(Some(Self { context, places, client })),
-            Err(fault) if fault.code == Code::BrokerUnreachable => Ok(None),
-            Err(fault) => Err(fault),
+        let mut tries = 0;
+        loop {
+            match Client::connect(&places, Start::Never) {
+                Ok(client) => return Ok(Some(Self { context, places, client })),
+                Err(fault) if fault.code == Code::BrokerUnreachable => {}
+                Err(fault) => return Err(fault),
+            }
+            let Some(pid) = holder(&places) else { return Ok(None) };
+            // One that stops or starts is soon gone or there.
+            if tries == PATIENCE {
+                return Err(elsewhere(&places, pid));
+            }
+            tries += 1;
+            std::thread::sleep(PAUSE);
         }
     }
 
@@ -98,6 +117,29 @@ impl<'c> Broker<'c> {
             self.unlock(|places| Ok(UnlockRequest { proof: Some(input::ask_passphrase(places)?), keyring: false }))?;
         warn(&answer);
         call(&mut self.client)
+    }
+
+    /// Makes a call with a request that takes a proof of the person, which `prove` puts in: first without one where the person is
+    /// to be asked for it, so that all else that is wrong is told before anybody types a passphrase.
+    ///
+    /// # Errors
+    /// Those of the call, of [`Broker::outside`] and of [`ProofArgs::proof`](input::ProofArgs::proof).
+    pub(crate) fn proven<R, T>(
+        &mut self,
+        proof: &input::ProofArgs,
+        request: &mut R,
+        prove: impl FnOnce(&mut R, Proof),
+        call: impl Fn(&mut Client, &R) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        if !proof.is_given() {
+            self.outside()?;
+            match self.unlocked(|client| call(client, request)) {
+                Err(fault) if fault.code == Code::PassphraseNeeded => {}
+                answer => return answer,
+            }
+        }
+        prove(request, proof.proof(self.context, &self.places)?);
+        self.unlocked(|client| call(client, request))
     }
 
     /// As [`Broker::unlocked`], for calls that may lead to an exchange: where the assertion of a profile stands in a variable
@@ -160,6 +202,32 @@ impl<'c> Broker<'c> {
     pub(crate) fn into_client(self) -> Client {
         self.client
     }
+}
+
+fn elsewhere(places: &Places, pid: u32) -> Fault {
+    let socket = plain(&places.socket.display().to_string(), 300);
+    Fault::new(Code::BrokerUnreachable)
+        .cause(format!("the broker with pid {pid} holds this vault, and does not answer at {socket}"))
+        .help("set XDG_RUNTIME_DIR to what it was where that broker was started")
+}
+
+/// The broker that holds the vault, wherever its socket is; `None` where none does or the system does not tell.
+fn holder(places: &Places) -> Option<u32> {
+    let inode = std::fs::metadata(places.data.join("vault.lock")).ok()?.ino();
+    let locks = std::fs::read_to_string("/proc/locks").ok()?;
+    let is_broker = |pid: &u32| {
+        std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim_end() == BROKER_PROGRAM)
+    };
+    locks.lines().filter_map(|line| locker(line, inode)).find(is_broker)
+}
+
+/// The process that a line of `/proc/locks` (proc_locks(5)) names as the one that holds a file for itself by flock(2). The
+/// device is not compared: not every file system tells the same one there and in stat(2).
+fn locker(line: &str, inode: u64) -> Option<u32> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let [_, "FLOCK", _, "WRITE", pid, file, ..] = words[..] else { return None };
+    let (_, found) = file.rsplit_once(':')?;
+    if found.parse() == Ok(inode) { pid.parse().ok() } else { None }
 }
 
 /// Whether a failure may pass with the assertion that this process has.
@@ -227,6 +295,22 @@ mod tests {
             assert!(name(bad).is_err_and(|f| f.code == Code::NameInvalid && !f.to_string().contains('\r')), "{bad:?}");
         }
         assert!(name("pg-prod.2_x").is_ok());
+    }
+
+    #[test]
+    fn who_holds_a_file_is_read_from_the_list_of_the_kernel() {
+        let held = "1: FLOCK  ADVISORY  WRITE 1234 08:01:131081 0 EOF";
+        assert_eq!((locker(held, 131_081), locker(held, 131_082)), (Some(1234), None));
+        for other in [
+            "",
+            "2: FLOCK  ADVISORY  READ 1234 08:01:131081 0 EOF",
+            "2: POSIX  ADVISORY  WRITE 1234 08:01:131081 0 EOF",
+            "2: -> FLOCK  ADVISORY  WRITE 1234 08:01:131081 0 EOF",
+            "2: FLOCK  ADVISORY  WRITE -1 08:01:131081 0 EOF",
+            "2: FLOCK  ADVISORY  WRITE 1234 131081 0 EOF",
+        ] {
+            assert_eq!(locker(other, 131_081), None, "{other}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Never the command line and never the environment. The process is hidden before the first byte is read. A prompt needs a
 //! terminal on standard input or standard error beside the controlling terminal that it uses, so that a program which runs
-//! this one through pipes is told at once instead of being made to wait. Called by the commands.
+//! this one through pipes is told at once instead of being made to wait; and so is a job in the background. Called by the commands.
 
 use crate::args::Context;
 use crate::broker::Broker;
@@ -158,9 +158,7 @@ impl ProofArgs {
 
 /// Whether there is a person to ask.
 pub(crate) fn may_ask(context: &Context) -> bool {
-    !context.no_input
-        && (std::io::stdin().is_terminal() || std::io::stderr().is_terminal())
-        && std::fs::File::open("/dev/tty").is_ok()
+    !context.no_input && (std::io::stdin().is_terminal() || std::io::stderr().is_terminal()) && process::has_terminal()
 }
 
 /// Asks a question that is answered with yes or no; enter alone is yes, the end of input is no.

@@ -7,7 +7,8 @@
 #![expect(unsafe_code, reason = "signal dispositions, descriptors by number and execve have no safe interface")]
 
 use keyward_diag::{Code, Fault};
-use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use rustix::process::getpgrp;
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetpgrp, tcsetattr};
 use std::ffi::{CStr, CString, c_char};
 use std::fs::File;
 use std::io;
@@ -86,12 +87,19 @@ pub(crate) fn uninterrupted<T>(act: impl FnOnce() -> T) -> T {
     without(&[libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT], act)
 }
 
+/// Whether this process may ask on its controlling terminal: there is one, and its foreground is the process group of this one. A
+/// job in the background would be stopped by a question (termios(3), `SIGTTIN` and `SIGTTOU`), and its terminal is used by others.
+pub(crate) fn has_terminal() -> bool {
+    let terminal = File::options().read(true).write(true).open("/dev/tty");
+    terminal.is_ok_and(|terminal| tcgetpgrp(&terminal).is_ok_and(|group| group == getpgrp()))
+}
+
 /// Keeps the terminal from showing what is typed while `act` asks and waits, and throws away what nobody has read by its end:
 /// it was meant for the prompt, and neither a screen nor a shell should have it. The signals of keys take effect afterwards,
 /// with the terminal as before.
 pub(crate) fn unheard<T>(act: impl FnOnce() -> T) -> T {
     without(&[libc::SIGINT, libc::SIGQUIT, libc::SIGTSTP], || {
-        let terminal = File::options().read(true).write(true).open("/dev/tty").ok();
+        let terminal = has_terminal().then(|| File::options().read(true).write(true).open("/dev/tty").ok()).flatten();
         let terminal = terminal.and_then(|terminal| Some((tcgetattr(&terminal).ok()?, terminal)));
         if let Some((before, terminal)) = &terminal {
             let mut quiet = before.clone();

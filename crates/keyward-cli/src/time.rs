@@ -23,7 +23,20 @@ pub(crate) fn duration(text: &str) -> Result<u64, String> {
         total = number.checked_mul(unit).and_then(|s| total.checked_add(s)).ok_or_else(wrong)?;
         rest = &tail[1..];
     }
-    if total == 0 { Err(wrong()) } else { Ok(total) }
+    match (total, text) {
+        (0, "") => Err(wrong()),
+        (0, _) => Err("the shortest is 1s".to_owned()),
+        _ => Ok(total),
+    }
+}
+
+/// As [`duration`], for what a grant can hold: 60 seconds to a day, which is the ceiling of the broker.
+pub(crate) fn grant_life(text: &str) -> Result<u64, String> {
+    match duration(text)? {
+        ..60 => Err("the shortest is 1m".to_owned()),
+        seconds @ 60..=86_400 => Ok(seconds),
+        _ => Err("the longest is 24h".to_owned()),
+    }
 }
 
 /// Reads a moment: RFC 3339, a date (its begin in UTC), or how long ago (`2h`). Gives RFC 3339 in UTC.
@@ -95,6 +108,21 @@ mod tests {
         for text in ["", "30", "m", "-5m", "1.5h", "0s", "5 m", "5min", "99999999999999999999s", "999999999999999999d"]
         {
             assert!(duration(text).is_err(), "{text}");
+        }
+        assert!(
+            duration("0s").is_err_and(|why| why.contains("1s")) && duration("").is_err_and(|why| why.contains("30m"))
+        );
+    }
+
+    #[test]
+    fn a_grant_holds_for_a_minute_to_a_day() {
+        for (text, seconds) in [("60s", 60), ("1m", 60), ("24h", 86_400), ("1d", 86_400), ("23h59m", 86_340)] {
+            assert_eq!(grant_life(text), Ok(seconds), "{text}");
+        }
+        for (text, bound) in
+            [("59s", "1m"), ("0s", "1s"), ("24h1s", "24h"), ("48h", "24h"), ("2d", "24h"), ("soon", "30m")]
+        {
+            assert!(grant_life(text).is_err_and(|why| why.contains(bound)), "{text}");
         }
     }
 

@@ -659,7 +659,8 @@ E"#;
         (&["vault", "rekey"], b"", 4, "passphrase.needed"),
         (&["secret", "reveal", "n"], b"", 4, "passphrase.needed"),
         (&["vault", "slot", "add", "keyring", "--no-input"], b"", 4, "passphrase.needed"),
-        (&["vault", "restore", "f"], b"", 4, "passphrase.needed"),
+        (&["vault", "restore", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")], b"", 4, "passphrase.needed"),
+        (&["vault", "restore", "no such file"], b"", 1, "file.unreadable"),
         (&["audit", "accept-break", "--reason", "r"], b"", 4, "passphrase.needed"),
         (&["profile", "edit", "p", "--from", "-", "--passphrase-stdin"], b"x", 2, "usage"),
     ] {
@@ -862,8 +863,14 @@ fn waiting_card() -> Value {
 
 /// A stand-in with one request that waits, one that was answered and one grant; the caller has `role`.
 fn with_answers(role: &'static str) -> Home {
-    Home::new(move |line, _| match line {
+    Home::new(move |line, body| match line {
         "GET /v1/me" => (200, json!({"role": role, "run": "0199-outer"}).to_string()),
+        "POST /v1/grants" if body["proof"].is_null() && body["profile"] == "nobody" => {
+            (404, fault("profile.unknown", 1))
+        }
+        "POST /v1/grants" | "PUT /v1/grants/9ABCDEFG" if body["proof"].is_null() => {
+            (403, fault("passphrase.needed", 4))
+        }
         "GET /v1/approvals" => {
             let mut over = waiting_card();
             over["id"] = "00000000".into();
@@ -1002,12 +1009,15 @@ fn a_grant_goes_out_by_absolute_paths_and_with_a_proof() {
     let before = home.seen().len();
     for (args, exit, code) in [
         (&["add", "-p", "pg"][..], 4, "passphrase.needed"),
+        (&["add", "-p", "nobody"], 1, "profile.unknown"),
+        (&["edit", "9ABCDEFG", "--uses", "1"], 4, "passphrase.needed"),
         (&["add"], 2, "--profile"),
         (&["add", "-p", "pg", "--app", "sh", "--launcher", "x"], 2, "usage"),
         (&["add", "-p", "pg", "--script", "tool.py"], 2, "--app"),
         (&["add", "-p", "pg", "--project", "repo", "--anywhere"], 2, "usage"),
         (&["add", "-p", "pg", "--uses", "0"], 2, "--uses"),
         (&["add", "-p", "pg", "--for", "5"], 2, "--for"),
+        (&["add", "-p", "pg", "--for", "48h"], 2, "the longest is 24h"),
         (&["add", "-p", "pg", "--app", "no-such-program"], 1, "run.not_found"),
         (&["add", "-p", "pg", "--project", "nowhere"], 1, "grant.invalid"),
         (&["edit", "9ABCDEFG"], 2, "nothing was given"),
@@ -1018,7 +1028,8 @@ fn a_grant_goes_out_by_absolute_paths_and_with_a_proof() {
         assert_eq!(output.status.code(), Some(exit), "{args:?}: {}", err(&output));
         assert!(err(&output).contains(code), "{args:?}: {}", err(&output));
     }
-    assert!(home.seen()[before..].iter().all(|s| s.line.starts_with("GET ")), "nothing was changed");
+    let changes = |s: &&Seen| !s.line.starts_with("GET ");
+    assert!(home.seen()[before..].iter().filter(changes).all(|s| s.body["proof"].is_null()), "nobody proved anything");
 }
 
 #[test]

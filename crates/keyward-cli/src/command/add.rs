@@ -140,6 +140,7 @@ impl Args {
             ("anthropic-federation", None)
         } else {
             let variable = only_key(&found)?;
+            one_of_foundry(&around, &variable)?;
             store_key(context, &self.name, &variable, taken(&around, &mut found, &variable)?)?;
             ("static", Some(variable))
         };
@@ -237,6 +238,21 @@ fn only_key(found: &Found) -> Result<String, Fault> {
             .cause(format!("{} set", are(several)))
             .help("say which one with --variable, or take all with `keyward setup`")),
     }
+}
+
+/// Refuses a key of Foundry beside an application of Microsoft Entra, by the variables of Azure Identity's
+/// EnvironmentCredential: clients refuse both at once, and which one is meant is not to be guessed.
+fn one_of_foundry(around: &Around, variable: &str) -> Result<(), Fault> {
+    let set: Vec<&str> = ["AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET"]
+        .into_iter()
+        .filter(|name| around.text(name).is_some())
+        .collect();
+    if variable != "ANTHROPIC_FOUNDRY_API_KEY" || set.len() < 2 {
+        return Ok(());
+    }
+    Err(Fault::new(Code::InputNeeded)
+        .cause(format!("{}: a key of Foundry, and an application of Microsoft Entra", are(&[&[variable], &set[..]].concat())))
+        .help("take the key with --variable ANTHROPIC_FOUNDRY_API_KEY, or the application with --from FILE, as kind entra-client-credentials"))
 }
 
 fn incomplete(federation: &Federation, has_key: bool) -> Fault {

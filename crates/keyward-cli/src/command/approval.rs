@@ -8,7 +8,7 @@ use crate::input::ProofArgs;
 use crate::table::table;
 use crate::{out, time};
 use jiff::Timestamp;
-use keyward_api::{ApprovalAnswerRequest, ApprovalMsg, ApprovalState, Decision};
+use keyward_api::{ApprovalAnswerRequest, ApprovalKind, ApprovalMsg, ApprovalState, Decision};
 use keyward_diag::{Code, Fault, plain};
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ pub(crate) struct Approve {
     #[arg(long)]
     project: bool,
     /// How long, from 1m to 24h; 1h when left out
-    #[arg(long = "for", value_name = "TIME", value_parser = time::duration, requires = "project")]
+    #[arg(long = "for", value_name = "TIME", value_parser = time::grant_life, requires = "project")]
     for_s: Option<u64>,
     #[command(flatten)]
     proof: ProofArgs,
@@ -98,11 +98,7 @@ impl Approve {
             ApprovalAnswerRequest { digest: card.digest.clone(), decision, for_s: self.for_s, proof: Some(proof) };
         std::thread::sleep(unread(&card.changed_at, Timestamp::now()));
         broker.unlocked(|client| client.post::<_, ()>(&card::path(&card.id), &answer))?;
-        out::say(match decision {
-            Decision::Run => "allowed as long as the run lives",
-            Decision::Project => "allowed in this project for a time; `keyward grant list` shows how long",
-            Decision::Once | Decision::Deny => "allowed once",
-        });
+        out::say(&allowed(&card, decision));
         Ok(0)
     }
 }
@@ -126,14 +122,46 @@ fn all(broker: &mut Broker<'_>) -> Result<Vec<ApprovalMsg>, Fault> {
 
 /// The request of an id, in upper or lower case, which must still wait.
 fn open(cards: Vec<ApprovalMsg>, id: &str) -> Result<ApprovalMsg, Fault> {
-    let found = cards.into_iter().find(|card| card.id.eq_ignore_ascii_case(id));
+    let found = cards.iter().find(|card| card.id.eq_ignore_ascii_case(id)).cloned();
     let unknown = || Fault::new(Code::ApprovalUnknown).cause(format!("nothing has the id `{}`", plain(id, 40)));
     let card = found.ok_or_else(unknown)?;
+    if let Some(last) = successor(&cards, &card) {
+        let cause = format!("the same asker has asked anew: look at `keyward approve {}`", plain(&last.id, 40));
+        return Err(Fault::new(Code::ApprovalOver).cause(cause));
+    }
     match card.state {
         ApprovalState::Open => Ok(card),
         ApprovalState::Allowed | ApprovalState::Denied | ApprovalState::Unanswered | ApprovalState::Withdrawn => {
             Err(Fault::new(Code::ApprovalOver).cause(format!("it was {}", card::state(&card))))
         }
+    }
+}
+
+/// The last of the requests that took the place of one, where that waits.
+fn successor<'c>(cards: &'c [ApprovalMsg], card: &ApprovalMsg) -> Option<&'c ApprovalMsg> {
+    let by = |id: &str| cards.iter().find(|card| card.id == id);
+    let mut last = by(card.replaced_by.as_deref()?)?;
+    // No more steps than there are requests: what a broker says may go in a circle.
+    for _ in 0..cards.len() {
+        match last.replaced_by.as_deref().and_then(by) {
+            Some(next) => last = next,
+            None => break,
+        }
+    }
+    (last.state == ApprovalState::Open).then_some(last)
+}
+
+/// What a yes has done.
+fn allowed(card: &ApprovalMsg, decision: Decision) -> String {
+    match (card.kind, decision) {
+        (ApprovalKind::Fence, _) => match card.question.rsplit_once("Allow ") {
+            Some((_, more)) => format!("the fence lets through: {}", plain(more.trim_end_matches('?'), 200)),
+            None => "the fence lets the run go on".to_owned(),
+        },
+        (ApprovalKind::Extend, _) => "the run may go on for another day, as far as the profile allows".to_owned(),
+        (_, Decision::Run) => "allowed as long as the run lives".to_owned(),
+        (_, Decision::Project) => "allowed in this project for a time; `keyward grant list` shows how long".to_owned(),
+        (_, Decision::Once | Decision::Deny) => "allowed once".to_owned(),
     }
 }
 
@@ -170,9 +198,43 @@ mod tests {
     }
 
     #[test]
+    fn a_request_that_was_asked_anew_names_the_last_one() {
+        let asked = |id: &str, by: Option<&str>| {
+            card(|c| {
+                (c["id"], c["state"]) = (id.into(), if by.is_some() { "withdrawn" } else { "open" }.into());
+                c["replaced_by"] = by.into();
+            })
+        };
+        let cause = |cards| open(cards, "A").unwrap_err().causes.join("; ");
+        let told = cause(vec![asked("C", None), asked("A", Some("B")), asked("B", Some("C"))]);
+        assert!(told.contains("`keyward approve C`"), "{told}");
+        for cards in [vec![asked("A", Some("A"))], vec![asked("A", Some("gone"))]] {
+            assert_eq!(cause(cards), "it was withdrawn");
+        }
+    }
+
+    #[test]
     fn an_answer_that_makes_no_sense_names_those_that_do() {
         let fault = no_choice(&card(|_| {}), Decision::Project);
         assert!(fault.causes[0].contains("--project") && fault.help.contains("--once, --run"), "{fault}");
+    }
+
+    #[test]
+    fn a_yes_says_what_it_has_done() {
+        let told = |kind: &str, question: &str, decision| {
+            let card = card(|c| {
+                c["kind"] = kind.into();
+                c["question"] = question.into();
+            });
+            allowed(&card, decision)
+        };
+        let fence = |question| told("fence", question, Decision::Once);
+        assert_eq!(fence("20 requests so far; the limit is 20. Allow 20 more?"), "the fence lets through: 20 more");
+        assert_eq!(fence("?\u{1b}[2J"), "the fence lets the run go on");
+        assert!(!fence("Allow \u{1b}[2J?").contains('\u{1b}'));
+        assert!(told("extend", "q", Decision::Run).contains("another day"));
+        assert_eq!(told("run", "Allow me?", Decision::Once), "allowed once");
+        assert!(told("token", "q", Decision::Project).contains("grant list"));
     }
 
     #[test]

@@ -55,6 +55,9 @@ pub(crate) enum Command {
         proof: ProofArgs,
     },
     /// List the grants, and what each has allowed
+    ///
+    /// One whose deliveries are used up is listed until its time is over, or the vault is locked. Those that have ended stand in
+    /// the log: `keyward audit list --kind grant`.
     List,
     /// Take a grant back
     ///
@@ -69,7 +72,7 @@ pub(crate) enum Command {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Scope {
     /// How long it holds, from 1m to 24h; 1h when left out
-    #[arg(long = "for", value_name = "TIME", value_parser = time::duration)]
+    #[arg(long = "for", value_name = "TIME", value_parser = time::grant_life)]
     for_s: Option<u64>,
     /// For this program alone, by path or as found in PATH; an interpreter needs --script too
     #[arg(long, value_name = "PROGRAM", conflicts_with = "launcher")]
@@ -131,9 +134,9 @@ fn add(context: &Context, profile: String, scope: &Scope, proof: &ProofArgs) -> 
         uses: scope.uses,
         proof: None,
     };
-    let mut broker = Broker::open(context)?;
-    request.proof = Some(proof.proof(context, broker.places())?);
-    let made: GrantMsg = broker.unlocked(|client| client.post("/v1/grants", &request))?;
+    let prove = |request: &mut GrantPutRequest, proof| request.proof = Some(proof);
+    let made: GrantMsg = Broker::open(context)?
+        .proven(proof, &mut request, prove, |client, request| client.post("/v1/grants", request))?;
     told(context, &made, "added")
 }
 
@@ -157,8 +160,8 @@ fn edit(context: &Context, id: &str, change: &Change, proof: &ProofArgs) -> Outc
     let before = find(all(&mut broker)?, id)?;
     let path = path_of(&before.grant);
     let mut request = changed(before, change, Timestamp::now())?;
-    request.proof = Some(proof.proof(context, broker.places())?);
-    let made: GrantMsg = broker.unlocked(|client| client.put(&path, &request))?;
+    let prove = |request: &mut GrantPutRequest, proof| request.proof = Some(proof);
+    let made: GrantMsg = broker.proven(proof, &mut request, prove, |client, request| client.put(&path, request))?;
     told(context, &made, "changed")
 }
 
@@ -224,7 +227,11 @@ fn row(grant: &GrantMsg) -> Vec<String> {
         grant.project.clone().unwrap_or_else(|| "anywhere".to_owned()),
         deliveries(grant.weakest).to_owned(),
         span(grant),
-        grant.uses_left.map_or("no limit".to_owned(), |n| n.to_string()),
+        match grant.uses_left {
+            None => "no limit".to_owned(),
+            Some(0) => "used up".to_owned(),
+            Some(n) => n.to_string(),
+        },
         allowed,
     ]
 }
@@ -234,7 +241,11 @@ fn app(grant: &GrantMsg) -> String {
         (Some(launcher), ..) => format!("launcher {launcher}"),
         (None, Some(program), Some(script)) => format!("{program} {script}"),
         (None, Some(program), None) => program.clone(),
-        (None, None, _) => "any".to_owned(),
+        (None, None, _) => match grant.equal_to.as_deref() {
+            None => "any".to_owned(),
+            Some("?") => "of the equal request".to_owned(),
+            Some(app) => format!("{app}, the equal request"),
+        },
     }
 }
 
@@ -435,6 +446,8 @@ mod tests {
         (any.allowed, any.last_allowed_at, any.weakest) = (0, None, DeliveryMode::Env);
         assert_eq!(row(&any)[2..5], ["any", "anywhere", "all"]);
         assert_eq!(row(&any)[6..], ["no limit", "never"]);
+        any.uses_left = Some(0);
+        assert_eq!(row(&any)[6], "used up");
         any.launcher = Some("Morning".into());
         assert_eq!(row(&any)[2], "launcher Morning");
         assert_eq!(find(vec![grant()], "7k2m9qxt").unwrap().profile, "p");

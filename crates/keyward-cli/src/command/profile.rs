@@ -4,12 +4,11 @@ use super::Outcome;
 use crate::args::Context;
 use crate::broker::{Broker, name};
 use crate::input::{ProofArgs, text_file};
-use crate::table::{pairs, table};
+use crate::table::{count, pairs, table};
 use crate::{out, time};
 use clap::ValueEnum;
-use keyward_api::place::Places;
 use keyward_api::{
-    BODY_MAX_BYTES, DeliveryMode, FieldMsg, KindMsg, ProfileMsg, ProfilePutRequest, ProfileTestAnswer,
+    BODY_MAX_BYTES, DeliveryMode, FieldMsg, GrantMsg, KindMsg, ProfileMsg, ProfilePutRequest, ProfileTestAnswer,
     ProfileTestRequest,
 };
 use keyward_diag::{Code, Fault, plain};
@@ -21,7 +20,8 @@ pub(crate) enum Command {
     Add(Box<super::add::Args>),
     /// Replace a profile by a file
     ///
-    /// Asks for the passphrase, since it may change where the credential goes.
+    /// Asks for the passphrase, since it may change where the credential goes. Where it changes what the profile opens or how it is
+    /// handed over, its grants end.
     Edit {
         /// Name of the profile
         name: String,
@@ -99,11 +99,27 @@ fn edit(context: &Context, profile: &str, from: &std::path::Path, proof: &ProofA
         return Err(fault.help("give the passphrase by --passphrase-fd N").into());
     }
     let toml = text_file(from, BODY_MAX_BYTES)?;
-    let proof = Some(proof.proof(context, &Places::current()?)?);
-    let request = ProfilePutRequest { name: profile.to_owned(), toml, proof };
-    Broker::open(context)?.unlocked(|client| client.put::<_, ()>(&path, &request))?;
+    let mut request = ProfilePutRequest { name: profile.to_owned(), toml, proof: None };
+    let mut broker = Broker::open(context)?;
+    let before = grants_of(&mut broker, profile)?;
+    let prove = |request: &mut ProfilePutRequest, proof| request.proof = Some(proof);
+    broker.proven(proof, &mut request, prove, |client, request| client.put::<_, ()>(&path, request))?;
     out::say(&format!("profile {profile} is changed"));
+    // It is changed, whatever becomes of this.
+    let ended = before.saturating_sub(grants_of(&mut broker, profile).unwrap_or(before));
+    if ended > 0 {
+        let them = count(ended, "grant");
+        out::say(&format!(
+            "{them} of it ended: what was allowed is another profile; allow it anew with `keyward grant add`"
+        ));
+    }
     Ok(0)
+}
+
+/// How many grants allow the profile.
+fn grants_of(broker: &mut Broker<'_>, profile: &str) -> Result<usize, Fault> {
+    let grants: Vec<GrantMsg> = broker.unlocked(|client| client.get("/v1/grants"))?;
+    Ok(grants.iter().filter(|grant| grant.profile == profile && grant.uses_left != Some(0)).count())
 }
 
 fn list(context: &Context) -> Outcome {

@@ -14,7 +14,8 @@ use crate::project::Project;
 use crate::table::table;
 use crate::{asking, out, process, time};
 use keyward_api::{
-    CommandMsg, DeliveryMode, LauncherMsg, PlanMsg, ProjectRunMsg, RunAnswer, RunRequest, SetVariable, UnsetVariable,
+    CommandMsg, DeliveryMode, LauncherMsg, PlanMsg, ProjectRunMsg, RoleMsg, RunAnswer, RunRequest, SetVariable,
+    UnsetVariable,
 };
 use keyward_diag::{Code, Fault, plain};
 use keyward_find::find::{Around, Finding, Found, State, auth_headers};
@@ -70,7 +71,9 @@ pub(crate) struct Args {
     /// Left out: a caller without a terminal is told at once which command allows it.
     #[arg(long)]
     wait: bool,
-    /// Say on standard error what it gets and how
+    /// Say on standard error what it gets and how, before anybody is asked
+    ///
+    /// With --json as one line of JSON, as --dry-run --json prints it.
     #[arg(long)]
     explain: bool,
     /// Say what it would get, and run nothing
@@ -90,7 +93,7 @@ pub(crate) struct Args {
     command: Vec<OsString>,
 }
 
-/// What `--dry-run --json` prints.
+/// What `--dry-run --json` prints, and `--explain --json` on standard error.
 #[derive(Serialize)]
 struct Plan<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -101,6 +104,9 @@ struct Plan<'a> {
     unset: &'a [UnsetVariable],
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     args: &'a [String],
+    /// The time that was asked for.
+    #[serde(skip)]
+    asked_ttl_s: Option<u64>,
 }
 
 impl Args {
@@ -224,10 +230,10 @@ impl Order {
     pub(super) fn start(self, context: &Context, broker: &mut Broker<'_>, program: &Path) -> Outcome {
         let mut request = self.request(program)?;
         let named = self.project.as_ref().map_or(&self.profiles, |project| &project.profiles);
+        // A person who is asked reads the plan first.
+        let before = if self.explain && !self.dry_run { self.planned(context, broker, program)? } else { None };
         let answer: RunAnswer = asking::ask(broker, named, &mut request, self.wait)?;
-        let launcher = self.launcher.as_deref().or(self.profiles_of.as_deref());
-        let RunAnswer { project, plan, unset, args, .. } = &answer;
-        let plan = Plan { launcher, project: project.as_ref(), plan, unset, args };
+        let plan = self.plan(&answer);
         if self.dry_run {
             if context.json {
                 out::json(&plan)?;
@@ -237,7 +243,12 @@ impl Order {
             return Ok(0);
         }
         if self.explain {
-            out::explain(&plan_text(&plan));
+            let told = told(&plan, context.json)?;
+            if before.as_ref() != Some(&told) {
+                out::explain(&told);
+            }
+        } else {
+            cut(&plan).iter().for_each(|line| out::say(line));
         }
         warn(program, &answer);
         let moved_to = self.moved.then_some(self.folder.as_path());
@@ -250,6 +261,25 @@ impl Order {
             drop(act::<()>(broker.client(), &format!("/v1/runs/{run}/abort")));
         }
         Err(fault.into())
+    }
+
+    /// Says what the run would get, and gives the words. `None` inside a run, which sees no plan before it has what it asked for.
+    fn planned(&self, context: &Context, broker: &mut Broker<'_>, program: &Path) -> Result<Option<String>, Fault> {
+        let mut request = RunRequest { dry_run: true, ..self.request(program)? };
+        if broker.me().is_ok_and(|me| me.role == RoleMsg::Inside) {
+            return Ok(None);
+        }
+        let named = self.project.as_ref().map_or(&self.profiles, |project| &project.profiles);
+        let answer: RunAnswer = asking::ask(broker, named, &mut request, false)?;
+        let told = told(&self.plan(&answer), context.json)?;
+        out::explain(&told);
+        Ok(Some(told))
+    }
+
+    fn plan<'a>(&'a self, answer: &'a RunAnswer) -> Plan<'a> {
+        let launcher = self.launcher.as_deref().or(self.profiles_of.as_deref());
+        let RunAnswer { project, plan, unset, args, .. } = answer;
+        Plan { launcher, project: project.as_ref(), plan, unset, args, asked_ttl_s: self.ttl_s }
     }
 
     fn request(&self, program: &Path) -> Result<RunRequest, Fault> {
@@ -275,6 +305,7 @@ impl Order {
             assertions: Vec::new(),
             launcher: self.launcher.clone(),
             wait: false,
+            unattended: false,
             proof: None,
             project_file: self.project.as_ref().map(|project| project.message.clone()),
         })
@@ -475,6 +506,24 @@ fn environment(
     Ok(out)
 }
 
+/// Where `--ttl` is longer than a profile allows.
+fn cut(plan: &Plan<'_>) -> Vec<String> {
+    let cut = plan.plan.iter().filter(|p| plan.asked_ttl_s.is_some_and(|asked| asked > p.ttl_s));
+    let line = |p: &PlanMsg| {
+        let (profile, most) = (plain(&p.profile, 64), time::words(p.ttl_s));
+        format!("--ttl is cut to {most} for {profile}, the longest that the profile allows")
+    };
+    cut.map(line).collect()
+}
+
+/// A plan as `--explain` tells it.
+fn told(plan: &Plan<'_>, as_json: bool) -> Result<String, Fault> {
+    match as_json {
+        true => serde_json::to_string(plan).map_err(|e| Fault::new(Code::Internal).cause(e)),
+        false => Ok(plan_text(plan)),
+    }
+}
+
 fn plan_text(plan: &Plan<'_>) -> String {
     let rows: Vec<_> = plan
         .plan
@@ -508,7 +557,15 @@ fn plan_text(plan: &Plan<'_>) -> String {
             let gives_away = plain(&weaker.gives_away, 400);
             text.push_str(&format!("{profile} would give away with {}: {gives_away}\n", weaker.delivery.word()));
         }
+        if !p.fence.is_empty() {
+            let limits: Vec<String> = p.fence.iter().map(|limit| plain(limit, 400)).collect();
+            text.push_str(&format!("{profile} is fenced, and asks a person at each limit: {}\n", limits.join("; ")));
+        }
+        if p.confirm {
+            text.push_str(&format!("{profile} asks for the passphrase at each use\n"));
+        }
     }
+    text.extend(cut(plan).into_iter().map(|line| line + "\n"));
     if !plan.args.is_empty() {
         let args: Vec<String> = plan.args.iter().map(|arg| plain(arg, 200)).collect();
         text.push_str(&format!("arguments put before its own: {}\n", args.join(" ")));
@@ -532,6 +589,42 @@ mod tests {
 
     fn unset(name: &str) -> UnsetVariable {
         UnsetVariable { name: name.into(), profile: "p".into(), why: "w".into() }
+    }
+
+    fn planned(change: impl FnOnce(&mut serde_json::Value)) -> PlanMsg {
+        let mut plan = serde_json::json!({"profile": "p", "issuer": "static", "delivery": "gateway", "chosen_by": "profile",
+            "variables": ["T"], "gives_away": "a token", "ttl_s": 86_400});
+        change(&mut plan);
+        serde_json::from_value(plan).unwrap()
+    }
+
+    fn shown(plan: &[PlanMsg], asked_ttl_s: Option<u64>) -> String {
+        plan_text(&Plan { launcher: None, project: None, plan, unset: &[], args: &[], asked_ttl_s })
+    }
+
+    #[test]
+    fn a_plan_names_fences_and_what_asks_each_time() {
+        let bare = shown(&[planned(|_| {})], None);
+        assert!(!bare.contains("fenced") && !bare.contains("passphrase"), "{bare}");
+        let told = shown(
+            &[planned(|p| {
+                p["fence"] = serde_json::json!(["at most 5 requests a run", "models: a\u{1b}[2J"]);
+                p["confirm"] = true.into();
+            })],
+            None,
+        );
+        assert!(told.contains("p is fenced") && told.contains("at most 5 requests a run; models: a\\u{1b}"), "{told}");
+        assert!(told.contains("p asks for the passphrase at each use"), "{told}");
+    }
+
+    #[test]
+    fn a_time_that_the_profile_cuts_is_said() {
+        let plan = [planned(|_| {}), planned(|p| (p["profile"], p["ttl_s"]) = ("q".into(), 60.into()))];
+        let told = shown(&plan, Some(30 * 3_600));
+        assert!(told.contains("cut to 24 h for p") && told.contains("cut to 60 s for q"), "{told}");
+        let told = shown(&plan, Some(3_600));
+        assert!(!told.contains("for p,") && told.contains("cut to 60 s for q"), "{told}");
+        assert!(!shown(&plan, Some(60)).contains("--ttl") && !shown(&plan, None).contains("--ttl"));
     }
 
     #[test]

@@ -46,6 +46,7 @@ impl Args {
             profile: self.profile,
             refresh: self.refresh,
             wait: false,
+            unattended: false,
             proof: None,
             reason: self.reason,
             assertions: Vec::new(),

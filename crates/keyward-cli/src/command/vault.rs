@@ -166,6 +166,7 @@ fn backup(context: &Context, file: &Path) -> Outcome {
 
 fn restore(context: &Context, file: &Path, replace: bool, proof: &ProofArgs) -> Outcome {
     let path = absolute(file)?;
+    readable(file)?;
     let mut broker = Broker::open(context)?;
     let there = broker.places().data.join("vault.slots").exists();
     if there && !replace {
@@ -184,6 +185,16 @@ fn restore(context: &Context, file: &Path, replace: bool, proof: &ProofArgs) -> 
         out::json(&answer)?;
     }
     Ok(0)
+}
+
+/// Looks whether there is such a file, before anybody is asked for its passphrase.
+fn readable(file: &Path) -> Result<(), Fault> {
+    let unusable = |why: String| Fault::new(Code::FileUnreadable).cause(format!("{}: {why}", file.display()));
+    let found = std::fs::metadata(file).map_err(|e| unusable(e.to_string()))?;
+    if !found.is_file() {
+        return Err(unusable("it is no file".to_owned()));
+    }
+    std::fs::File::open(file).map(drop).map_err(|e| unusable(e.to_string()))
 }
 
 fn kind_word(kind: SlotKind) -> &'static str {
