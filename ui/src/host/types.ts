@@ -1362,7 +1362,8 @@ export interface components {
             until: string;
             /**
              * Format: uint32
-             * @description Deliveries that are left; absent for no limit.
+             * @description Deliveries that are left; absent for no limit. 0 for one that is used up: it allows nothing, and is told until it would
+             *     have ended, the vault is locked or the broker stops.
              */
             uses_left?: number | null;
             /** @description The weakest delivery that it allows. */

@@ -48,7 +48,7 @@ describe('answers', () => {
     expect(choice(approval({ wanted: [] }), 'once')).toBe('Allow once');
     expect(choice(approval(), 'run')).toBe('Allow this run, for 24 h at most');
     expect(choice(approval(), 'project')).toBe('Allow this project for 1 h');
-    expect(choice(approval({ kind: 'fence' }), 'once')).toBe('Allow as much again');
+    expect(choice(approval({ kind: 'fence' }), 'once')).toBe('Allow what it asks for');
     expect(choice(approval({ kind: 'extend' }), 'run')).toBe('Let it keep them, for 24 h at most');
   });
 });

@@ -27,7 +27,7 @@ export function choice(approval: Approval, decision: Exclude<Decision, 'deny'>):
 }
 
 const FENCE: Readonly<Record<Exclude<Decision, 'deny'>, string>> = {
-  once: 'Allow as much again',
+  once: 'Allow what it asks for',
   run: 'Allow it for the rest of this run',
   project: 'Allow it for this project for 1 h',
 };

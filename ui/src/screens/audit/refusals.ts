@@ -4,7 +4,7 @@
 export const REFUSALS: Readonly<Record<string, { message: string; help: string }>> = {
   'vault.locked': {
     message: 'the vault is locked',
-    help: 'run `keyward unlock`',
+    help: 'run `keyward unlock`, or open Keyward from the tray',
   },
   'audit.broken': {
     message: 'the audit log does not match what was recorded before',

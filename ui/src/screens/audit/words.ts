@@ -238,7 +238,7 @@ export const WORDS: Readonly<Record<string, Words>> = {
   'grant.expired': { title: 'Grant ended', say: (e) => ['The grant of ', profile(e), ' reached its end'] },
   'fence.reached': {
     title: 'Fence reached',
-    say: (e) => [app(e), ' came to a fence of ', profile(e), ...also(detail(e, 'fence')), ...where(e)],
+    say: (e) => [app(e), ' came to a fence of ', profile(e), ...also(detail(e, 'told') ?? detail(e, 'fence')), ...where(e)],
   },
   'project.reviewed': {
     title: 'Project file reviewed',
