@@ -66,3 +66,36 @@ fn held_connections_do_not_keep_a_person_from_locking() {
     }
     locked.exits(0);
 }
+
+#[test]
+fn unfinished_requests_of_many_processes_keep_nobody_from_locking() {
+    const PROCESSES: usize = 17;
+    let home = Home::with_vault();
+    home.static_profile("held", "v4lue-that-the-run-holds", "HELD");
+    let mut person = crate::operator(&home);
+    let mut role = || {
+        person.send("GET", "/v1/me", &[], b"");
+        person.reply().map(|reply| reply.json()["role"].clone())
+    };
+    // From inside of a run, and beside it from a shell for each: twice as many connections as there are places for.
+    let hold = r#""$0" hold "$1" 16 "$2$n" &"#;
+    let inside = format!("n=0; while [ $n -lt {PROCESSES} ]; do n=$((n+1)); {hold} done; wait");
+    let beside = format!("n=0; while [ $n -lt {PROCESSES} ]; do n=$((n+1)); ({hold} wait) & done; wait");
+    let (peer, socket) = (peer(&home).display().to_string(), home.socket().display().to_string());
+    let mut run = home.keyward_command(&["run", "-p", "held", "--", "sh", "-c", &inside, &peer, &socket, "inside"]);
+    run.current_dir(&home.root);
+    let mut shells = home.command("sh");
+    shells.args(["-c", &beside, &peer, &socket, "beside"]).current_dir(&home.root);
+    let _held = [crate::Kept::start(run), crate::Kept::start(shells)];
+    let ready = |name: &str| (1..=PROCESSES).all(|n| home.root.join(format!("{name}{n}")).exists());
+    keyward_testkit::wait_for("the connections", || ready("inside") && ready("beside"));
+    for _ in 0..10 {
+        home.keyward(&["status"]).exits(0);
+        assert_eq!(role(), Some("operator".into()), "the connection of an operator is kept");
+    }
+    home.keyward(&["revoke", "--all"]).exits(0);
+    for _ in 0..5 {
+        home.keyward(&["lock"]).exits(0);
+        home.unlock();
+    }
+}

@@ -154,6 +154,25 @@ fn who_says_that_the_operator_launches_gets_nothing_without_being_asked_about() 
 }
 
 #[test]
+fn a_launch_that_the_operator_announced_is_for_what_the_operator_has_started() {
+    let home = prepared();
+    // An orphan, as any process of the user can be: the same program, arguments and folder, and quicker than the launch.
+    let line = r#"(until [ -e go ]; do sleep 0.05; done; PATH=/bin:$PATH keyward launch tool >stolen 2>&1; touch taken) \
+        </dev/null >/dev/null 2>&1 &"#;
+    crate::beside(&home, line).exits(0);
+    let mut operator = crate::operator(&home);
+    let expect = json!({"path": "/bin/true", "by_operator": true}).to_string();
+    operator.send("POST", "/v1/launchers/tool/expect", &[], expect.as_bytes());
+    assert_eq!(operator.reply().unwrap().status, 200);
+    std::fs::write(home.root.join("go"), "").unwrap();
+    wait_for("the other one", || home.root.join("taken").exists());
+    let stolen = std::fs::read_to_string(home.root.join("stolen")).unwrap();
+    assert!(stolen.contains("[approval.needed]"), "{stolen}");
+    assert_eq!(home.audit_kinds().iter().filter(|kind| *kind == "credential.delivered").count(), 0);
+    crate::beside(&home, "PATH=/bin:$PATH keyward launch tool").exits(0);
+}
+
+#[test]
 fn what_arrives_without_a_person_shows_no_credential() {
     let home = prepared();
     let run = Kept::start(home.keyward_command(&["run", "-p", "held", "--", "sleep", "600"]));

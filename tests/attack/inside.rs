@@ -1,7 +1,9 @@
 //! From inside a run: nothing acts as the person, whatever the process does to look like another one.
 
 use crate::Kept;
-use keyward_testkit::{Home, PASSPHRASE, run, wait_at_most, wait_for};
+use keyward_testkit::{Home, PASSPHRASE, Talk, ask, run, signal, wait_at_most, wait_for};
+use rustix::process::Signal;
+use serde_json::Value;
 use std::path::Path;
 use std::time::Duration;
 
@@ -235,4 +237,108 @@ fn a_run_gets_its_own_token_and_sees_and_revokes_itself_alone() {
     let left = home.keyward(&["ps", "--json"]).json();
     assert_eq!(left[0]["leases"][0]["state"], "live", "the other run keeps its lease: {left}");
     drop(other);
+}
+
+/// What `ps` tells of the runs, by the app of each.
+fn runs(home: &Home) -> Vec<(String, Value)> {
+    let runs = home.keyward(&["ps", "--json"]).exits(0).json();
+    runs.as_array().unwrap().iter().map(|run| (run["app"].as_str().unwrap().to_owned(), run.clone())).collect()
+}
+
+/// The state of the only lease of the run of an app.
+fn state(home: &Home, app: &str) -> Value {
+    let found = runs(home).into_iter().find(|(name, _)| name == app);
+    found.map_or(Value::Null, |(_, run)| run["leases"][0]["state"].clone())
+}
+
+/// Starts a shell in a run of `held`, and inside of it a run of the same that outlives it, in a session of its own.
+fn around(home: &Home) -> Talk {
+    let mut talk = Talk::start(home.keyward_command(&["run", "-p", "held", "--", "sh"]));
+    assert_eq!(
+        ask(&mut talk, "setsid keyward run -p held --deliver file -- sleep 600 </dev/null >/dev/null 2>&1 & echo $?"),
+        "0"
+    );
+    wait_for("the run inside", || runs(home).iter().any(|(app, run)| app == "sleep" && run["app_verified"] == true));
+    talk
+}
+
+#[test]
+fn a_run_starts_others_with_what_it_holds_and_with_no_stronger_form() {
+    let home = prepared();
+    let gated = "[issuer]\nkind = \"static\"\nsecret = \"secret:held\"\nprovider = \"anthropic\"\n";
+    home.profile("gated", gated);
+    home.profile("fenced", &format!("{}[fence]\nrequests = 2\n", gated.replace("anthropic", "openai")));
+    let profiles = ["-p", "gated", "-p", "fenced"];
+    let mut inside = Talk::start(home.keyward_command(&[&["run"], &profiles[..], &["--", "sh"]].concat()));
+    let mut says = |line: &str| ask(&mut inside, &format!("{line} </dev/null >out 2>&1; echo $?; cat out >>all"));
+    let out = || std::fs::read_to_string(home.root.join("out")).unwrap();
+    // What it holds by the gateway it hands on by the gateway; the child has a token of its own.
+    assert_eq!(
+        says("keyward run -p gated -- sh -c 'test $ANTHROPIC_AUTH_TOKEN != $0' $ANTHROPIC_AUTH_TOKEN"),
+        "0",
+        "{}",
+        out()
+    );
+    for (line, code) in [
+        ("keyward run -p gated --deliver env -- true", "125"),
+        // Each lease has its own count of calls, so another one is not for the run to make.
+        ("keyward run -p fenced -- true", "125"),
+        ("keyward run -p gated -p other -- true", "125"),
+    ] {
+        assert_eq!(says(line), code, "{line}: {}", out());
+        assert!(out().contains("[approval.needed]"), "{line}: {}", out());
+    }
+    assert_eq!(says("keyward token gated"), "4");
+    assert!(out().contains("[policy.denied]"), "{}", out());
+    // Nor does one run more around it make it stronger.
+    let within = |line: &str| format!("keyward run -p gated -- sh -c 'keyward run -p gated {line} -- true; exit $?'");
+    assert_eq!(says(&within("--deliver env")), "125");
+    assert!(out().contains("[approval.needed]"), "{}", out());
+    assert_eq!(says(&within("")), "0", "{}", out());
+    let held = std::fs::read_to_string(home.root.join("all")).unwrap();
+    assert!(!held.contains("v4lue-that-the-run-holds"), "{held}");
+    let outer = home.keyward(&["ps", "--json"]).json()[0]["run"].clone();
+    let decided: Vec<_> = home.audit().into_iter().filter(|entry| entry["kind"] == "run.decided").collect();
+    let told = |n: usize| (decided[n]["detail"]["by"].clone(), decided[n]["detail"]["outer_run"].clone());
+    assert_eq!((decided.len(), told(0)), (5, ("shell".into(), Value::Null)), "{decided:?}");
+    assert_eq!((told(1), told(2)), (("run".into(), outer.clone()), ("run".into(), outer.clone())));
+    assert!(told(4).0 == "run" && told(4).1 != outer, "the run around the innermost is the nearest: {decided:?}");
+}
+
+#[test]
+fn what_a_run_inside_of_another_holds_ends_with_the_one_around() {
+    let home = prepared();
+    drop(around(&home));
+    wait_for("its end", || state(&home, "sleep") == "revoked");
+    let entry = home.audit().into_iter().rfind(|entry| entry["kind"] == "lease.revoked").unwrap();
+    assert_eq!(
+        (&entry["app"], &entry["detail"]["why"]),
+        (&"sleep".into(), &"the run around holds it no longer".into())
+    );
+    let pid = i32::try_from(runs(&home)[0].1["pid"].as_i64().unwrap()).unwrap();
+    assert!(keyward_testkit::alive(pid), "the process itself goes on, without the file");
+    signal(pid, Signal::KILL);
+
+    // Also where nobody watches the end.
+    let worker = home.broker_pid().unwrap();
+    let talk = around(&home);
+    let pid = runs(&home).into_iter().find(|(app, _)| app == "sleep").unwrap().1["pid"].as_i64().unwrap();
+    signal(worker, Signal::KILL);
+    drop(talk);
+    wait_for("the worker that comes after", || home.broker_pid().is_some_and(|pid| pid != worker));
+    home.unlock();
+    assert_eq!((runs(&home).len(), state(&home, "sleep")), (1, "revoked".into()));
+    signal(i32::try_from(pid).unwrap(), Signal::KILL);
+}
+
+#[test]
+fn what_a_run_inside_of_another_holds_is_taken_back_with_the_one_around() {
+    let home = prepared();
+    let talk = around(&home);
+    let outer = runs(&home).into_iter().find(|(app, _)| app == "sh").unwrap().1["run"].clone();
+    let revoked = home.keyward(&["revoke", outer.as_str().unwrap(), "--json"]).exits(0).json();
+    assert_eq!((&revoked["leases"], state(&home, "sleep")), (&2.into(), "revoked".into()), "{revoked}");
+    let pid = runs(&home).into_iter().find(|(app, _)| app == "sleep").unwrap().1["pid"].as_i64().unwrap();
+    signal(i32::try_from(pid).unwrap(), Signal::KILL);
+    drop(talk);
 }

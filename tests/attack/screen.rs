@@ -1,6 +1,6 @@
 //! Names that others chose, on a person's terminal: nothing in them acts on it, or turns a line around.
 
-use crate::waiting;
+use crate::{home_of_a_user, is_root, waiting};
 use keyward_testkit::{Home, PASSPHRASE, run, wait_for};
 use serde_json::Value;
 use std::os::unix::fs::PermissionsExt;
@@ -139,4 +139,23 @@ fn names_of_profiles_and_secrets_are_plain() {
         harmless("secret set", &set.err);
     }
     assert_eq!(home.keyward(&["secret", "list", "--json"]).json().as_array().map(Vec::len), Some(0));
+}
+
+#[test]
+fn who_can_type_into_a_terminal_is_what_doctor_reports() {
+    if !is_root("screen::who_can_type_into_a_terminal_is_what_doctor_reports") {
+        return;
+    }
+    // A program with CAP_SYS_ADMIN may type into it always.
+    let (home, _) = home_of_a_user();
+    let report = home.keyward(&["doctor", "--json"]).exits(0).json();
+    let fact =
+        report["machine"].as_array().unwrap().iter().find(|fact| fact["fact"] == "legacy_tiocsti").unwrap().clone();
+    let mut command = home.command("script");
+    // TIOCSTI of asm-generic/ioctls.h; the typed line is one that the shell would run.
+    command.args(["-qec", "perl -e 'my $typed = \"#\"; exit(ioctl(STDIN, 0x5412, $typed) ? 0 : 9)'", "/dev/null"]);
+    let typed = run(command, b"");
+    assert!(matches!(typed.exit, 0 | 9), "{typed:?}");
+    assert_eq!((typed.exit == 0, &fact["ok"]), (fact["value"] != "0", &(fact["value"] == "0").into()), "{fact}");
+    assert!(fact["ok"] == true || fact["set"].as_str().unwrap().contains("dev.tty.legacy_tiocsti=0"), "{fact}");
 }

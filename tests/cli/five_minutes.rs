@@ -251,6 +251,21 @@ fn a_key_of_the_environment_is_stored_and_never_printed() {
 }
 
 #[test]
+fn a_key_of_foundry_beside_an_application_is_not_chosen_for_the_person() {
+    let mut home = Home::with_vault();
+    home.set("ANTHROPIC_FOUNDRY_API_KEY", "f0undry-key");
+    home.set("AZURE_CLIENT_ID", "c");
+    let add = ["profile", "add", "f", "--from-env"];
+    home.set("AZURE_TENANT_ID", "t");
+    let both = error(&home, &add, 1);
+    for name in ["ANTHROPIC_FOUNDRY_API_KEY", "AZURE_CLIENT_ID", "AZURE_TENANT_ID", "entra-client-credentials"] {
+        assert!(both["code"] == "input.needed" && both.to_string().contains(name), "{name}: {both}");
+    }
+    home.keyward(&[&add[..], &["--variable", "ANTHROPIC_FOUNDRY_API_KEY"]].concat()).exits(0);
+    assert_eq!(names(&home, "secret"), ["f"]);
+}
+
+#[test]
 fn a_name_that_is_taken_keeps_what_it_has() {
     let mut home = Home::with_vault();
     home.static_profile("taken", "kept", "OTHER");

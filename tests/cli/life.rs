@@ -90,6 +90,37 @@ fn a_broker_is_nobodys_child_and_has_nothing_of_its_starter() {
 }
 
 #[test]
+fn a_broker_with_its_socket_elsewhere_is_named_and_not_taken_for_none() {
+    let home = Home::with_vault();
+    let (pid, elsewhere) = (home.broker_pid().unwrap(), home.root.join("elsewhere"));
+    std::os::unix::fs::DirBuilderExt::mode(&mut fs::DirBuilder::new(), 0o700).create(&elsewhere).unwrap();
+    for args in [&["ps"][..], &["ps", "--json"], &["lock"], &["broker", "stop"]] {
+        let mut command = home.keyward_command(args);
+        command.env("XDG_RUNTIME_DIR", &elsewhere);
+        let answer = keyward_testkit::run(command, b"").exits(5).says("broker.unreachable");
+        assert!(answer.out.is_empty() && answer.err.contains(&format!("pid {pid} ")), "{answer:?}");
+        assert!(answer.err.contains("XDG_RUNTIME_DIR"), "{answer:?}");
+    }
+    home.stop_broker();
+    let mut command = home.keyward_command(&["ps"]);
+    command.env("XDG_RUNTIME_DIR", &elsewhere);
+    keyward_testkit::run(command, b"").exits(0);
+}
+
+#[test]
+fn a_bad_setting_is_told_with_its_line_and_the_remedy() {
+    let home = Home::with_vault();
+    home.stop_broker();
+    let file = home.keyward_home().join("config/config.toml");
+    fs::write(&file, "# mine\nautolock = \"5m\"\n").unwrap();
+    let said = home.keyward(&["unlock", "--passphrase-stdin"]).exits(1).says("config.invalid").err;
+    assert!(said.contains(&format!("{}: line 2: `autolock` is no setting", file.display())), "{said}");
+    assert!(said.contains("auto_lock = \"15m\"") && said.contains("broker restart"), "{said}");
+    fs::write(&file, "auto_lock = \"5m\"\n").unwrap();
+    home.unlock();
+}
+
+#[test]
 fn a_stale_socket_is_no_obstacle() {
     let home = Home::with_vault();
     let (socket, worker, parent) = (home.socket(), home.broker_pid().unwrap(), home.broker_parents()[0]);
@@ -160,6 +191,14 @@ fn stop_and_restart_are_clean() {
     let restarted = home.keyward(&["broker", "restart", "--json"]).exits(0).json();
     let second = home.broker_pid().unwrap();
     assert_ne!(second, first);
+    let locked = |why: &str| {
+        let told = home.keyward(&["secret", "list"]).exits(3).err;
+        assert!(told.contains(&format!("cause: {why}")) && told.contains("from the tray"), "{told}");
+    };
+    locked("it was not opened since the broker started");
+    home.unlock();
+    home.keyward(&["lock"]).exits(0);
+    locked("it was locked by hand");
     assert_eq!((&restarted["broker"]["pid"], &restarted["vault"]["state"]), (&second.into(), &"locked".into()));
     assert!(!alive(first));
     wait_for("the first parent's end", || !alive(parent));
@@ -177,7 +216,7 @@ fn stop_and_restart_are_clean() {
     home.unlock();
     let kinds = home.audit_kinds();
     let count = |kind: &str| kinds.iter().filter(|k| *k == kind).count();
-    assert_eq!((count("broker.started"), count("vault.locked")), (3, 2), "{kinds:?}");
+    assert_eq!((count("broker.started"), count("vault.locked")), (4, 3), "{kinds:?}");
     home.keyward(&["audit", "verify"]).exits(0);
     home.keyward(&["broker", "restart"]).exits(0);
     assert_eq!(home.broker_parents().len(), 1);

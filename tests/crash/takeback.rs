@@ -2,7 +2,7 @@
 
 use crate::broker::Fallible;
 use crate::{COMMIT, durable, entries, is_sound};
-use keyward_testkit::Talk;
+use keyward_testkit::{Talk, wait_for};
 use std::path::PathBuf;
 
 fn file_run(vault: &Fallible) -> (Talk, PathBuf) {
@@ -18,7 +18,10 @@ fn taking_back_dies(command: &[&str]) {
     vault.home.static_profile("p", "s3cret", "T_FILE");
     for point in COMMIT {
         vault.again();
+        let started = entries(&vault.home, "run.started").len();
         let (child, path) = file_run(&vault);
+        // Recorded a moment after it was seen: by itself, and not at the point that is meant.
+        wait_for("the start to be recorded", || entries(&vault.home, "run.started").len() > started);
         let before = entries(&vault.home, "lease.revoked").len();
         vault.dies_in(point, |home| home.keyward(command));
         assert!(!path.exists(), "{point}: the file goes before the log is asked");

@@ -51,7 +51,9 @@ fn card(home: &Home) -> Value {
 
 #[track_caller]
 fn approve(home: &Home, card: &Value) {
-    home.keyward_in(&["approve", card["id"].as_str().unwrap(), "--passphrase-stdin"], PASSPHRASE).exits(0);
+    let args = ["approve", card["id"].as_str().unwrap(), "--passphrase-stdin"];
+    let said = home.keyward_in(&args, PASSPHRASE).exits(0).err;
+    assert!(said.contains("the fence lets through: ") && !said.contains("allowed once"), "{said}");
 }
 
 #[track_caller]
@@ -64,6 +66,17 @@ fn fenced(limits: &str) -> (Home, Upstream, Talk) {
     profile(&home, &upstream, "f", &format!("[fence]\n{limits}\n"));
     let child = shell(&home, "f");
     (home, upstream, child)
+}
+
+#[test]
+fn a_plan_names_the_fence_and_what_asks_each_time() {
+    let (home, upstream) = home();
+    profile(&home, &upstream, "f", "[fence]\nrequests = 3\n");
+    let plan = home.keyward(&["run", "-p", "f", "--dry-run", "--json", "--", "sh"]).exits(0).json();
+    assert_eq!(plan["plan"][0]["fence"], serde_json::json!(["at most 3 requests a run"]), "{plan}");
+    assert_eq!(plan["plan"][0]["confirm"], false);
+    let told = home.keyward(&["run", "-p", "f", "--dry-run", "--ttl", "30h", "--", "sh"]).exits(0).out;
+    assert!(told.contains("f is fenced") && told.contains("--ttl is cut to 24 h for f"), "{told}");
 }
 
 #[test]
@@ -100,7 +113,8 @@ fn requests_wait_at_the_fence_together_and_go_on_with_one_portion_more() {
 fn a_hundred_at_once_are_let_through_as_often_as_the_fence_says() {
     let (home, upstream, mut child) = fenced("requests = 7");
     let each = "curl -s -o /dev/null -w '%{http_code}\\n' -m 100 -d '{}' -H \"x-api-key: $ANTHROPIC_AUTH_TOKEN\" \"$ANTHROPIC_BASE_URL/v1/messages\"";
-    let all = format!("(seq 100 | xargs -P 100 -I N {each} >all; echo over >over) & echo begun");
+    // What stands for the number is in no run token.
+    let all = format!("(seq 100 | xargs -P 100 -I @ {each} >all; echo over >over) & echo begun");
     assert_eq!(ask(&mut child, &all), "begun");
     // A hundred programs have to start first.
     wait_at_most(Duration::from_secs(60), "seven calls", || upstream.seen().len() == 7);
@@ -135,6 +149,30 @@ fn a_model_that_is_not_named_waits_and_one_that_is_hidden_is_refused() {
     assert!(answered(&home, "a").trim().ends_with(" 200"));
     assert!(message(&mut child, opus).ends_with(" 200"), "as long as the run lives");
     assert_eq!(upstream.seen().len(), 3);
+}
+
+/// A model that is named, and an adviser among the tools that is not.
+const ADVISED: &str = "{\"model\":\"claude-sonnet-4-6\",\"tools\":[{\"type\":\"advisor_20260301\",\"name\":\"advisor\",\"model\":\"claude-opus-4-6\"}]}";
+
+#[test]
+fn a_model_among_the_tools_waits_too_and_is_not_counted_as_the_cheap_one() {
+    let (home, upstream, mut child) = fenced("models = [\"claude-sonnet-*\"]");
+    begin(&mut child, "a", ADVISED);
+    let waits = card(&home);
+    assert!(waits.to_string().contains("the model claude-opus-4-6"), "{waits}");
+    assert!(upstream.seen().is_empty());
+    deny(&home, &waits);
+    let refused = answered(&home, "a");
+    assert!(refused.trim().ends_with(" 403") && refused.contains("fence.reached"), "{refused}");
+    assert!(upstream.seen().is_empty(), "nothing left");
+    let said = "{\"model\":\"claude-sonnet-4-6\",\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"tool_use\",\"input\":{\"model\":\"claude-opus-4-6\"}}]}]}";
+    assert!(message(&mut child, said).ends_with(" 200"), "what was said is no model");
+
+    profile(&home, &upstream, "m", "[fence]\nusd = 5.00\n");
+    let mut child = shell(&home, "m");
+    let refused = message(&mut child, ADVISED);
+    assert!(refused.ends_with(" 403") && refused.contains("fence.uncounted"), "{refused}");
+    assert!(refused.contains("claude-opus-4-6") && upstream.seen().len() == 1, "{refused}");
 }
 
 #[test]
@@ -193,4 +231,38 @@ fn a_fence_leaves_nothing_but_the_gateway_and_what_it_cannot_keep_is_not_stored(
         let refused = home.keyward(&["profile", "add", "odd", "--from", file.to_str().unwrap()]).exits(1);
         assert!(refused.err.contains("profile.invalid") && refused.err.contains(words), "{refused:?}");
     }
+}
+
+#[test]
+fn a_call_that_the_profile_leaves_out_waits_and_is_let_through_as_long_as_the_run_lives() {
+    let (home, upstream) = home();
+    profile(&home, &upstream, "f", "[gateway]\nonly = [\"POST /v1/messages/count_tokens\"]\n");
+    let mut child = shell(&home, "f");
+    begin(&mut child, "a", "{}");
+    let waits = card(&home);
+    let question =
+        "POST /v1/messages, which the profile's list leaves out. Allow calls of this form as long as the run lives?";
+    assert_eq!((&waits["kind"], &waits["question"]), (&"fence".into(), &question.into()), "{waits}");
+    assert!(
+        home.keyward(&["approvals"]).exits(0).out.contains("POST /v1/messages, which the profile's list leaves out")
+    );
+    assert!(upstream.seen().is_empty());
+    approve(&home, &waits);
+    assert_eq!(answered(&home, "a").trim(), r#"{"ok":true} 200"#);
+    for _ in 0..3 {
+        assert_eq!(call(&mut child), r#"{"ok":true} 200"#, "nobody is asked again");
+    }
+    let reached = &entries(&home, "fence.reached", 1)[0];
+    assert_eq!((&reached["profile"], &reached["detail"]["fence"]), (&"f".into(), &"only".into()));
+    assert_eq!(reached["detail"]["told"], "POST /v1/messages, which the profile's list leaves out");
+
+    let other = "(curl -s -w ' %{http_code}' -m 60 -H \"x-api-key: $ANTHROPIC_AUTH_TOKEN\" -d '{}' \"$ANTHROPIC_BASE_URL/v1/files\" | tr -d '\\n' >b; echo >>b) & echo begun";
+    assert_eq!(ask(&mut child, other), "begun");
+    let waits = card(&home);
+    assert!(waits.to_string().contains("POST /v1/files, which"), "the other call was not allowed: {waits}");
+    deny(&home, &waits);
+    let refused = answered(&home, "b");
+    assert!(refused.trim().ends_with(" 403") && refused.contains("fence.reached"), "{refused}");
+    assert!(refused.contains("permission_error") && refused.contains("a person said no"), "{refused}");
+    assert_eq!(upstream.seen().len(), 4);
 }

@@ -30,6 +30,53 @@ fn calls_work_and_the_child_never_holds_the_key() {
 }
 
 #[test]
+fn an_answer_that_repeats_its_address_does_not_hand_over_the_key_in_the_query() {
+    let (home, upstream) = home();
+    profile(&home, &upstream, "q", "[gateway]\nquery = \"key\"\nonly = [\"GET /{rest...}\"]\n");
+    let mut child = shell(&home, "q");
+    let fetch = |options: &str| {
+        format!(
+            "echo $(curl -s {options} -w ' %{{http_code}}' -m 20 -H \"x-api-key: $ANTHROPIC_AUTH_TOKEN\" \"$ANTHROPIC_BASE_URL/dir?a=1\" | tr -d '\\r\\n')"
+        )
+    };
+    let moved = ask(&mut child, &fetch("-i"));
+    assert!(moved.ends_with(" 308") && moved.contains("location: /dir/?a=1&key=withheld"), "{moved}");
+    assert!(!moved.contains("REALKEY") && !moved.contains("x-url"), "{moved}");
+    assert!(ask(&mut child, &fetch("-L")).ends_with(" 200"), "who is sent on comes there");
+    let heads = upstream.seen();
+    assert_eq!(heads.len(), 3);
+    assert!(heads[2].starts_with(&format!("GET /dir/?a=1&key={KEY} ")), "{}", heads[2]);
+}
+
+#[test]
+fn a_query_that_names_another_method_goes_nowhere() {
+    let (home, upstream) = home();
+    profile(&home, &upstream, "m", "[gateway]\nonly = [\"POST /x/{id}\"]\n");
+    let mut child = shell(&home, "m");
+    for query in ["", "a=1&method=x", "ct=1&req=2"] {
+        assert!(ask(&mut child, &post("/x/1", query)).ends_with(" 200"), "{query}");
+    }
+    for query in [
+        "%24httpMethod=DELETE&%24ct=application/json",
+        "_method=DELETE",
+        "%5FMETHOD=DELETE",
+        "a=1&X-HTTP-Method-Override=DELETE",
+        "%24req=x",
+    ] {
+        let refused = ask(&mut child, &post("/x/1", query));
+        assert!(refused.ends_with(" 400") && refused.contains("gateway.request_malformed"), "{query}: {refused}");
+        assert!(refused.contains("the query names another method"), "{refused}");
+    }
+    assert_eq!(upstream.seen().len(), 3);
+}
+
+fn post(path: &str, query: &str) -> String {
+    format!(
+        "echo $(curl -s -w ' %{{http_code}}' -m 20 -H \"x-api-key: $ANTHROPIC_AUTH_TOKEN\" -d '{{}}' \"$ANTHROPIC_BASE_URL{path}?{query}\" | tr -d '\\n')"
+    )
+}
+
+#[test]
 fn each_call_is_in_the_log_with_the_process_that_made_it() {
     let (home, upstream) = home();
     let mut child = shell(&home, "k");
@@ -97,9 +144,11 @@ fn what_the_profile_does_not_name_is_not_called() {
     let (home, upstream) = home();
     profile(&home, &upstream, "narrow", "[gateway]\nonly = [\"POST /v1/messages/count_tokens\"]\n");
     let mut child = shell(&home, "narrow");
-    let refused = call(&mut child);
+    let refused = ask(&mut child, &post("/v1/oauth/token", ""));
     assert!(refused.ends_with(" 403") && refused.contains("gateway.not_allowed"), "{refused}");
     assert!(upstream.seen().is_empty());
+    let cards = home.keyward(&["approvals", "--json"]).exits(0).json();
+    assert_eq!(cards, serde_json::json!([]), "nobody is asked about what makes credentials");
     let entry = &entries(&home, "gateway.refused", 1)[0];
     assert_eq!((&entry["profile"], &entry["detail"]["code"]), (&"narrow".into(), &"gateway.not_allowed".into()));
 }

@@ -1,6 +1,37 @@
 //! A token is worth nothing outside of its run.
 
-use crate::{ask, call, call_by, entries, home, profile, shell};
+use crate::{Upstream, ask, call, call_by, entries, home, profile, shell};
+use keyward_testkit::{Home, is_root, run};
+use std::os::unix::process::CommandExt;
+
+/// Two users that are nobody else.
+const USER: u32 = 61_742;
+const STRANGER: u32 = 61_743;
+
+#[test]
+fn another_user_is_closed_before_a_byte_is_read() {
+    if !is_root("stranger::another_user_is_closed_before_a_byte_is_read") {
+        return;
+    }
+    let (mut home, upstream) = (Home::new(), Upstream::start());
+    home.act_as(USER);
+    home.init();
+    home.secret("k", crate::KEY);
+    // Not even where processes that the broker cannot see may call.
+    profile(&home, &upstream, "k", "[gateway]\ncontainers = true\n");
+    let mut child = shell(&home, "k");
+    let (base, token) = (ask(&mut child, "echo $ANTHROPIC_BASE_URL"), ask(&mut child, "echo $ANTHROPIC_AUTH_TOKEN"));
+    for uid in [STRANGER, 0] {
+        let mut command = home.command("curl");
+        command.args(["-s", "-w", "%{http_code}", "-m", "20", "-d", "{}", "-H", &format!("x-api-key: {token}")]);
+        command.arg(format!("{base}/v1/messages")).current_dir("/").uid(uid).gid(uid);
+        let refused = run(command, b"");
+        // 52: nothing came; 56: the connection was reset.
+        assert!(refused.out == "000" && matches!(refused.exit, 52 | 56), "{uid}: {refused:?}");
+    }
+    assert!(upstream.seen().is_empty());
+    assert_eq!(call(&mut child), r#"{"ok":true} 200"#, "the user's own run goes on");
+}
 
 #[test]
 fn a_process_outside_of_the_run_is_refused_with_its_token() {

@@ -61,7 +61,8 @@ impl Drop for Upstream {
 /// What is answered to a request that names a model.
 const MESSAGE: &str = r#"{"ok":true,"usage":{"input_tokens":1000,"output_tokens":1000}}"#;
 
-/// `POST /v1/messages` is answered at once; with `stream` in the body by an event each 20 ms, without an end.
+/// Any call is answered at once; with `stream` in the body by an event each 20 ms, without an end. A call of `/dir` is sent
+/// on to `/dir/` with its query, as servers of files do, in every field and page that such an answer has.
 fn converse(
     stream: &TcpStream,
     seen: &Mutex<Vec<String>>,
@@ -86,7 +87,11 @@ fn converse(
         }
         let mut body = vec![0; length];
         reader.read_exact(&mut body)?;
-        let good = head.to_ascii_lowercase().contains(&format!("x-api-key: {}", KEY.to_ascii_lowercase()));
+        let key = KEY.to_ascii_lowercase();
+        let places = [format!("x-api-key: {key}"), format!("key={key} ")];
+        let good = places.iter().any(|place| head.to_ascii_lowercase().contains(place));
+        let moved =
+            head.split(' ').nth(1).and_then(|target| target.strip_prefix("/dir?")).map(|q| format!("/dir/?{q}"));
         seen.lock().unwrap_or_else(PoisonError::into_inner).push(head);
         if good && String::from_utf8_lossy(&body).contains("stream") {
             writer.write_all(
@@ -100,6 +105,13 @@ fn converse(
                 std::thread::sleep(Duration::from_millis(20));
             }
             return Ok(());
+        }
+        if let Some(to) = moved.filter(|_| good) {
+            let page = format!("<a href=\"{to}\">Moved</a>");
+            let head = format!("location: {to}\r\nlink: <{to}>; rel=\"next\"\r\nrefresh: 0; url={to}\r\nx-url: {to}");
+            let length = page.len();
+            write!(writer, "HTTP/1.1 308 Moved\r\n{head}\r\ncontent-length: {length}\r\n\r\n{page}")?;
+            continue;
         }
         let (status, text) = match good {
             true if String::from_utf8_lossy(&body).contains("model") => ("200 OK", MESSAGE),

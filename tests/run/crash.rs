@@ -52,6 +52,28 @@ fn a_live_run_is_watched_again_after_a_crash() {
 }
 
 #[test]
+fn what_is_held_under_a_grant_that_was_made_shorter_stays_short_after_a_crash() {
+    let home = Home::with_vault();
+    home.static_profile("p", "s3cret", "T");
+    let made = home.grant(&["--profile", "p", "--for", "2h"]);
+    // Not a child of the shell that unlocked: it goes by the grant.
+    let mut command = home.command("sh");
+    command.args(["-c", "keyward run -p p --ttl 2h -- sh -c 'echo begun; cat'; exit $?"]);
+    let mut child = keyward_testkit::Talk::start(command);
+    assert_eq!(child.line(), "begun");
+    let limit = || ps(&home)[0]["leases"][0]["limit_at"].as_str().unwrap()[..16].to_owned();
+    let before = limit();
+    let edit = ["grant", "edit", made["grant"].as_str().unwrap(), "--for", "5m", "--passphrase-stdin"];
+    home.keyward_in(&edit, keyward_testkit::PASSPHRASE).exits(0);
+    assert!(limit() < before, "{} and {before}", limit());
+    home.crash_broker();
+    resumed(&home);
+    assert!(limit() < before, "{} and {before}", limit());
+    child.close();
+    child.end().exits(0);
+}
+
+#[test]
 fn a_run_can_be_taken_back_after_a_crash() {
     let home = Home::with_vault();
     home.static_profile("p", "s3cret", "T_FILE");

@@ -121,6 +121,55 @@ fn a_once_that_nobody_waited_for_counts_for_the_next_equal_request_alone() {
 }
 
 #[test]
+fn a_kept_once_is_listed_with_the_app_that_asked() {
+    let home = home();
+    requester(&home, "token p").exits(4);
+    let shown = card(&home);
+    approve(&home, &shown, &[]);
+    let kept = grants(&home);
+    assert_eq!((kept.len(), &kept[0]["equal_to"], &kept[0]["span"]), (1, &shown["app"], &"once".into()), "{kept:?}");
+    let listed = home.keyward(&["grant", "list"]).exits(0).out;
+    let words = format!("{}, the equal request", shown["app"].as_str().unwrap());
+    assert!(listed.contains(&words) && !listed.contains("any"), "{listed}");
+}
+
+#[test]
+fn a_request_that_was_asked_anew_is_found_by_its_first_id() {
+    let home = home();
+    let mut shell = Talk::start(home.command("sh"));
+    let mut says = |line: &str| ask(&mut shell, &format!("keyward {line} 2>err; echo $?"));
+    assert_eq!(says("run -p p -- true one"), "125");
+    let first = card(&home)["id"].as_str().unwrap().to_owned();
+    assert_eq!((says("run -p p -- true two").as_str(), says("run -p p -- true three").as_str()), ("125", "125"));
+    let last = card(&home)["id"].as_str().unwrap().to_owned();
+    let refused = home.keyward_in(&["approve", &first, "--passphrase-stdin"], PASSPHRASE).exits(1);
+    assert!(
+        refused.err.contains("approval.over") && refused.err.contains(&format!("keyward approve {last}")),
+        "{refused:?}"
+    );
+    let body = serde_json::json!({"digest": "0".repeat(64), "decision": "deny"}).to_string();
+    let path = format!("/v1/approvals/{first}");
+    let told = Wire::once(&home.socket(), "POST", &path, &[], body.as_bytes()).unwrap().json();
+    assert!(told["code"] == "approval.over" && told.to_string().contains("took its place"), "{told}");
+}
+
+#[test]
+fn the_plan_is_told_before_a_person_is_asked() {
+    let home = home();
+    for (json, words) in [("", "gives away"), ("--json ", "\"gives_away\":")] {
+        let mut command = home.command("sh");
+        command.args(["-c", &format!("keyward {json}run -p p --explain -- true; exit $?")]);
+        let asked = run(command, b"").exits(125);
+        let (plan, refused) = (asked.err.find(words), asked.err.find("approval.needed"));
+        assert!(plan.is_some() && plan < refused, "{asked:?}");
+    }
+    let plain = home.keyward(&["run", "-p", "p", "--json", "--explain", "--", "printenv", "T"]).exits(0);
+    assert_eq!(plain.out, "s3cret-of-p\n");
+    let told: Value = serde_json::from_str(plain.err.trim_end()).unwrap_or_else(|e| panic!("{e}: {}", plain.err));
+    assert_eq!((&told["plan"][0]["profile"], told.get("launcher")), (&"p".into(), None), "one line of JSON, once");
+}
+
+#[test]
 fn whoever_waits_gets_the_answer() {
     let home = home();
     let start = |line: &str| {
@@ -162,6 +211,16 @@ fn a_grant_holds_for_what_it_names_and_for_so_many_times() {
         assert_eq!(requester(&home, PRINT).exits(0).out, "s3cret-of-p\n");
     }
     requester(&home, PRINT).exits(125).says("approval.needed");
+    // What is used up is told for its hour, allows nothing, is not changed, and can be taken off the list.
+    let id = made["grant"].as_str().unwrap();
+    let listed = grants(&home);
+    assert_eq!((listed.len(), &listed[0]["uses_left"], &listed[0]["allowed"]), (1, &0.into(), &2.into()));
+    assert!(home.keyward(&["grant", "list"]).exits(0).out.contains("used up"));
+    let edit = ["grant", "edit", id, "--uses", "5", "--passphrase-stdin"];
+    home.keyward_in(&edit, PASSPHRASE).exits(1).says("grant.unknown");
+    home.keyward(&["grant", "revoke", id]).exits(0);
+    assert!(grants(&home).is_empty());
+    home.keyward(&["grant", "revoke", id]).exits(1).says("grant.unknown");
     // The shell goes without, and uses none of it.
     let made = grant(&home, &["--profile", "q", "--for", "1h", "--uses", "1"]);
     home.keyward(&["run", "-p", "q", "--", "printenv", "U"]).exits(0);
@@ -196,7 +255,7 @@ fn a_grant_is_listed_changed_and_taken_back() {
         home.keyward_in(&[&["grant", "edit", id, "--json", "--passphrase-stdin"], args].concat(), PASSPHRASE)
     };
     edit(&["--deliver", "env", "--anywhere", "--for", "2h"]).exits(0);
-    edit(&["--for", "25h"]).exits(1);
+    edit(&["--for", "25h"]).exits(2);
     assert_eq!(requester(&home, PRINT).exits(0).out, "s3cret-of-p\n");
     let text = home.keyward(&["grant", "list"]).exits(0).out;
     assert!(text.lines().count() == 2 && text.contains("anywhere"), "{text}");
@@ -222,7 +281,7 @@ fn only_a_person_makes_and_answers() {
     home.keyward_in(&wrong, "not the passphrase").exits(1).says("vault.wrong_passphrase");
     let interpreter = ["grant", "add", "--profile", "p", "--app", "sh", "--passphrase-stdin"];
     home.keyward_in(&interpreter, PASSPHRASE).exits(1).says("grant.invalid");
-    home.keyward_in(&["grant", "add", "--profile", "p", "--for", "25h", "--passphrase-stdin"], PASSPHRASE).exits(1);
+    home.keyward_in(&["grant", "add", "--profile", "p", "--for", "25h", "--passphrase-stdin"], PASSPHRASE).exits(2);
     let unknown = ["grant", "add", "--profile", "nobody", "--passphrase-stdin"];
     home.keyward_in(&unknown, PASSPHRASE).exits(1).says("profile.unknown");
     assert!(grants(&home).is_empty() && entries(&home, "grant.added").is_empty());
@@ -231,6 +290,134 @@ fn only_a_person_makes_and_answers() {
     command.args(["-c", "keyward grant add --profile p --passphrase-stdin; exit $?"]);
     run(command, PASSPHRASE.as_bytes()).exits(0);
     assert_eq!(requester(&home, "secret remove p").exit, 4, "it adds and never removes");
+}
+
+#[test]
+fn what_is_wrong_is_told_before_anybody_types_a_passphrase() {
+    let home = home();
+    let file = home.root.join("p.toml");
+    let file = file.to_str().unwrap();
+    std::fs::write(
+        file,
+        "[issuer]\nkind = \"static\"\nsecret = \"secret:nobody\"\n[delivery]\nenv = { T = \"token\" }\n",
+    )
+    .unwrap();
+    let cases: &[(&[&str], &str)] = &[
+        (&["grant", "add", "--profile", "p", "--for", "48h"], "the longest is 24h"),
+        (&["grant", "add", "--profile", "p", "--for", "30s"], "the shortest is 1m"),
+        (&["grant", "add", "--profile", "p", "--app", "sh"], "grant.invalid"),
+        (&["grant", "add", "--profile", "nobody"], "profile.unknown"),
+        (&["grant", "add", "--profile", "p", "--deliver", "gateway"], "nothing says where its requests go"),
+        (&["approve", "00000000", "--project", "--for", "48h"], "the longest is 24h"),
+        (&["profile", "edit", "p", "--from", file], "secret.unknown"),
+        (&["profile", "edit", "nobody", "--from", file], "profile.unknown"),
+        (&["profile", "edit", "p", "--from", "/dev/null"], "profile.incomplete"),
+        (&["vault", "restore", "/no/such/file", "--replace"], "/no/such/file"),
+        (&["vault", "restore", "/tmp", "--replace"], "it is no file"),
+        (&["run", "-p", "p", "--ttl", "0s", "--", "true"], "the shortest is 1s"),
+    ];
+    for (args, words) in cases {
+        let argv = [&["keyward"], *args].concat();
+        let answer = Talk::on_terminal(&home, &argv, &[]).end();
+        assert!(answer.exit != 0 && answer.out.contains(words), "{args:?}: {}", answer.out);
+        assert!(!answer.out.contains("assphrase"), "{args:?}: {}", answer.out);
+    }
+    // What the program cannot take is refused with it, and what it can is not.
+    let gh = "[issuer]\nkind = \"static\"\nsecret = \"secret:p\"\nprovider = \"github\"\n";
+    home.profile("gh", gh);
+    crate::program(&home, "gh", "#!/bin/sh\n", "755");
+    let of = |app: &str| {
+        ["grant", "add", "--profile", "gh", "--deliver", "gateway", "--passphrase-stdin", "--app", app]
+            .map(str::to_owned)
+    };
+    let add = |app: &str| {
+        let args = of(app);
+        home.keyward_in(&args.each_ref().map(String::as_str), PASSPHRASE)
+    };
+    add("./gh").exits(1).says("delivery.impossible");
+    add("printenv").exits(0);
+}
+
+#[test]
+fn a_grant_ends_when_what_it_was_given_for_is_another_one() {
+    let home = home();
+    home.secret("other", "s3cret-of-other");
+    let toml = |secret: &str, more: &str| {
+        format!(
+            "{more}[issuer]\nkind = \"static\"\nsecret = \"secret:{secret}\"\n[delivery]\nenv = {{ T = \"token\" }}\n"
+        )
+    };
+    let edit = |text: &str| {
+        let file = home.root.join("edited.toml");
+        std::fs::write(&file, text).unwrap();
+        let args = ["profile", "edit", "p", "--from", file.to_str().unwrap(), "--passphrase-stdin"];
+        home.keyward_in(&args, PASSPHRASE).exits(0).err
+    };
+    grant(&home, &["--profile", "p"]);
+    grant(&home, &["--profile", "q"]);
+    // What only shortens its leases leaves it.
+    let said = edit(&(toml("p", "") + "[limits]\nmax_ttl = \"30m\"\n"));
+    assert!(grants(&home).len() == 2 && !said.contains("ended"), "{said}");
+    assert_eq!(requester(&home, PRINT).exits(0).out, "s3cret-of-p\n");
+    grant(&home, &["--profile", "p", "--app", "printenv"]);
+    let said = edit(&toml("other", ""));
+    assert!(said.contains("2 grants of it ended"), "{said}");
+    assert_eq!(grants(&home).iter().map(|g| g["profile"].as_str().unwrap().to_owned()).collect::<Vec<_>>(), ["q"]);
+    let why = entries(&home, "grant.revoked");
+    assert!(why.len() == 2 && why.iter().all(|e| e["detail"]["why"].as_str().unwrap().contains("changed")), "{why:?}");
+    // A request that was shown as the profile stood is withdrawn with it.
+    requester(&home, PRINT).exits(125).says("approval.needed");
+    let id = waiting(&home)[0]["id"].as_str().unwrap().to_owned();
+    edit(&toml("p", ""));
+    assert!(waiting(&home).is_empty(), "it was asked about the profile as it stood");
+    home.keyward_in(&["approve", &id, "--passphrase-stdin"], PASSPHRASE).exits(1).says("approval.over");
+    for changed in [toml("p", "confirm = true\n"), toml("p", "").replace("T =", "V =")] {
+        edit(&toml("p", ""));
+        grant(&home, &["--profile", "p"]);
+        edit(&changed);
+        assert_eq!(grants(&home).len(), 1, "{changed}");
+    }
+}
+
+#[test]
+fn a_job_in_the_background_is_told_at_once_and_never_stopped_by_a_question() {
+    let home = home();
+    // A shell with jobs gives each a process group of its own.
+    let script = "set -m; keyward run -p p -- printenv T </dev/tty & wait $!; echo ended $?";
+    let mut talk = Talk::on_terminal(&home, &["sh", "-c", script], &[]);
+    let said = talk.until("ended ");
+    assert_eq!(talk.line(), "125", "{said}");
+    assert!(said.contains("approval.needed") && said.contains("keyward approve "), "{said}");
+    assert!(!said.contains("assphrase for"), "{said}");
+    // Nor does it touch the terminal where the proof was given.
+    home.keyward(&["lock"]).exits(0);
+    let file = home.root.join("proof");
+    std::fs::write(&file, PASSPHRASE).unwrap();
+    let script = "set -m; keyward unlock --passphrase-stdin <proof & wait $!; echo ended $?";
+    let mut talk = Talk::on_terminal(&home, &["sh", "-c", script], &[]);
+    let said = talk.until("ended ");
+    assert_eq!(talk.line(), "0", "{said}");
+    home.keyward(&["lock"]).exits(0);
+    let script = "set -m; keyward run -p p -- printenv T & wait $!; echo ended $?";
+    let mut talk = Talk::on_terminal(&home, &["sh", "-c", script], &[]);
+    let said = talk.until("ended ");
+    assert_eq!((talk.line().as_str(), said.contains("vault.locked")), ("125", true), "{said}");
+}
+
+#[test]
+fn a_script_is_told_what_is_not_there_before_who_may_remove_it() {
+    let home = home();
+    for (line, code) in [
+        ("profile remove nobody", "profile.unknown"),
+        ("profile remove ../p", "name.invalid"),
+        ("secret remove nobody", "secret.unknown"),
+        ("launcher remove nobody", "launcher.unknown"),
+    ] {
+        requester(&home, line).exits(1).says(code);
+    }
+    for line in ["profile remove p", "secret remove p"] {
+        requester(&home, line).exits(4).says("policy.denied");
+    }
 }
 
 #[test]
@@ -300,7 +487,26 @@ fn a_profile_that_confirms_takes_the_passphrase_each_time() {
     let home = home();
     let toml = "confirm = true\n[issuer]\nkind = \"static\"\nsecret = \"secret:p\"\n[delivery]\nmode = \"env\"\nenv = { C = \"token\" }\n";
     home.profile("careful", toml);
-    home.keyward(&["token", "careful"]).exits(4).says("passphrase.needed");
+    // Without a terminal to type it on, a person is asked elsewhere, and proves it there.
+    let asked = home.keyward(&["--json", "token", "careful"]).exits(4);
+    let shown = card(&home);
+    assert_eq!((shown["id"].as_str().unwrap(), &shown["confirm"]), (id_of(&asked).as_str(), &true.into()));
+    let digest = serde_json::json!({"digest": shown["digest"], "decision": "once"}).to_string();
+    let path = format!("/v1/approvals/{}", shown["id"].as_str().unwrap());
+    let bare = Wire::once(&home.socket(), "POST", &path, &[], digest.as_bytes()).unwrap().json();
+    assert_eq!(bare["code"], "passphrase.needed", "{bare}");
+    approve(&home, &shown, &[]);
+    assert_eq!(home.keyward(&["token", "careful"]).exits(0).out, "s3cret-of-p\n");
+    home.keyward(&["token", "careful"]).exits(4).says("approval.needed");
+    let mut run = Talk::start(home.keyward_command(&["run", "-p", "careful", "--wait", "--", "sh"]));
+    wait_for("the request of the run", || waiting(&home).iter().any(|card| card["kind"] == "run"));
+    approve(&home, &newest(&home), &[]);
+    assert_eq!(ask(&mut run, "echo $C"), "s3cret-of-p");
+    assert_eq!(
+        ask(&mut run, "keyward run -p careful -- true 2>err; echo $?"),
+        "125",
+        "each use, inside of the run as well"
+    );
     home.keyward_in(&["grant", "add", "--profile", "careful", "--passphrase-stdin"], PASSPHRASE).exits(1);
     for _ in 0..2 {
         // The direct child of the process that made the vault.

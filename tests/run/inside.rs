@@ -23,12 +23,11 @@ fn home() -> Home {
 }
 
 #[test]
-fn a_run_cannot_start_a_run_or_act_as_its_person() {
+fn a_run_cannot_start_a_run_of_what_it_does_not_hold_or_act_as_its_person() {
     let home = home();
     let mut child = shell(&home, &["-p", "mine"]);
     let runs_before = entries(&home, "run.requested").len();
     for command in [
-        "keyward --json run -p mine -- true",
         "keyward --json run -p other -- true",
         "setsid -w keyward --json run -p other -- true",
         "(sh -c 'keyward --json run -p other -- true')",

@@ -98,6 +98,7 @@ fn explain_says_the_plan_on_standard_error_and_runs() {
         assert!(answer.err.contains(words), "{words}: {}", answer.err);
     }
     assert!(!answer.err.contains("s3cret") && !answer.err.contains("shadow"));
+    assert_eq!(answer.err.matches("gh gives away:").count(), 1, "{}", answer.err);
 }
 
 #[test]

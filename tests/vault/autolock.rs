@@ -45,7 +45,8 @@ fn auto_lock_ends_the_persons_rights_and_lets_live_leases_go_on() {
     }
     child.send(b"keyward token m >/dev/null 2>&1 && echo held; keyward token p 2>&1 | grep -o 'vault.locked'\n");
     assert_eq!((child.line(), child.line()), ("held".to_owned(), "vault.locked".to_owned()), "what the run holds");
-    home.keyward(&["run", "-p", "p", "--", "true"]).exits(125).says("vault.locked");
+    let refused = home.keyward(&["run", "-p", "p", "--", "true"]).exits(125).says("vault.locked");
+    assert!(refused.err.contains("cause: no use for 1 min (auto-lock)"), "{}", refused.err);
     home.keyward(&["run", "-p", "m", "--", "true"]).exits(125).says("vault.locked");
     home.keyward(&["token", "m"]).exits(3).says("vault.locked");
     home.keyward_in(&["secret", "set", "p"], "x").exits(3).says("vault.locked");

@@ -171,6 +171,30 @@ fn a_vault_on_a_full_disk_can_be_taken_back_from_and_opened_again() {
 }
 
 #[test]
+fn a_grant_that_was_taken_back_on_a_full_disk_does_not_come_back() {
+    for panic in [false, true] {
+        let mut small = with_profile();
+        let added = small.with("keyward grant add --profile p --passphrase-stdin --json", PASSPHRASE).exits(0).text;
+        let added: serde_json::Value = serde_json::from_str(&added).unwrap();
+        small.fill();
+        while small.with("keyward secret set s", "x").exit == 0 {}
+        let line = format!("keyward grant revoke {}", added["grant"].as_str().unwrap());
+        small.does(if panic { "keyward revoke --all" } else { &line }).exits(1).says("vault.disk_full");
+        small.free();
+        small.does("keyward lock").exits(0);
+        small.with("keyward unlock --passphrase-stdin", PASSPHRASE).exits(0);
+        assert_eq!(small.does("keyward grant list --json").exits(0).text.trim(), "[]");
+        let revoked = small.does("keyward audit list --kind grant.revoked --json").exits(0).text;
+        assert_eq!(revoked.matches("\"grant.revoked\"").count(), 1, "{revoked}");
+        // The vault itself has it no more.
+        small.does("keyward broker stop").exits(0);
+        small.with("keyward unlock --passphrase-stdin", PASSPHRASE).exits(0);
+        assert_eq!(small.does("keyward grant list --json").exits(0).text.trim(), "[]");
+        small.does("keyward audit verify").exits(0);
+    }
+}
+
+#[test]
 fn rekey_backup_and_restore_on_a_full_disk_leave_the_vault_as_it_was() {
     let mut small = with_profile();
     small.does("keyward vault backup saved").exits(0);

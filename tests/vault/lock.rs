@@ -26,7 +26,7 @@ fn a_lock_removes_the_files_and_names_what_stays_in_environments() {
     assert_eq!(runs.len(), 2, "{answer}");
     let of = |pid: i32| runs.iter().find(|r| r["pid"] == pid).unwrap();
     let (file, env) = (of(by_file.pid()), of(by_env.pid()));
-    assert_eq!((&file["profiles"][0], file["remains"].as_array().map(Vec::len)), (&"f".into(), Some(0)));
+    assert_eq!((&file["profiles"][0], file["remains"].as_array().map(Vec::len)), (&"f".into(), Some(1)));
     assert_eq!(env["profiles"][0], "p");
     let remains = env["remains"][0].as_str().unwrap();
     assert!(remains.contains("`p` stays in the environment"), "{remains}");

@@ -4,6 +4,8 @@
 //! where the broker hung up, and the last body. `-` as socket is standard input, a connection that somebody else made.
 //! `become SOCKET BODY CMD…`: asks for the run of BODY, and becomes CMD, whatever BODY names.
 //! `exec SOCKET CMD…`: connects, and becomes CMD with the connection as standard input.
+//! `hold SOCKET COUNT READY`: that many connections with a request that never ends on each, anew whenever one closes; makes the
+//! file READY once all are there, and goes on until that is removed.
 //! `lend SOCKET`: connects, sends the connection over standard input (`SCM_RIGHTS`), and stays until that closes.
 //! `serve SOCKET`: listens there; prints `ready`, and the number of bytes of each connection until standard input closes.
 
@@ -15,6 +17,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
@@ -26,6 +29,7 @@ fn main() -> ExitCode {
         ["ask", socket, count, method, path, body] => ask(socket, count, method, path, body),
         ["become", socket, body, program, ref args @ ..] => becomes(socket, body, program, args),
         ["exec", socket, program, ref args @ ..] => exec(socket, program, args),
+        ["hold", socket, count, ready] => hold(socket, count, Path::new(ready)),
         ["lend", socket] => lend(socket),
         ["serve", socket] => serve(socket),
         _ => Err(io::Error::other("see the first lines of this program")),
@@ -114,6 +118,36 @@ fn exec(socket: &str, program: &str, args: &[&str]) -> io::Result<()> {
     let stream = UnixStream::connect(socket)?;
     rustix::stdio::dup2_stdin(&stream)?;
     Err(Command::new(program).args(args).exec())
+}
+
+fn hold(socket: &str, count: &str, ready: &Path) -> io::Result<()> {
+    let begin = || -> io::Result<UnixStream> {
+        let stream = UnixStream::connect(socket)?;
+        (&stream).write_all(b"POST /v1/token HTTP/1.1\r\nhost: x\r\ncontent-length: 900\r\n\r\n{")?;
+        stream.set_nonblocking(true)?;
+        Ok(stream)
+    };
+    let mut held: Vec<Option<UnixStream>> = (0..count.parse().map_err(io::Error::other)?).map(|_| None).collect();
+    let mut told = false;
+    while !told || ready.exists() {
+        for place in &mut held {
+            let read = place.as_mut().map(|stream| stream.read(&mut [0; 512]));
+            let open = read.is_some_and(|read| match read {
+                Ok(n) => n > 0,
+                Err(e) => e.kind() == io::ErrorKind::WouldBlock,
+            });
+            if !open {
+                // One that is refused is tried again.
+                *place = begin().ok();
+            }
+        }
+        if !told {
+            std::fs::write(ready, "")?;
+            told = true;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
 }
 
 fn lend(socket: &str) -> io::Result<()> {
