@@ -44,6 +44,7 @@ const FULL: Rounds = Rounds {
         refresh: (60, 180),
         recorded: 20,
         connections: 8_000,
+        revokes: 20,
     },
     desktop: desktop::Rounds { starts: 9, changes: 20, watched: 60, entries: 1_000_000 },
 };
@@ -60,6 +61,7 @@ const QUICK: Rounds = Rounds {
         refresh: (4, 12),
         recorded: 5,
         connections: 4_000,
+        revokes: 5,
     },
     desktop: desktop::Rounds { starts: 3, changes: 5, watched: 10, entries: 20_000 },
 };

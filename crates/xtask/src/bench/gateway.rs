@@ -3,7 +3,7 @@
 //! The client is the program of a run, since the gateway serves nobody else. Each row has a profile of its own, by which its
 //! calls are found in the log: a figure whose calls are not all there is missed. Called by `bench`.
 
-use super::{Row, interrupted, rss, status};
+use super::{Row, interrupted, median, rss, status};
 use crate::home::Home;
 use crate::sandbox::Sandbox;
 use crate::workspace::{Workspace, line_of, succeed};
@@ -12,6 +12,7 @@ use keyward_api::place::Places;
 use rustix::io::Errno;
 use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use rustix::time::{ClockId, clock_gettime};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::Shutdown;
@@ -37,6 +38,8 @@ pub(super) struct Rounds {
     pub(super) recorded: u64,
     /// Connections of each side.
     pub(super) connections: u64,
+    /// Runs that lose their lease under calls.
+    pub(super) revokes: u64,
 }
 
 /// Measures all rows.
@@ -50,6 +53,7 @@ pub(super) fn rows(workspace: &Workspace, home: &Home, rounds: &Rounds) -> Resul
         traffic.refresh(rounds)?,
         traffic.recorded(rounds)?,
         traffic.connections(rounds)?,
+        traffic.revoked(rounds)?,
     ])
 }
 
@@ -269,6 +273,67 @@ impl<'h> Traffic<'h> {
             met: through >= 2_000.0 && exact && log.is_whole(),
         })
     }
+
+    /// From the return of `keyward revoke` to the first refused call of a run that calls all the time.
+    fn revoked(&self, rounds: &Rounds) -> Result<Row, String> {
+        self.profile("traffic-revoke")?;
+        let (mut late, mut took, mut made) = (Vec::new(), Vec::new(), 0);
+        for _ in 0..rounds.revokes {
+            let mut run = self.home.command(self.home.binary("keyward"));
+            run.args(["run", "-p", "traffic-revoke", "--"]).arg(&self.program).args(["measure", "refused"]);
+            let line = line_of(&run);
+            let spawned = run.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+            let mut child = Stopped(spawned.map_err(|e| format!("{line}: {e}"))?);
+            // It calls once it says so; what it says at its end is the figure.
+            let mut told = BufReader::new(child.0.stderr.take().ok_or_else(|| format!("{line}: no standard error"))?);
+            let mut first = String::new();
+            while first != "calls\n" {
+                first.clear();
+                if told.read_line(&mut first).map_err(|e| format!("{line}: {e}"))? == 0 {
+                    return Err(format!("{line}: it ended before it was refused"));
+                }
+            }
+            let mut revoke = self.home.command(self.home.binary("keyward"));
+            revoke.args(["revoke", "traffic-revoke"]).stdout(Stdio::null());
+            let begin = nanoseconds();
+            // Waited for here, since the moment counts.
+            let status = revoke.status().map_err(|e| format!("keyward revoke: {e}"))?;
+            let returned = nanoseconds();
+            if !status.success() {
+                return Err(format!("keyward revoke: {status}"));
+            }
+            let mut said = String::new();
+            if let Some(mut out) = child.0.stdout.take() {
+                out.read_to_string(&mut said).map_err(|e| format!("{line}: {e}"))?;
+            }
+            let figures = serde_json::from_str(&said).map(Figures).map_err(|e| format!("{line}: {e}: {said}"))?;
+            late.push((figures.count("at_ns")? as f64 - returned as f64) / 1e6);
+            took.push((returned - begin) as f64 / 1e6);
+            made += figures.count("made")?;
+            interrupted()?;
+        }
+        let log = Log::of(self.home, "traffic-revoke", made)?;
+        // The last call of each run may have been under way, and is in the log as cut.
+        let whole = (made..=made + rounds.revokes).contains(&log.recorded);
+        let said = if whole { "all recorded".to_owned() } else { log.said() };
+        let longest = late.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        Ok(Row {
+            what: format!(
+                "gateway: from the return of `keyward revoke` to the first refused call, a run that calls all the time, longest of {}",
+                rounds.revokes
+            ),
+            target: "≤ 50 ms",
+            measured: format!("{longest:+.1} ms, median {:+.1} ms, {said}", median(&mut late)),
+            floor: format!("`keyward revoke` itself {:.1} ms", median(&mut took)),
+            met: longest <= 50.0 && whole,
+        })
+    }
+}
+
+/// Nanoseconds of the clock that all processes of the machine share (`CLOCK_MONOTONIC`).
+fn nanoseconds() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned()
 }
 
 /// Process id of the broker.
