@@ -921,6 +921,8 @@ export interface components {
             question: string;
             /** @description Why. Said by the requester. */
             reason?: string | null;
+            /** @description The request that took its place: the same asker wanted the same in another form. */
+            replaced_by?: string | null;
             /** @description Names of the fields above that the requester said and the kernel did not. */
             said: string[];
             /** @description Where it stands. */
@@ -1340,6 +1342,8 @@ export interface components {
             allowed: number;
             /** @description When it was made. */
             created_at: string;
+            /** @description App of the request, where it holds for an equal request alone; `?` where the broker has forgotten that request. */
+            equal_to?: string | null;
             /** @description Id: 8 characters of Crockford's base 32. */
             grant: string;
             /** @description When the last of them was. */
