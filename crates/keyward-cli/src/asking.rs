@@ -25,65 +25,39 @@ pub(crate) trait Asks: Serialize {
     /// Where it goes.
     const PATH: &'static str;
 
+    /// What is filled in while it is asked.
+    fn open(&mut self) -> Open<'_>;
+}
+
+/// The fields of a request that are filled in while it is asked.
+pub(crate) struct Open<'r> {
     /// The assertions that only this process has.
-    fn assertions(&mut self) -> &mut Vec<SuppliedAssertion>;
-
+    assertions: &'r mut Vec<SuppliedAssertion>,
     /// Whether the broker holds it until a person answers.
-    fn wait(&mut self) -> &mut bool;
-
+    wait: &'r mut bool,
     /// Whether a person is asked by a card where a passphrase is needed.
-    fn unattended(&mut self) -> &mut bool;
-
+    unattended: &'r mut bool,
     /// Proof of the person at the terminal.
-    fn proof(&mut self) -> &mut Option<Proof>;
-
+    proof: &'r mut Option<Proof>,
     /// The file of the project, where it asks for what that names.
-    fn project_file(&mut self) -> Option<&mut ProjectFileMsg> {
-        None
-    }
+    project_file: Option<&'r mut ProjectFileMsg>,
 }
 
 impl Asks for RunRequest {
     const PATH: &'static str = "/v1/runs";
 
-    fn assertions(&mut self) -> &mut Vec<SuppliedAssertion> {
-        &mut self.assertions
-    }
-
-    fn wait(&mut self) -> &mut bool {
-        &mut self.wait
-    }
-
-    fn unattended(&mut self) -> &mut bool {
-        &mut self.unattended
-    }
-
-    fn proof(&mut self) -> &mut Option<Proof> {
-        &mut self.proof
-    }
-
-    fn project_file(&mut self) -> Option<&mut ProjectFileMsg> {
-        self.project_file.as_mut()
+    fn open(&mut self) -> Open<'_> {
+        let Self { assertions, wait, unattended, proof, project_file, .. } = self;
+        Open { assertions, wait, unattended, proof, project_file: project_file.as_mut() }
     }
 }
 
 impl Asks for TokenRequest {
     const PATH: &'static str = "/v1/token";
 
-    fn assertions(&mut self) -> &mut Vec<SuppliedAssertion> {
-        &mut self.assertions
-    }
-
-    fn wait(&mut self) -> &mut bool {
-        &mut self.wait
-    }
-
-    fn unattended(&mut self) -> &mut bool {
-        &mut self.unattended
-    }
-
-    fn proof(&mut self) -> &mut Option<Proof> {
-        &mut self.proof
+    fn open(&mut self) -> Open<'_> {
+        let Self { assertions, wait, unattended, proof, .. } = self;
+        Open { assertions, wait, unattended, proof, project_file: None }
     }
 }
 
@@ -102,7 +76,7 @@ pub(crate) fn ask<R: Asks, T: DeserializeOwned>(
     loop {
         let made = broker.supplying(named, |client, assertions| {
             if !assertions.is_empty() {
-                *request.assertions() = assertions;
+                *request.open().assertions = assertions;
             }
             obtain(client, R::PATH, request)
         });
@@ -113,29 +87,29 @@ pub(crate) fn ask<R: Asks, T: DeserializeOwned>(
         match fault.code {
             Code::PassphraseNeeded if may_ask(broker) => {
                 out::say(&words(&fault));
-                *request.proof() = Some(input::ask_passphrase(broker.places())?);
+                *request.open().proof = Some(input::ask_passphrase(broker.places())?);
                 typed += 1;
             }
-            Code::PassphraseNeeded if !*request.unattended() => *request.unattended() = true,
-            Code::VaultWrongPassphrase if request.proof().is_some() && typed < input::ATTEMPTS => {
+            Code::PassphraseNeeded if !*request.open().unattended => *request.open().unattended = true,
+            Code::VaultWrongPassphrase if request.open().proof.is_some() && typed < input::ATTEMPTS => {
                 out::say(&format!("{}; try again", fault.message));
-                *request.proof() = Some(input::ask_passphrase(broker.places())?);
+                *request.open().proof = Some(input::ask_passphrase(broker.places())?);
                 typed += 1;
             }
             Code::ProjectUnreviewed if may_ask(broker) => {
-                let file = request.project_file().filter(|file| file.reviewed.is_none());
+                let file = request.open().project_file.filter(|file| file.reviewed.is_none());
                 if !file.map(|file| project::review(file, &fault)).transpose()?.unwrap_or(false) {
                     return Err(fault);
                 }
             }
             Code::ApprovalNeeded if may_ask(broker) => {
-                *request.assertions() = broker.assertions(named).unwrap_or_default();
+                *request.open().assertions = broker.assertions(named).unwrap_or_default();
                 return process::unheard(|| on_terminal(broker, request, fault))?.json();
             }
-            Code::ApprovalNeeded if wait && !*request.wait() => {
+            Code::ApprovalNeeded if wait && !*request.open().wait => {
                 out::say(&format!("waiting for a person, at most two minutes: {}", words(&fault)));
-                *request.assertions() = broker.assertions(named).unwrap_or_default();
-                *request.wait() = true;
+                *request.open().assertions = broker.assertions(named).unwrap_or_default();
+                *request.open().wait = true;
             }
             _ => return Err(fault),
         }
@@ -156,7 +130,7 @@ fn words(fault: &Fault) -> String {
 /// Shows the request that a fault names, and waits for the first answer: one from elsewhere, or the passphrase here.
 fn on_terminal<R: Asks>(broker: &mut Broker<'_>, request: &mut R, needed: Fault) -> Result<Response, Fault> {
     let Some(mut card) = named_in(&needed).and_then(|id| open_card(broker, id)) else { return Err(needed) };
-    *request.wait() = true;
+    *request.open().wait = true;
     let (answered, waiting) = wait_elsewhere(broker, request)?;
     show(&card);
     for attempt in 1.. {

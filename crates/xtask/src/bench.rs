@@ -10,9 +10,11 @@ use crate::interrupt;
 use crate::sandbox::Sandbox;
 use crate::setup::setup;
 use crate::workspace::{Workspace, output, read, replace};
+use keyward_api::place::Places;
 use serde_json::Value;
 use std::io::Write;
 use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -452,6 +454,14 @@ fn rss(pid: u64) -> Result<u64, String> {
 
 fn unlock(home: &Home) -> Result<(), String> {
     home.keyward(&["unlock", "--passphrase-stdin"], &home.passphrase, 0).map(drop)
+}
+
+/// A connection to the broker of a home.
+fn connect(home: &Home) -> Result<UnixStream, String> {
+    let variables = home.variables();
+    let variable = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.clone());
+    let places = Places::find(&variable, rustix::process::getuid().as_raw()).map_err(|e| e.to_string())?;
+    UnixStream::connect(&places.socket).map_err(|e| format!("{}: {e}", places.socket.display()))
 }
 
 fn status(home: &Home) -> Result<Value, String> {

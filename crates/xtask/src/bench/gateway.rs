@@ -8,7 +8,6 @@ use crate::home::Home;
 use crate::sandbox::Sandbox;
 use crate::workspace::{Workspace, line_of, succeed};
 use jiff::Timestamp;
-use keyward_api::place::Places;
 use rustix::io::Errno;
 use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -440,11 +439,8 @@ struct Watch {
 
 impl Watch {
     fn start(home: &Home) -> Result<Self, String> {
-        let variables = home.variables();
-        let variable = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.clone());
-        let places = Places::find(&variable, rustix::process::getuid().as_raw()).map_err(|e| e.to_string())?;
-        let told = |e: std::io::Error| format!("{}: {e}", places.socket.display());
-        let mut stream = UnixStream::connect(&places.socket).map_err(told)?;
+        let told = |e: std::io::Error| format!("/v1/events: {e}");
+        let mut stream = super::connect(home)?;
         stream.write_all(b"GET /v1/events HTTP/1.1\r\nhost: keyward\r\n\r\n").map_err(told)?;
         let mut lines = BufReader::new(stream.try_clone().map_err(told)?).lines();
         match lines.next() {

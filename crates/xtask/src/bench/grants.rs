@@ -5,7 +5,6 @@
 
 use super::{Row, interrupted, median, ms};
 use crate::home::Home;
-use keyward_api::place::Places;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -48,11 +47,7 @@ struct Wire(BufReader<UnixStream>);
 
 impl Wire {
     fn open(home: &Home) -> Result<Self, String> {
-        let variables = home.variables();
-        let variable = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.clone());
-        let places = Places::find(&variable, rustix::process::getuid().as_raw()).map_err(|e| e.to_string())?;
-        let stream = UnixStream::connect(&places.socket).map_err(|e| format!("{}: {e}", places.socket.display()))?;
-        Ok(Self(BufReader::new(stream)))
+        Ok(Self(BufReader::new(super::connect(home)?)))
     }
 
     /// Asks, and gives the document of the answer; null where it has none.
