@@ -168,15 +168,15 @@ fn old_entries_leave_the_database_while_calls_go_on() {
     let mut child = shell(&home, "k");
     assert_eq!(ask(&mut child, &format!("({CALLS}) & echo begun")), "begun");
     let mut wire = Wire::open(&home.socket());
-    for n in 0..1_500 {
-        wire.send(
-            "PUT",
-            &format!("/v1/secrets/s{n}"),
-            &[],
-            json!({"secret": "x", "only_new": true}).to_string().as_bytes(),
-        );
+    let mut request = |method: &str, path: &str, body: serde_json::Value| {
+        wire.send(method, path, &[], body.to_string().as_bytes());
         let reply = wire.reply().unwrap();
-        assert!((200..300).contains(&reply.status), "{n}: {reply:?}");
+        assert!((200..300).contains(&reply.status), "{method} {path}: {reply:?}");
+    };
+    request("POST", "/v1/operator", json!({"passphrase": PASSPHRASE}));
+    for n in 0..750 {
+        request("PUT", &format!("/v1/secrets/s{n}"), json!({"secret": "x", "only_new": true}));
+        request("DELETE", &format!("/v1/secrets/s{n}"), json!({}));
     }
     let archived = || audit(&home).iter().any(|e| e["kind"] == "audit.archived");
     wait_at_most(Duration::from_secs(30), "a segment", archived);
