@@ -158,7 +158,9 @@ impl ProofArgs {
 
 /// Whether there is a person to ask.
 pub(crate) fn may_ask(context: &Context) -> bool {
-    !context.no_input && (std::io::stdin().is_terminal() || std::io::stderr().is_terminal()) && process::has_terminal()
+    !context.no_input
+        && (std::io::stdin().is_terminal() || std::io::stderr().is_terminal())
+        && process::terminal().is_some()
 }
 
 /// Asks a question that is answered with yes or no; enter alone is yes, the end of input is no.

@@ -87,11 +87,12 @@ pub(crate) fn uninterrupted<T>(act: impl FnOnce() -> T) -> T {
     without(&[libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT], act)
 }
 
-/// Whether this process may ask on its controlling terminal: there is one, and its foreground is the process group of this one. A
-/// job in the background would be stopped by a question (termios(3), `SIGTTIN` and `SIGTTOU`), and its terminal is used by others.
-pub(crate) fn has_terminal() -> bool {
-    let terminal = File::options().read(true).write(true).open("/dev/tty");
-    terminal.is_ok_and(|terminal| tcgetpgrp(&terminal).is_ok_and(|group| group == getpgrp()))
+/// The controlling terminal, where this process may ask on it: there is one, and its foreground is the process group of this
+/// one. A job in the background would be stopped by a question (termios(3), `SIGTTIN` and `SIGTTOU`), and its terminal is used by
+/// others.
+pub(crate) fn terminal() -> Option<File> {
+    let terminal = File::options().read(true).write(true).open("/dev/tty").ok()?;
+    tcgetpgrp(&terminal).is_ok_and(|group| group == getpgrp()).then_some(terminal)
 }
 
 /// Keeps the terminal from showing what is typed while `act` asks and waits, and throws away what nobody has read by its end:
@@ -99,7 +100,7 @@ pub(crate) fn has_terminal() -> bool {
 /// with the terminal as before.
 pub(crate) fn unheard<T>(act: impl FnOnce() -> T) -> T {
     without(&[libc::SIGINT, libc::SIGQUIT, libc::SIGTSTP], || {
-        let terminal = has_terminal().then(|| File::options().read(true).write(true).open("/dev/tty").ok()).flatten();
+        let terminal = terminal();
         let terminal = terminal.and_then(|terminal| Some((tcgetattr(&terminal).ok()?, terminal)));
         if let Some((before, terminal)) = &terminal {
             let mut quiet = before.clone();
